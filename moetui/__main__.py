@@ -1,0 +1,6 @@
+"""``python -m moetui``."""
+
+from moetui.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Errors that a person can cause: one line, a hint, an exit status."""
+
+from __future__ import annotations
+
+
+class MoetuiError(Exception):
+    """Something a person can put right.
+
+    Args:
+        message: one line, no full stop needed, no traceback wanted.
+        hint: what to do about it, one line; empty if there is nothing to say.
+
+    Attributes:
+        exit_status: what the command line exits with (1: it failed, 2: the call was wrong).
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MoetuiError):
+    """The call itself was wrong."""
+
+    exit_status = 2
+
+
+class ModelError(MoetuiError):
+    """A model could not be found, loaded, hooked or run."""
+
+
+class UnsupportedError(MoetuiError):
+    """An architecture, a site or a session cannot do what was asked; the message gives the reason."""
+
+
+class TraceError(MoetuiError):
+    """A file is no trace, is damaged beyond use, or cannot be written."""
+
+
+class QueryError(UsageError):
+    """A filter or breakpoint expression does not parse.
+
+    Args:
+        message: what is wrong.
+        position: index of the offending character in the expression.
+        hint: what would be valid there.
+    """
+
+    def __init__(self, message: str, position: int, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.position = position

@@ -1,0 +1,162 @@
+"""Interventions as values: what to change in a routing, and where. The engine applies them; a trace stores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from moetui.routing.model import Site
+from moetui.routing.step import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where an intervention acts. None means everywhere.
+
+    Attributes:
+        layers: layer indices, in every stack.
+        sites: site names.
+        positions: half-open range of sequence positions ``(start, stop)``; ``stop`` None for no end.
+        phase: prefill or decode steps only.
+    """
+
+    layers: tuple[int, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    positions: tuple[int, int | None] | None = None
+    phase: Phase | None = None
+
+    def holds_site(self, site: Site) -> bool:
+        """Whether ``site`` lies in the scope."""
+        if self.layers is not None and site.layer not in self.layers:
+            return False
+        return self.sites is None or site.name in self.sites
+
+
+EVERYWHERE = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class ForceExperts:
+    """Send tokens to these experts, weighted by the router's own rule."""
+
+    name: ClassVar[str] = "force"
+    experts: tuple[int, ...]
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class BanExperts:
+    """Never send tokens to these experts; the router chooses among the others."""
+
+    name: ClassVar[str] = "ban"
+    experts: tuple[int, ...]
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class BoostExperts:
+    """Add ``bias`` to these experts' selection scores before the choice."""
+
+    name: ClassVar[str] = "boost"
+    experts: tuple[int, ...]
+    bias: float
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleExperts:
+    """Multiply these experts' gate weights by ``factor``, without renormalising (0 ablates them)."""
+
+    name: ClassVar[str] = "scale"
+    experts: tuple[int, ...]
+    factor: float
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class SetTopK:
+    """Let each token use ``k`` experts."""
+
+    name: ClassVar[str] = "top_k"
+    k: int
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTemperature:
+    """Divide the router's logits by ``temperature`` before weights are formed."""
+
+    name: ClassVar[str] = "temperature"
+    temperature: float
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class RouterNoise:
+    """Add normal noise of standard deviation ``sigma`` to the router's logits; ``seed`` repeats it exactly."""
+
+    name: ClassVar[str] = "noise"
+    sigma: float
+    seed: int = 0
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCapacity:
+    """Drop tokens over an expert's capacity ceil(factor · T · k / E), in token order (GShard, Switch)."""
+
+    name: ClassVar[str] = "capacity"
+    factor: float
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class SwapExperts:
+    """Send to ``b`` what goes to ``a``, and the other way round."""
+
+    name: ClassVar[str] = "swap"
+    a: int
+    b: int
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class UniformRouting:
+    """Give the chosen experts equal weights that keep the token's mass (a control for ablations)."""
+
+    name: ClassVar[str] = "uniform"
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class RandomRouting:
+    """Choose experts at random and keep each token's weights by slot (a control); ``seed`` repeats it exactly."""
+
+    name: ClassVar[str] = "random"
+    seed: int = 0
+    scope: Scope = EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRouting:
+    """Run with the routing of a recording; ``source`` is its file name, for the record."""
+
+    name: ClassVar[str] = "replay"
+    source: str
+    scope: Scope = EVERYWHERE
+
+
+Intervention: TypeAlias = (
+    ForceExperts
+    | BanExperts
+    | BoostExperts
+    | ScaleExperts
+    | SetTopK
+    | RouterTemperature
+    | RouterNoise
+    | ExpertCapacity
+    | SwapExperts
+    | UniformRouting
+    | RandomRouting
+    | ReplayRouting
+)

@@ -1,0 +1,67 @@
+"""Makes any string drawable: the one door through which strings of models, files and networks reach a screen."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Cf holds bidi and zero-width marks, Cc controls, Cs lone surrogates, Co and Cn what no font has; Zl, Zp and Zs
+# other than the plain space would break or fake a layout. Mn/Me combine and stay, but not at the start of a string.
+_SAFE_ASCII = re.compile(r"[ -~]*\Z")
+_SYMBOLS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽", "\u200b": "␣", "\ufffd": "\ufffd"}
+_MAX_COMBINING = 2
+
+
+def drawable(text: str, *, spaces: bool = False) -> str:
+    """Return ``text`` with nothing left in it that a terminal, a layout or a reader could be misled by.
+
+    Args:
+        text: any string, lone surrogates of ``surrogateescape`` included.
+        spaces: show a leading or trailing plain space as ``·`` (token text, where it matters).
+
+    Returns:
+        One line of printable characters. Controls become their control pictures (``␛``), newline ``↵``, tab ``⇥``;
+        bytes that are no UTF-8 become ``‹E2›``; bidi, zero-width, private and unassigned characters ``‹U+202E›``;
+        more than two combining marks in a row are cut to two, none starts the string.
+    """
+    if not _SAFE_ASCII.match(text):
+        text = _draw(text)
+    if spaces and text:
+        stripped = text.strip(" ")
+        if not stripped:
+            return "·" * len(text)
+        lead = len(text) - len(text.lstrip(" "))
+        tail = len(text) - len(text.rstrip(" "))
+        return "·" * lead + stripped + "·" * tail
+    return text
+
+
+def _draw(text: str) -> str:
+    out: list[str] = []
+    combining = _MAX_COMBINING
+    for char in text:
+        category = unicodedata.category(char)
+        if category in ("Mn", "Me"):
+            combining += 1
+            if combining <= _MAX_COMBINING:
+                out.append(char)
+            elif not out:
+                out.append("◌" + char)
+                combining = 1
+            continue
+        combining = 0
+        out.append(_draw_char(char, category))
+    return "".join(out)
+
+
+def _draw_char(char: str, category: str) -> str:
+    if char in _SYMBOLS:
+        return _SYMBOLS[char]
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"‹{code - 0xDC00:02X}›"
+    if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (category == "Zs" and char != " "):
+        return f"‹U+{code:04X}›"
+    return char

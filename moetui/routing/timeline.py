@@ -1,0 +1,339 @@
+"""The timeline: every token that went through the model, in columns, growable and bounded."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+from moetui.routing.model import ModelInfo, Site
+from moetui.routing.scores import TokenScores, token_scores
+from moetui.routing.step import F16, F32, F64, I16, I32, U8, U16, Bool, Phase, Step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenColumns:
+    """The light columns of n consecutive tokens, all ``[n]`` unless said. NaN and -1 mean unknown.
+
+    ``entropy`` (nats), ``confidence`` (probability of the first choice under the full router distribution; its share
+    of the gate mass where logits are unknown) and ``margin`` (k-th minus k+1-th score) are means over the sites that
+    the token passed; ``flags`` are the sites' flags or-ed; ``ms`` is the duration of the token's step divided by
+    the number of its tokens; ``stack`` indexes ``TimelineView.stacks``; ``candidate_*`` are ``[n, C]``.
+    """
+
+    step: I32
+    branch: I16
+    phase: U8
+    stack: U8
+    sequence: I16
+    position: I32
+    token_id: I32
+    pad: Bool
+    started: F64
+    ms: F32
+    logprob: F32
+    entropy: F32
+    confidence: F32
+    margin: F32
+    flags: U8
+    candidate_ids: I32
+    candidate_logprobs: F16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoutingBlock:
+    """The routing of n consecutive tokens: ``[n, S, K]``, ``[n, S, K]``, ``[n, S, E]``, ``[n, S]`` as in ``Step``."""
+
+    indices: U16
+    weights: F16 | None
+    logits: F16 | None
+    flags: U8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepColumns:
+    """The m steps held: ``first_token`` and ``num_tokens`` count timeline tokens, ``site_ms`` is ``[m, S]``."""
+
+    index: I32
+    branch: I16
+    phase: U8
+    started: F64
+    duration: F32
+    first_token: I32
+    num_tokens: I32
+    site_ms: F32
+
+
+class TimelineView(Protocol):
+    """A consistent picture of a timeline: it does not change while one looks at it.
+
+    Tokens are numbered from 0 in the order in which they went through the model; ``first`` is the oldest still held
+    (so ``first`` tokens have left), ``end`` one past the newest.
+    """
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites, as the site axis orders them."""
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest token held."""
+
+    @property
+    def end(self) -> int:
+        """One past the newest token."""
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Names that ``TokenColumns.stack`` indexes."""
+
+    def tokens(self, start: int, stop: int) -> TokenColumns:
+        """Light columns of tokens ``start .. stop - 1``, clipped to what is held."""
+
+    def routing(self, start: int, stop: int) -> RoutingBlock:
+        """Routing of tokens ``start .. stop - 1``, clipped to what is held."""
+
+    def steps(self) -> StepColumns:
+        """The steps whose tokens are held."""
+
+    def text(self, token_id: int) -> str:
+        """Text of a token id (not yet made drawable); ``‹id›`` where unknown."""
+
+
+class TimelineSource(Protocol):
+    """What gives views: the live timeline, or a recording up to the replay's cursor."""
+
+    def snapshot(self) -> TimelineView:
+        """The present picture; cheap."""
+
+
+class _Columns:
+    """Named arrays that grow together along their first axis; rows once written never change."""
+
+    def __init__(self, templates: dict[str, np.ndarray[Any, Any]], capacity: int) -> None:
+        self._arrays = {
+            name: np.empty((capacity, *template.shape[1:]), template.dtype) for name, template in templates.items()
+        }
+        self.start = 0
+        self.stop = 0
+
+    def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
+        self._reserve(count)
+        for name, array in self._arrays.items():
+            array[self.stop : self.stop + count] = rows[name]
+        self.stop += count
+
+    def drop(self, count: int) -> None:
+        self.start += count
+
+    def _reserve(self, count: int) -> None:
+        capacity = next(iter(self._arrays.values())).shape[0]
+        if self.stop + count <= capacity:
+            return
+        held = self.stop - self.start
+        # Rows move to new arrays, never within old ones: views handed out before stay true.
+        grown = max(2 * held, held + count, 64)
+        for name, array in self._arrays.items():
+            fresh = np.empty((grown, *array.shape[1:]), array.dtype)
+            fresh[:held] = array[self.start : self.stop]
+            self._arrays[name] = fresh
+        self.start, self.stop = 0, held
+
+    def slices(self) -> dict[str, np.ndarray[Any, Any]]:
+        out = {}
+        for name, array in self._arrays.items():
+            view = array[self.start : self.stop]
+            view.flags.writeable = False
+            out[name] = view
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    sites: tuple[Site, ...]
+    first: int
+    stacks: tuple[str, ...]
+    _tokens: dict[str, np.ndarray[Any, Any]]
+    _steps: dict[str, np.ndarray[Any, Any]]
+    _vocabulary: dict[int, str]
+
+    @property
+    def end(self) -> int:
+        return self.first + int(self._tokens["step"].shape[0])
+
+    def _range(self, start: int, stop: int) -> slice:
+        low = min(max(start, self.first), self.end)
+        return slice(low - self.first, max(min(stop, self.end), low) - self.first)
+
+    def tokens(self, start: int, stop: int) -> TokenColumns:
+        rows = self._range(start, stop)
+        return TokenColumns(**{field.name: self._tokens[field.name][rows] for field in fields(TokenColumns)})
+
+    def routing(self, start: int, stop: int) -> RoutingBlock:
+        rows = self._range(start, stop)
+        weights, logits = self._tokens.get("weights"), self._tokens.get("logits")
+        return RoutingBlock(
+            indices=self._tokens["indices"][rows],
+            weights=None if weights is None else weights[rows],
+            logits=None if logits is None else logits[rows],
+            flags=self._tokens["site_flags"][rows],
+        )
+
+    def steps(self) -> StepColumns:
+        return StepColumns(**{field.name: self._steps[field.name] for field in fields(StepColumns)})
+
+    def text(self, token_id: int) -> str:
+        return self._vocabulary.get(token_id, f"‹{token_id}›")
+
+
+class Timeline:
+    """The live timeline: one thread appends steps, any thread takes snapshots.
+
+    Args:
+        info: the model, for its sites.
+        max_tokens: how many tokens are held; older steps leave whole, and ``snapshot().first`` counts their tokens.
+            The newest step is always held.
+    """
+
+    def __init__(self, info: ModelInfo, max_tokens: int = 100_000) -> None:
+        self._lock = threading.Lock()
+        self._info = info
+        self._max_tokens = max(1, max_tokens)
+        self._columns: _Columns | None = None
+        self._steps: _Columns | None = None
+        self._first = 0
+        self._stacks: list[str] = []
+        self._vocabulary: dict[int, str] = {}
+
+    def append(self, step: Step) -> int:
+        """Add a step's tokens; return the number of tokens that ever were in the timeline.
+
+        Raises:
+            ValueError: the step's arrays do not fit those before it.
+        """
+        scores = token_scores(step, self._info.sites)
+        with self._lock:
+            if step.stack not in self._stacks:
+                self._stacks.append(step.stack)
+            self._vocabulary.update(step.vocabulary)
+            first_token = self._first + self._held()
+            rows = _token_rows(step, self._stacks.index(step.stack), scores)
+            step_row = _step_row(step, first_token)
+            if self._columns is None or self._steps is None:
+                self._columns = _Columns(rows, 256)
+                self._steps = _Columns(step_row, 64)
+            self._columns.append(rows, step.num_tokens)
+            self._steps.append(step_row, 1)
+            self._drop_oldest()
+            return self._first + self._held()
+
+    def clear(self) -> None:
+        """Forget all tokens held; numbering goes on."""
+        with self._lock:
+            self._first += self._held()
+            self._columns = self._steps = None
+
+    def update_info(self, info: ModelInfo) -> None:
+        """Take over what became known of the model; sites keep their number and order."""
+        with self._lock:
+            self._info = info
+
+    def snapshot(self) -> TimelineView:
+        """A consistent view of all tokens held; no data is copied."""
+        with self._lock:
+            if self._columns is None or self._steps is None:
+                return empty_view(self._info, self._first)
+            return _View(
+                self._info.sites,
+                self._first,
+                tuple(self._stacks),
+                self._columns.slices(),
+                self._steps.slices(),
+                self._vocabulary,
+            )
+
+    def _held(self) -> int:
+        return 0 if self._columns is None else self._columns.stop - self._columns.start
+
+    def _drop_oldest(self) -> None:
+        if self._columns is None or self._steps is None:
+            return
+        steps = self._steps.slices()["num_tokens"]
+        number = tokens = 0
+        while number < len(steps) - 1 and self._held() - tokens > self._max_tokens:
+            tokens += int(steps[number])
+            number += 1
+        self._columns.drop(tokens)
+        self._steps.drop(number)
+        self._first += tokens
+
+
+def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
+    """A view without tokens, with arrays of the right dtypes and shapes."""
+    sites, k, classes = len(info.sites), info.top_k, info.num_classes
+    empty = Step(
+        index=0,
+        phase=Phase.DECODE,
+        started=0.0,
+        duration=0.0,
+        sequence=np.empty(0, np.int16),
+        position=np.empty(0, np.int32),
+        token_id=np.empty(0, np.int32),
+        pad=np.empty(0, np.bool_),
+        logprob=np.empty(0, np.float32),
+        indices=np.empty((0, sites, k), np.uint16),
+        weights=np.empty((0, sites, k), np.float16),
+        logits=np.empty((0, sites, classes), np.float16),
+        flags=np.empty((0, sites), np.uint8),
+        candidate_ids=np.empty((0, 0), np.int32),
+        candidate_logprobs=np.empty((0, 0), np.float16),
+        site_ms=np.empty(sites, np.float32),
+    )
+    rows = _token_rows(empty, 0, token_scores(empty, info.sites))
+    steps = {name: column[:0] for name, column in _step_row(empty, 0).items()}
+    return _View(info.sites, first, (), rows, steps, {})
+
+
+def _token_rows(step: Step, stack: int, scores: TokenScores) -> dict[str, np.ndarray[Any, Any]]:
+    count = step.num_tokens
+    rows: dict[str, np.ndarray[Any, Any]] = {
+        "step": np.full(count, step.index, np.int32),
+        "branch": np.full(count, step.branch, np.int16),
+        "phase": np.full(count, step.phase, np.uint8),
+        "stack": np.full(count, stack, np.uint8),
+        "sequence": step.sequence,
+        "position": step.position,
+        "token_id": step.token_id,
+        "pad": step.pad,
+        "started": np.full(count, step.started, np.float64),
+        "ms": np.full(count, step.duration / max(1, int(count - step.pad.sum())), np.float32),
+        "logprob": step.logprob,
+        "entropy": scores.entropy,
+        "confidence": scores.confidence,
+        "margin": scores.margin,
+        "flags": np.bitwise_or.reduce(step.flags, axis=1) if step.flags.shape[1] else np.zeros(count, np.uint8),
+        "candidate_ids": step.candidate_ids,
+        "candidate_logprobs": step.candidate_logprobs,
+        "indices": step.indices,
+        "site_flags": step.flags,
+    }
+    if step.weights is not None:
+        rows["weights"] = step.weights
+    if step.logits is not None:
+        rows["logits"] = step.logits
+    return rows
+
+
+def _step_row(step: Step, first_token: int) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "index": np.array([step.index], np.int32),
+        "branch": np.array([step.branch], np.int16),
+        "phase": np.array([step.phase], np.uint8),
+        "started": np.array([step.started], np.float64),
+        "duration": np.array([step.duration], np.float32),
+        "first_token": np.array([first_token], np.int32),
+        "num_tokens": np.array([step.num_tokens], np.int32),
+        "site_ms": step.site_ms[None, :],
+    }

@@ -1,0 +1,26 @@
+"""One protocol, two sessions: a live model and a recording. The screen and the console know nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from moetui.session.protocol import Capability, Playback, Session
+
+if TYPE_CHECKING:
+    from moetui.session.live import LiveOptions, LiveSession
+    from moetui.session.replay import ReplaySession
+
+__all__ = ["Capability", "LiveOptions", "LiveSession", "Playback", "ReplaySession", "Session"]
+
+_HOMES = {
+    "LiveOptions": "moetui.session.live",
+    "LiveSession": "moetui.session.live",
+    "ReplaySession": "moetui.session.replay",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
