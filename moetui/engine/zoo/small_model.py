@@ -1,0 +1,130 @@
+"""Small random models of any architecture in the zoo."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from moetui.engine.zoo import sizes
+from moetui.engine.zoo.autos import auto_class, config_class
+from moetui.engine.zoo.overrides import NOTES, OVERRIDES
+from moetui.engine.zoo.scan import architectures, buildable
+from moetui.engine.zoo.shrink import shrink
+from moetui.engine.zoo.weights import randomise
+from moetui.routing import ModelError, UnsupportedError
+
+Padding = Literal["left", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A small random model and what a caller has to know to run it.
+
+    Attributes:
+        name: architecture, as in :func:`moetui.engine.zoo.architectures`.
+        model: on the CPU, float32, in evaluation mode.
+        config: ``model.config``.
+        can_generate: whether ``model.generate`` yields text, token after token.
+        is_encoder_decoder: whether :meth:`inputs` feeds an encoder and a decoder.
+        note: what is peculiar about this architecture; mostly empty.
+    """
+
+    name: str
+    model: PreTrainedModel
+    config: PreTrainedConfig
+    can_generate: bool
+    is_encoder_decoder: bool
+    note: str
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that the model embeds."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def inputs(
+        self, batch: int = 1, length: int = 8, seed: int = 0, padding: Padding = "none"
+    ) -> dict[str, torch.Tensor]:
+        """Random arguments for one forward pass, or (without ``decoder_input_ids``) for ``generate``.
+
+        Args:
+            batch: sequences.
+            length: tokens of the longest sequence, padding not counted.
+            seed: of the token ids; special tokens do not occur, except where they pad.
+            padding: ``left`` makes row ``r`` shorter by ``2·r`` tokens, at least one token long; ``none`` fills all.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64, and for an encoder–decoder model
+            ``decoder_input_ids`` ``[batch, max(length // 2, 1)]``.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(sizes.SPECIAL_TOKENS, self.vocab_size, (batch, length), generator=generator)
+        mask = torch.ones_like(ids)
+        if padding == "left":
+            for row in range(batch):
+                mask[row, : min(2 * row, length - 1)] = 0
+            ids = ids.masked_fill(mask == 0, sizes.PAD)
+        arguments = {"input_ids": ids, "attention_mask": mask}
+        if self.is_encoder_decoder:
+            shape = (batch, max(length // 2, 1))
+            arguments["decoder_input_ids"] = torch.randint(
+                sizes.SPECIAL_TOKENS, self.vocab_size, shape, generator=generator
+            )
+        return arguments
+
+
+def build(name: str, seed: int = 0, *, layers: int = sizes.LAYERS) -> BuiltModel:
+    """Build a small model of an architecture, with random weights.
+
+    Args:
+        name: an architecture of :func:`moetui.engine.zoo.architectures`.
+        seed: of the weights; the same seed gives the same weights. The global generators stay untouched.
+        layers: decoder layers. Where an architecture mixes kinds of layers, four keep one of every kind.
+
+    Raises:
+        ModelError: there is no such architecture.
+        UnsupportedError: the architecture is excluded; the message says why.
+    """
+    _check_name(name)
+    config = shrink(config_class(name), OVERRIDES.get(name, {}), layers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto_class(config).from_config(config, dtype=torch.float32)
+        randomise(model, torch.Generator().manual_seed(seed))
+    model.eval()
+    _set_generation(model)
+    return BuiltModel(
+        name=name,
+        model=model,
+        config=model.config,
+        can_generate=_can_generate(model),
+        is_encoder_decoder=bool(model.config.is_encoder_decoder),
+        note=NOTES.get(name, ""),
+    )
+
+
+def _check_name(name: str) -> None:
+    excluded = {arch.name: arch.reason for arch in architectures() if arch.status == "excluded"}
+    if name in excluded:
+        raise UnsupportedError(f"{name} is no Mixture-of-Experts model with a router", excluded[name])
+    if name not in buildable():
+        near = difflib.get_close_matches(name, buildable(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "`moetui models` lists the architectures"
+        raise ModelError(f"no Mixture-of-Experts architecture is called {name!r}", hint)
+
+
+def _can_generate(model: Any) -> bool:
+    return bool(model.can_generate()) and model.get_output_embeddings() is not None
+
+
+def _set_generation(model: Any) -> None:
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    settings.pad_token_id, settings.bos_token_id, settings.eos_token_id = sizes.PAD, sizes.BOS, sizes.EOS
+    if model.config.is_encoder_decoder:
+        settings.decoder_start_token_id = sizes.BOS
+    settings.do_sample = False
