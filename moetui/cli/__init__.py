@@ -1,0 +1,7 @@
+"""The command line: parse, build, run, print. What a command does lives in the other rooms."""
+
+from __future__ import annotations
+
+from moetui.cli.app import cli, main
+
+__all__ = ["cli", "main"]

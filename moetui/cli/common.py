@@ -1,0 +1,113 @@
+"""What every command has: the common options, files as arguments, progress and JSON on the right stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from moetui.routing.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Common:
+    """The options that stand before or behind any command."""
+
+    debug: bool = False
+    quiet: bool = False
+    config_file: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+def common_options(function: F) -> F:
+    """Add ``--config``, ``--debug`` and ``-q`` to a command; they end up in the context's ``Common``."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        common = ctx.ensure_object(Common)
+        if value and parameter.name:
+            setattr(common, parameter.name, value)
+        if parameter.name == "config_file":
+            _apply_settings(ctx, common)
+
+    options = (
+        click.option("--config", "config_file", type=click.Path(dir_okay=False), help="Read settings from this file."),
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, no notices."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    for parameter in getattr(function, "__click_params__", ()):
+        if parameter.name in ("config_file", "debug", "quiet"):
+            parameter.expose_value = False
+            parameter.is_eager = True
+            parameter.callback = remember
+    return function
+
+
+def _apply_settings(ctx: click.Context, common: Common) -> None:
+    # Eager: the settings are the defaults of the options that are read next.
+    from moetui.cli.options import settings
+
+    if any(parameter.name in settings() for parameter in ctx.command.params):
+        from moetui.cli.settings import load_settings
+
+        loaded = load_settings(common.config_file)
+        common.keys = loaded.keys
+        ctx.default_map = {**loaded.values, **(ctx.default_map or {})}
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on standard output; NaN and infinity are not JSON and become null upstream."""
+    click.echo(json.dumps(document, allow_nan=False, ensure_ascii=True, indent=2))
+
+
+@contextmanager
+def output_stream(path: str, *, force: bool) -> Iterator[BinaryIO]:
+    """Open an output file for binary writing; ``-`` is standard output.
+
+    An existing file is never touched without ``force``, and is replaced only when everything was written.
+
+    Raises:
+        UsageError: the file exists, is a directory, or its folder does not exist.
+    """
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = Path(path)
+    check_writable(target, force=force)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(target: Path, *, force: bool) -> None:
+    """Say before any work is done that an output path cannot be used.
+
+    Raises:
+        UsageError: the file exists (without ``force``), is a directory, or its folder does not exist.
+    """
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", "name a file")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists already", "--force replaces it")
+    if not target.parent.is_dir():
+        raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
+
+
+def progress_wanted(ctx: click.Context) -> bool:
+    """Whether progress may be shown: a terminal on standard error, and not ``--quiet``."""
+    common = ctx.ensure_object(Common)
+    return sys.stderr.isatty() and not common.quiet

@@ -1,0 +1,37 @@
+"""``moetui config``: the settings, and where each comes from."""
+
+from __future__ import annotations
+
+import click
+
+from moetui.cli.common import Common, common_options, print_json
+
+
+@click.command("config")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@common_options
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Print the settings file's path, every setting's value, and where it comes from."""
+    from moetui.cli.settings import load_settings, resolve
+    from moetui.routing.text import drawable
+
+    settings = load_settings(ctx.ensure_object(Common).config_file)
+    rows = resolve(settings)
+    if as_json:
+        print_json(
+            {
+                "path": str(settings.path),
+                "exists": settings.exists,
+                "settings": {row.name: {"value": row.value, "origin": row.origin} for row in rows},
+                "keys": settings.keys,
+            }
+        )
+        return
+    click.echo(f"{drawable(str(settings.path))}{'' if settings.exists else '  (not there: all defaults)'}")
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        value = "–" if row.value is None or row.value == "" else str(row.value)
+        click.echo(f"  {row.name:<{width}}  {drawable(value):<12}  {row.origin}")
+    for name, keys in settings.keys.items():
+        click.echo(f"  key {drawable(name)}: {drawable(keys)}")

@@ -1,0 +1,112 @@
+"""The settings file: found, read, checked, and every value's origin known."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from moetui.routing.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Origin = Literal["default", "file", "environment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the settings file says.
+
+    Attributes:
+        path: where it is, or would be.
+        exists: whether it is there.
+        values: option name → value, checked.
+        keys: binding id → keys, as the screen's keymap wants them.
+    """
+
+    path: Path
+    exists: bool
+    values: dict[str, Any]
+    keys: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting's value and where it comes from."""
+
+    name: str
+    value: Any
+    origin: Origin
+
+
+def settings_path(explicit: str | None = None) -> Path:
+    """The settings file: ``--config``, else ``MOETUI_CONFIG``, else the user's configuration folder."""
+    chosen = explicit or os.environ.get("MOETUI_CONFIG")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_config_path
+
+    return user_config_path("moetui") / "config.toml"
+
+
+def load_settings(explicit: str | None = None) -> Settings:
+    """Read and check the settings file; one that is not there is empty, unless it was named.
+
+    Raises:
+        UsageError: no such file though named, no TOML, an unknown name, a value of the wrong kind.
+    """
+    path = settings_path(explicit)
+    if not path.is_file():
+        if explicit or os.environ.get("MOETUI_CONFIG"):
+            raise UsageError(f"no settings file at {path}", "'moetui config' prints where it is looked for")
+        return Settings(path, False, {}, {})
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}", 'a setting is written like: theme = "dark"') from error
+    keys = table.pop("keys", {})
+    if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
+        raise UsageError(f"{path}: [keys] maps names of actions to keys", 'like: follow = "f"')
+    return Settings(path, True, _checked(table, path), dict(keys))
+
+
+def resolve(settings: Settings) -> list[Setting]:
+    """Every setting with its value and origin; the environment wins over the file."""
+    from moetui.cli.options import settings as known
+
+    out = []
+    for name, option in known().items():
+        variable = option.envvar if isinstance(option.envvar, str) else ""
+        if variable and variable in os.environ:
+            out.append(Setting(name, os.environ[variable], "environment"))
+        elif name in settings.values:
+            out.append(Setting(name, settings.values[name], "file"))
+        else:
+            out.append(Setting(name, option.to_info_dict()["default"], "default"))
+    return out
+
+
+def _checked(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    from moetui.cli.options import settings as known
+
+    options = known()
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in options:
+            near = difflib.get_close_matches(name, [*options, "keys"], n=1)
+            raise UsageError(f"{path}: unknown setting '{key}'", f"did you mean '{near[0]}'?" if near else "")
+        option = options[name]
+        try:
+            values[name] = option.type.convert(value, option, None)
+        except click.BadParameter as error:
+            raise UsageError(f"{path}: {key}: {error.message}") from error
+    return values
