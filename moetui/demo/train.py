@@ -1,0 +1,220 @@
+"""Trains the embedded model from a seed: `python -m moetui.demo.train [--output DIR]`.
+
+The same seed, number of steps and thread count give the same weights on the same processor type and the same versions
+of torch, transformers and tokenizers: the corpus and its order follow from the seed alone, and only deterministic
+kernels are allowed, but the order in which a kernel adds floats is its own.
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerBase
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from moetui.demo import DOMAINS, PROMPTS, Domain, model_path
+from moetui.demo._card import write_card
+from moetui.demo._figures import Figures
+from moetui.demo._measure import measure
+from moetui.demo._tokenizer import train_tokenizer
+from moetui.demo.corpus import training_documents
+
+CONTEXT: Final = 512
+TOKENS_PER_STEP: Final = 2048
+TOKENIZER_DOCUMENTS: Final = 300
+# Stories and French are what a newcomer types first, and natural language needs the most practice.
+SHARES: Final[dict[Domain, float]] = {domain: {"story": 2.0, "french": 1.5}.get(domain, 1.0) for domain in DOMAINS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a training run follows from."""
+
+    seed: int = 1
+    steps: int = 1400
+    threads: int = 2
+    peak_rate: float = 3e-3
+    warmup: int = 60
+
+
+def configuration(tokenizer: PreTrainedTokenizerBase) -> MixtralConfig:
+    """The architecture: Mixtral, 6 layers of 8 experts, two a token, 3.4 million parameters."""
+    return MixtralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=160,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        router_aux_loss_coef=0.02,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def token_stream(tokenizer: PreTrainedTokenizerBase, total: int, seed: int) -> torch.Tensor:
+    """`total` token ids: whole documents of all domains, mixed, each from begin to end token."""
+    pieces: list[list[int]] = []
+    weight = sum(SHARES.values())
+    for domain in DOMAINS:
+        missing = math.ceil(total * SHARES[domain] / weight)
+        for text in training_documents(domain, seed):
+            ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            pieces.append(ids)
+            missing -= len(ids)
+            if missing <= 0:
+                break
+    Random(seed).shuffle(pieces)
+    return torch.tensor([token for piece in pieces for token in piece][:total])
+
+
+def batches(stream: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Steps of `TOKENS_PER_STEP` tokens; every fourth one of sequences as long as the context, the others of half."""
+    for step, tokens in enumerate(torch.split(stream, TOKENS_PER_STEP)):
+        yield tokens.view(-1, CONTEXT if step % 4 == 3 else CONTEXT // 2)
+
+
+def balance_loss(router_logits: tuple[torch.Tensor, ...], config: MixtralConfig) -> torch.Tensor:
+    """The load-balancing loss, mean over layers (Fedus et al. 2021, equations 4 to 6).
+
+    Layer by layer, because the pooled sum that the model computes itself lets one layer collapse if another makes up.
+    """
+    experts, top_k = config.num_local_experts, config.num_experts_per_tok
+    each = [load_balancing_loss_func((logits,), experts, top_k) for logits in router_logits]
+    return torch.stack(each).mean()
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Linear warm-up, then a cosine down to a twentieth of the peak."""
+    if step < settings.warmup:
+        return settings.peak_rate * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.peak_rate * (0.05 + 0.475 * (1 + math.cos(math.pi * done)))
+
+
+def optimiser(model: MixtralForCausalLM) -> torch.optim.AdamW:
+    """AdamW that decays matrices only."""
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    vectors = [weight for weight in model.parameters() if weight.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), foreach=True)
+
+
+def train(settings: Settings, console: Console) -> tuple[MixtralForCausalLM, PreTrainedTokenizerBase]:
+    """Train tokenizer and model, with a progress bar on `console`. Sets torch's seed, threads and determinism."""
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(settings.seed)
+    console.print("writing the corpus and learning the tokens ...")
+    tokenizer = train_tokenizer(_sample(settings.seed), CONTEXT)
+    stream = token_stream(tokenizer, settings.steps * TOKENS_PER_STEP, settings.seed)
+    model = MixtralForCausalLM(configuration(tokenizer))
+    optimizer = optimiser(model)
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=console) as progress:
+        task = progress.add_task("training", total=settings.steps, loss=math.nan)
+        for step, ids in enumerate(batches(stream)):
+            loss = _step(model, optimizer, ids, learning_rate(step, settings))
+            progress.update(task, advance=1, loss=loss)
+    return model.eval(), tokenizer
+
+
+def _sample(seed: int) -> Iterator[str]:
+    """Documents to learn the tokenizer from, as many of each domain."""
+    for domain in DOMAINS:
+        for _, text in zip(range(TOKENIZER_DOCUMENTS), training_documents(domain, seed)):
+            yield text
+
+
+def _step(model: MixtralForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, rate: float) -> float:
+    """One update. Returns the language loss alone, in nats a token."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    output = model(input_ids=ids, output_router_logits=True, use_cache=False)
+    loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    total = loss + model.config.router_aux_loss_coef * balance_loss(output.router_logits, model.config)
+    optimizer.zero_grad()
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def save(model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write bfloat16 weights, configuration and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # safetensors writes for the owner alone; an installed package is read by others too.
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def report(folder: Path, tokenizer: PreTrainedTokenizerBase, settings: Settings, seconds: float) -> Figures:
+    """Measure what was saved (so after rounding to bfloat16) and write `figures.json` and the model card."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    measured = measure(model, tokenizer)
+    figures = Figures(
+        seed=settings.seed,
+        steps=settings.steps,
+        trained_tokens=settings.steps * TOKENS_PER_STEP,
+        threads=settings.threads,
+        seconds=round(seconds, 1),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        loss={name: round(loss, 4) for name, loss in measured.loss_by_domain().items()},
+        held_out_tokens=measured.tokens_by_domain(),
+        layers=measured.layers(),
+    )
+    figures.save(folder)
+    write_card(folder, figures, {prompt: _continued(model, tokenizer, prompt) for prompt in PROMPTS.values()})
+    return figures
+
+
+def _continued(model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The prompt and up to 64 greedy tokens."""
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    return str(tokenizer.decode(output[0], skip_special_tokens=True))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m moetui.demo.train", description="Train the embedded demo model.")
+    defaults = Settings()
+    parser.add_argument("--output", type=Path, default=model_path(), help="folder to write (default: the package's)")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--threads", type=int, default=defaults.threads)
+    options = parser.parse_args(arguments)
+    settings = Settings(seed=options.seed, steps=options.steps, threads=options.threads)
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    model, tokenizer = train(settings, console)
+    seconds = time.perf_counter() - start
+    save(model, tokenizer, options.output)
+    figures = report(options.output, tokenizer, settings, seconds)
+    mean = sum(figures.loss.values()) / len(figures.loss)
+    console.print(f"{options.output}: held-out loss {mean:.3f} nats a token, {seconds:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())
