@@ -1,0 +1,38 @@
+"""``moetui diff``: what changed between two recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moetui.cli.common import common_options, print_json
+
+
+@click.command("diff")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--tui", is_flag=True, help="Show both runs side by side.")
+@common_options
+def command(a: Path, b: Path, as_json: bool, tui: bool) -> int:
+    """Say where two recordings part: tokens, routing, distributions, loads. Exits 0 also when they differ."""
+    from moetui.routing.compare import compare
+    from moetui.routing.errors import UsageError
+    from moetui.trace import open_trace
+
+    if tui and as_json:
+        raise UsageError("--json and --tui exclude each other", "choose one")
+    if tui:
+        from moetui.tui import run_diff
+
+        return run_diff(a, b)
+    with open_trace(a) as first, open_trace(b) as second:
+        result = compare(first.timeline, second.timeline)
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            from moetui.cli.tables import diff_text
+
+            click.echo(diff_text(result.to_dict()))
+    return 0

@@ -1,0 +1,36 @@
+"""``moetui export``: a recording in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moetui.cli.common import common_options, output_stream
+
+_FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
+
+
+@click.command("export")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(_FORMATS), required=True)
+@click.option("-o", "--output", required=True, help="The file to write; - for standard output.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@common_options
+def command(trace: Path, format_: str, output: str, force: bool) -> None:
+    """Write a recording as json, csv, parquet, chrome, html or svg.
+
+    json is the router log that analysis notebooks read; chrome opens in Perfetto; html is one page that needs no
+    network; svg is the Network screen as a picture.
+    """
+    from moetui.trace import open_trace
+
+    with open_trace(trace) as opened, output_stream(output, force=force) as stream:
+        if format_ == "svg":
+            from moetui.tui.picture import network_svg
+
+            stream.write(network_svg(trace).encode("utf-8"))
+            return
+        from moetui.trace.exporters import export
+
+        export(opened, format_, stream)

@@ -1,0 +1,28 @@
+"""``moetui import``: a recording made from another tool's router log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moetui.cli.common import check_writable, common_options
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The recording to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@common_options
+def command(file: Path, output: Path, force: bool) -> None:
+    """Make a recording from another tool's router log.
+
+    Read are: the json of `export`, Megatron's router_trace jsonl, a layer,expert CSV, and routed-experts dumps of vLLM
+    and SGLang. What a log does not say stays unknown.
+    """
+    from moetui.routing.text import drawable
+    from moetui.trace import import_file
+
+    check_writable(output, force=force)
+    summary = import_file(file, output, overwrite=force)
+    click.echo(drawable(str(summary)), err=True)

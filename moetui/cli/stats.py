@@ -1,0 +1,72 @@
+"""``moetui stats``: a recording's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moetui.cli.common import common_options, print_json
+
+_SEVERITIES = ("info", "warning", "error")
+
+
+@click.command("stats")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this recording; exit 1 if it is worse.")
+@click.option("--threshold", default="10%", show_default=True, help="How much worse is too much.")
+@click.option("--fail-on", type=click.Choice(["warning", "error"]), help="Exit 1 when there is such a finding.")
+@common_options
+def command(trace: Path, as_json: bool, baseline: Path | None, threshold: str, fail_on: str | None) -> int:
+    """Print load balance, entropy, dead experts and findings of a recording."""
+    from moetui.cli.tables import stats_text
+    from moetui.trace import trace_stats
+
+    limit = _share(threshold)
+    stats = trace_stats(trace)
+    worse = _worse(trace_stats(baseline), stats, limit) if baseline else []
+    if as_json:
+        print_json({**stats, **({"regressions": worse} if baseline else {})})
+    else:
+        click.echo(stats_text(stats))
+        for line in worse:
+            click.echo(f"worse than the baseline: {line['key']} {line['baseline']:.4g} → {line['value']:.4g}")
+    failed = fail_on is not None and any(
+        _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(fail_on) for finding in stats["findings"]
+    )
+    return int(bool(worse) or failed)
+
+
+# key → +1 where more is worse, -1 where less is worse
+_WATCHED = {
+    "load_imbalance": 1,
+    "coefficient_of_variation": 1,
+    "max_violation": 1,
+    "fairness_index": -1,
+    "average_entropy": -1,
+}
+
+
+def _worse(old: dict[str, Any], new: dict[str, Any], limit: float) -> list[dict[str, Any]]:
+    out = []
+    for key, sign in _WATCHED.items():
+        before, after = old[key], new[key]
+        if before is None or after is None:
+            continue
+        if sign * (after - before) > limit * abs(before):
+            out.append({"key": key, "baseline": before, "value": after})
+    return out
+
+
+def _share(text: str) -> float:
+    from moetui.routing.errors import UsageError
+
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"--threshold: '{text}' is no share", "write 10% or 0.1")
+    return value
