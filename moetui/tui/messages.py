@@ -1,0 +1,61 @@
+"""What panels and widgets tell the app: one selection, shared by all panels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from textual.message import Message
+
+from moetui.routing.timeline import TimelineView
+from moetui.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a person is looking at, in every panel at once.
+
+    Attributes:
+        token: timeline number of the token; None follows the newest.
+        site: index of the site; None for none in particular.
+        expert: expert of that site; None for the router as a whole.
+    """
+
+    token: int | None = None
+    site: int | None = None
+    expert: int | None = None
+
+
+@dataclass
+class TokenSelected(Message):
+    """A token was selected by its timeline number; None means "the newest, whichever it is"."""
+
+    token: int | None
+
+
+@dataclass
+class SiteSelected(Message):
+    """A site was selected, or one of its experts (None: the router as a whole)."""
+
+    site: int
+    expert: int | None = None
+
+
+@dataclass
+class ConsoleRequested(Message):
+    """A panel asks for the console, with ``line`` typed in but not yet run."""
+
+    line: str = ""
+
+
+class Panel(Protocol):
+    """The content of a tab. The app's ticker calls it only when it is visible and dirty.
+
+    A panel posts ``TokenSelected`` and ``SiteSelected``; the app answers all panels with ``select``.
+    """
+
+    def refresh_from(self, view: TimelineView, session: Session) -> None:
+        """Draw this view; it does not change and must not be kept longer than until the next one."""
+
+    def select(self, selection: Selection) -> None:
+        """Show this selection. Posting nothing in answer, or messages would go round in circles."""
