@@ -1,0 +1,95 @@
+"""One forward pass as the hooks saw it: references to tensors, and what is needed to know its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moetui.engine.adapters.base import Seen
+from moetui.routing import Phase
+
+
+@dataclass(slots=True, eq=False)
+class TokenInputs:
+    """The arguments that tell which tokens a stack got, as references.
+
+    Attributes:
+        stack: of the sites that these tokens pass.
+        ids: ``[B, T]``, None where the stack got embeddings.
+        shape: ``(B, T)``, None where nothing tells.
+        mask: ``[B, L]`` 2-D attention mask over past and new tokens, None if there is none.
+        positions: ``[B, T]`` as given, used where there is no 2-D mask.
+        past: cached tokens before this pass: a number, or a 0-d tensor where only the device knows it.
+        cache: the cache object, for its identity alone.
+        reordered: rows of the batch may have been permuted since the last pass (beam search).
+    """
+
+    stack: str
+    ids: Tensor | None = None
+    shape: tuple[int, int] | None = None
+    mask: Tensor | None = None
+    positions: Tensor | None = None
+    past: int | Tensor = 0
+    cache: Any = None
+    reordered: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """Prefill when there is more than one new token a sequence or nothing cached before; decode otherwise."""
+        new = 1 if self.shape is None else self.shape[1]
+        nothing_before = isinstance(self.past, int) and self.past == 0
+        return Phase.PREFILL if new > 1 or nothing_before else Phase.DECODE
+
+
+@dataclass(slots=True, eq=False)
+class RawStep:
+    """What a forward pass left behind.
+
+    Attributes:
+        index: number of the pass. branch: whose tokens these are.
+        started, ended: ``perf_counter_ns``.
+        inputs: one a stack that ran.
+        seen: what the sites' hooks saw, in order.
+        router_outputs: ``(site number, output)`` in order.
+        output: what the outermost forward returned.
+        caller: the Python frame in which the outermost module runs, as long as it does.
+    """
+
+    index: int
+    branch: int
+    owner: object
+    caller: FrameType | None
+    keep: bool = True
+    started: int = 0
+    ended: int = 0
+    inputs: dict[str, TokenInputs] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    router_outputs: list[tuple[int, Any]] = field(default_factory=list)
+    output: Any = None
+    extra: list[tuple[str, int, Tensor]] = field(default_factory=list)
+
+    def phase(self, stack: str) -> Phase:
+        """See ``StepFrame``."""
+        inputs = self.inputs.get(stack)
+        return Phase.PREFILL if inputs is None else inputs.phase
+
+    def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
+        """See ``StepFrame``."""
+        inputs = self.inputs.get(stack)
+        if inputs is None or inputs.shape is None or inputs.shape[0] * inputs.shape[1] != rows:
+            return torch.arange(rows, device=device)
+        batch, new = inputs.shape
+        mask = inputs.mask
+        if mask is not None and mask.shape[1] >= new:
+            kept = mask.to(device)
+            place = kept.long().cumsum(1) - 1
+            if mask.shape[1] == new:
+                place = place + inputs.past
+            return place.masked_fill(kept == 0, -1)[:, -new:].reshape(-1)
+        if inputs.positions is not None and tuple(inputs.positions.shape) == (batch, new):
+            return inputs.positions.to(device).reshape(-1)
+        return (torch.arange(new, device=device) + inputs.past).expand(batch, new).reshape(-1)

@@ -1,0 +1,116 @@
+"""The modules that tokens enter a model by, and which of their arguments tell the tokens."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from moetui.engine.adapters.base import SiteHandle, module_at
+from moetui.engine.raw import TokenInputs
+
+_CACHES = ("past_key_values", "cache_params")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A module whose forward begins a step, or lies within one.
+
+    Attributes:
+        path: of the module.
+        parameters: names of its forward's parameters, in order.
+        stacks: stacks whose tokens its arguments tell, with the prefix of the arguments' names.
+    """
+
+    path: str
+    module: nn.Module
+    parameters: tuple[str, ...]
+    stacks: tuple[tuple[str, str], ...]
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[TokenInputs]:
+        """What a call says of the tokens of each stack."""
+        named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
+        return [_inputs(stack, prefix, named) for stack, prefix in self.stacks]
+
+
+def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Stream, ...]:
+    """The model itself and every transformers model inside it on the way to a site, outermost first."""
+    paths: dict[str, dict[str, None]] = {"": {}}
+    for handle in handles:
+        parts = handle.site.path.split(".")
+        for length in range(len(parts)):
+            path = ".".join(parts[:length])
+            if path == "" or isinstance(module_at(model, path), PreTrainedModel):
+                paths.setdefault(path, {})[handle.site.stack] = None
+    return tuple(
+        Stream(path, module, parameters, _stacks(path, parameters, list(stacks)))
+        for path, stacks in sorted(paths.items(), key=lambda item: len(item[0]))
+        for module in (module_at(model, path),)
+        for parameters in (_parameters(module),)
+    )
+
+
+def _parameters(module: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def _stacks(path: str, parameters: tuple[str, ...], stacks: list[str]) -> tuple[tuple[str, str], ...]:
+    """Token arguments of a whole encoder–decoder are named for their side; a side tower's own are no tokens."""
+    both = "decoder_input_ids" in parameters
+    out = []
+    for stack in stacks:
+        if stack == "decoder":
+            out.append((stack, "decoder_" if both else ""))
+        elif stack == "encoder" or len(stacks) == 1:
+            out.append((stack, ""))
+    return tuple(out)
+
+
+def _inputs(stack: str, prefix: str, named: dict[str, Any]) -> TokenInputs:
+    ids = _tensor(named.get(prefix + "input_ids"))
+    embeds = _tensor(named.get(prefix + "inputs_embeds"))
+    mask = _tensor(named.get(prefix + "attention_mask"))
+    source = ids if ids is not None else embeds
+    inputs = TokenInputs(stack, ids if ids is not None and ids.dim() == 2 else None)
+    if source is not None and source.dim() >= 2:
+        inputs.shape = (source.shape[0], source.shape[1])
+    inputs.mask = mask if mask is not None and mask.dim() == 2 else None
+    positions = _tensor(named.get(prefix + "position_ids"))
+    inputs.positions = positions if positions is not None and positions.dim() == 2 else None
+    if stack != "encoder":
+        for name in _CACHES:
+            cache = named.get(name)
+            if cache is not None:
+                inputs.past, inputs.cache = past_length(cache), cache
+    return inputs
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
+
+
+def past_length(cache: Any) -> int | Tensor:
+    """Tokens in a cache; a clone where the cache counts in a tensor that this pass will change in place."""
+    try:
+        length = cache.get_seq_length()
+    except (AttributeError, ValueError, IndexError):
+        return 0
+    if isinstance(length, Tensor):
+        return int(length) if length.device.type == "cpu" else length.clone()
+    return int(length)
+
+
+def reorders_rows(depth: int = 8) -> bool:
+    """Whether a beam search of transformers called, which permutes the batch's rows between passes."""
+    frame = sys._getframe(2)
+    for _ in range(depth):
+        if frame.f_code.co_name == "_beam_search":
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False

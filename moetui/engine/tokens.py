@@ -1,0 +1,66 @@
+"""Which tokens went through a pass: ids, positions, rows of the batch, padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moetui.engine.raw import TokenInputs
+from moetui.routing import Phase
+from moetui.routing.step import I16, I32, Bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenArrays:
+    """``[T]`` each, batch-major, as in ``Step``; ``batch`` and ``new`` are their extents."""
+
+    phase: Phase
+    sequence: I16
+    position: I32
+    token_id: I32
+    pad: Bool
+    batch: int
+    new: int
+
+
+def token_arrays(inputs: TokenInputs | None, rows: int) -> TokenArrays:
+    """The tokens of a pass over ``rows`` rows; nothing but the row number is known where no argument tells more."""
+    if inputs is None or inputs.shape is None or inputs.shape[0] * inputs.shape[1] != rows:
+        return TokenArrays(
+            Phase.PREFILL,
+            np.zeros(rows, np.int16),
+            np.arange(rows, dtype=np.int32),
+            np.full(rows, -1, np.int32),
+            np.zeros(rows, np.bool_),
+            1,
+            rows,
+        )
+    batch, new = inputs.shape
+    past = int(inputs.past)
+    ids = np.full(rows, -1, np.int32) if inputs.ids is None else inputs.ids.numpy().astype(np.int32).reshape(rows)
+    position, pad = _places(inputs, batch, new, past)
+    return TokenArrays(
+        Phase.PREFILL if new > 1 or past == 0 else Phase.DECODE,
+        np.repeat(np.arange(batch, dtype=np.int16), new),
+        position.reshape(rows),
+        ids,
+        pad.reshape(rows),
+        batch,
+        new,
+    )
+
+
+def _places(inputs: TokenInputs, batch: int, new: int, past: int) -> tuple[I32, Bool]:
+    """Positions, padding not counted, and which tokens are padding, ``[B, T]``."""
+    pad: Bool = np.zeros((batch, new), np.bool_)
+    if inputs.mask is not None and inputs.mask.shape[1] >= new:
+        mask = inputs.mask.numpy() != 0
+        place = np.cumsum(mask, 1, dtype=np.int32) - 1
+        if mask.shape[1] == new:
+            place += past
+        pad = ~mask[:, -new:]
+        return np.where(pad, np.int32(-1), place[:, -new:]).astype(np.int32), pad
+    if inputs.positions is not None and inputs.positions.shape == (batch, new):
+        return inputs.positions.numpy().astype(np.int32), pad
+    return np.broadcast_to(np.arange(past, past + new, dtype=np.int32), (batch, new)).copy(), pad
