@@ -14,13 +14,28 @@ from moetui.engine.zoo.scan import Architecture, architectures, buildable
 if TYPE_CHECKING:
     from moetui.engine.zoo.autos import auto_class
     from moetui.engine.zoo.small_model import BuiltModel, build
+    from moetui.engine.zoo.store import save
+    from moetui.engine.zoo.words import tokenizer
 
-__all__ = ["Architecture", "BuiltModel", "architectures", "auto_class", "build", "buildable"]
+__all__ = [
+    "Architecture",
+    "BuiltModel",
+    "architectures",
+    "auto_class",
+    "build",
+    "buildable",
+    "save",
+    "tokenizer",
+    "unaccounted",
+]
 
 _HOMES = {
     "BuiltModel": "moetui.engine.zoo.small_model",
     "auto_class": "moetui.engine.zoo.autos",
     "build": "moetui.engine.zoo.small_model",
+    "save": "moetui.engine.zoo.store",
+    "tokenizer": "moetui.engine.zoo.words",
+    "unaccounted": "moetui.engine.zoo.autos",
 }
 
 

@@ -25,18 +25,17 @@ def shrink(
     """
     full = config_class()
     fields = {name: _stored(full, name) for name in _field_names(full)}
-    fields.update({name: _stored(full, name) for name in overrides if name not in fields})
     small: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, PreTrainedConfig):
-            small[name] = shrink(type(value), overrides.get(name, {}), layers)
-        else:
-            size = _size(name, value, fields, layers)
-            if size != value:
-                small[name] = size
+            depth = sizes.TOWER_LAYERS if name in sizes.TOWERS else layers
+            small[name] = shrink(type(value), overrides.get(name, {}), depth)
+        elif (size := _size(name, value, fields, layers)) != value:
+            small[name] = size
     small.update(_short_lists(fields, layers))
-    small.update({name: value for name, value in overrides.items() if not isinstance(value, Mapping)})
-    small.update({name: value for name, value in overrides.items() if isinstance(value, Mapping) and name not in small})
+    for name, value in overrides.items():
+        if not isinstance(small.get(name), PreTrainedConfig):
+            small[name] = value(layers) if callable(value) else value
     return config_class(**small)
 
 
@@ -88,14 +87,19 @@ def _small_entry(name: str, value: Any) -> Any:
 
 
 def representatives(kinds: Sequence[object], count: int) -> list[int]:
-    """Indices, ascending, of ``count`` entries that cover as many kinds as possible, early ones first.
+    """Indices, ascending, of ``count`` entries that stand for all of them.
 
-    Where ``count`` exceeds the entries, the sequence is repeated.
+    Every kind gets one as long as there are enough, the rest is shared out by how frequent the kinds are (the
+    D'Hondt rule), and each kind gives its earliest entries. Where ``count`` exceeds the entries, they repeat.
     """
     if count >= len(kinds):
         return [index % len(kinds) for index in range(count)]
-    first = list({kind: index for index, kind in reversed(list(enumerate(kinds)))}.values())
-    chosen = sorted(first)[:count]
-    rest = (index for index in range(len(kinds)) if index not in set(chosen))
-    chosen += [index for index, _ in zip(rest, range(count - len(chosen)))]
-    return sorted(chosen)
+    places: dict[object, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(index)
+    taken = dict.fromkeys(list(places)[:count], 1)
+    while sum(taken.values()) < count:
+        open_kinds = [kind for kind in taken if taken[kind] < len(places[kind])]
+        fullest = max(open_kinds, key=lambda kind: len(places[kind]) / (taken[kind] + 1))
+        taken[fullest] += 1
+    return sorted(index for kind, number in taken.items() for index in places[kind][:number])

@@ -9,12 +9,15 @@ INNER = 32
 EXPERTS = 8
 TOP_K = 2
 LAYERS = 4
+TOWER_LAYERS = 2
 VOCABULARY = 512
 POSITIONS = 512
 
 #: Ids of the special tokens, the same in every small model and in its tokenizer.
 PAD, BOS, EOS, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = 4
+#: After the special tokens come 256 bytes and 95 printable characters, then words.
+FIRST_WORD = SPECIAL_TOKENS + 256 + 95
 
 #: Upper bounds: a field that is smaller in the full-size default, zero or None stays as it is.
 AT_MOST: dict[str, int] = {
@@ -24,7 +27,7 @@ AT_MOST: dict[str, int] = {
             "projection_hidden_dim", "projection_intermediate_size", "projector_input_dim",
             "projector_output_dim", "vision_output_dim", "adapter_in_dim", "adapter_out_dim",
             "adapter_input_size", "thinker_hidden_size", "moe_hidden_size", "ple_embed_dim", "decoder_dim",
-            "downsample_hidden_size",
+            "downsample_hidden_size", "router_hidden_size",
         ),
         HIDDEN,
     ),
@@ -40,7 +43,7 @@ AT_MOST: dict[str, int] = {
         (
             "head_dim", "kv_channels", "d_kv", "swa_head_dim", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim",
             "index_head_dim", "linear_head_dim", "linear_key_head_dim", "linear_value_head_dim", "kv_lora_rank",
-            "q_lora_rank", "o_lora_rank", "mamba_d_state", "ssm_state_size", "router_hidden_size",
+            "q_lora_rank", "o_lora_rank", "mamba_d_state", "ssm_state_size",
             "gated_norm_rank", "hc_lowrank",
         ),
         HEAD_DIM,
@@ -79,6 +82,7 @@ AT_MOST: dict[str, int] = {
     "num_sparse_encoder_layers": 2,
     "num_sparse_decoder_layers": 2,
     "encoder_sparse_step": 2,
+    "decoder_sparse_step": 2,
     "hc_mult": 2,
 }  # fmt: skip
 
@@ -106,3 +110,6 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers")
 
 #: Ids that a text-only prompt must never contain lie outside the small vocabulary.
 TEXT_TOKEN_IDS = frozenset({"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"})
+
+#: Nested configurations of the parts that a text-only prompt never reaches.
+TOWERS = frozenset({"vision_config", "audio_config", "sam_config", "encoder_config"})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 from moetui.engine.zoo import sizes
 from moetui.engine.zoo.autos import auto_class, config_class
@@ -29,7 +30,7 @@ class BuiltModel:
         model: on the CPU, float32, in evaluation mode.
         config: ``model.config``.
         can_generate: whether ``model.generate`` yields text, token after token.
-        is_encoder_decoder: whether :meth:`inputs` feeds an encoder and a decoder.
+        is_encoder_decoder: whether ``generate`` reads with an encoder and writes with a decoder.
         note: what is peculiar about this architecture; mostly empty.
     """
 
@@ -57,8 +58,8 @@ class BuiltModel:
             padding: ``left`` makes row ``r`` shorter by ``2·r`` tokens, at least one token long; ``none`` fills all.
 
         Returns:
-            ``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64, and for an encoder–decoder model
-            ``decoder_input_ids`` ``[batch, max(length // 2, 1)]``.
+            ``input_ids`` and ``attention_mask``, both ``[batch, length]`` int64, and where the model has a decoder of
+            its own ``decoder_input_ids``: ``[batch, max(length // 2, 1)]``, or the canvas of a diffusion model.
         """
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(sizes.SPECIAL_TOKENS, self.vocab_size, (batch, length), generator=generator)
@@ -68,11 +69,10 @@ class BuiltModel:
                 mask[row, : min(2 * row, length - 1)] = 0
             ids = ids.masked_fill(mask == 0, sizes.PAD)
         arguments = {"input_ids": ids, "attention_mask": mask}
-        if self.is_encoder_decoder:
-            shape = (batch, max(length // 2, 1))
-            arguments["decoder_input_ids"] = torch.randint(
-                sizes.SPECIAL_TOKENS, self.vocab_size, shape, generator=generator
-            )
+        if "decoder_input_ids" in inspect.signature(self.model.forward).parameters:
+            shape = (batch, getattr(self.config, "canvas_length", None) or max(length // 2, 1))
+            decoder_ids = torch.randint(sizes.SPECIAL_TOKENS, self.vocab_size, shape, generator=generator)
+            arguments["decoder_input_ids"] = decoder_ids
         return arguments
 
 
@@ -117,7 +117,8 @@ def _check_name(name: str) -> None:
 
 
 def _can_generate(model: Any) -> bool:
-    return bool(model.can_generate()) and model.get_output_embeddings() is not None
+    """Whether the library's own token-by-token loop runs this model; some architectures bring another."""
+    return bool(model.can_generate()) and type(model).generate is GenerationMixin.generate
 
 
 def _set_generation(model: Any) -> None:
@@ -127,4 +128,3 @@ def _set_generation(model: Any) -> None:
     settings.pad_token_id, settings.bos_token_id, settings.eos_token_id = sizes.PAD, sizes.BOS, sizes.EOS
     if model.config.is_encoder_decoder:
         settings.decoder_start_token_id = sizes.BOS
-    settings.do_sample = False

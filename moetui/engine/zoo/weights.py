@@ -1,8 +1,9 @@
 """Random weights under which routing is worth watching.
 
-The libraries' own initialisation (standard deviation 0.02) leaves router logits so close to each other that the
-choice of experts is a toss-up and every layer nearly the identity. Here every matrix keeps the size of its input,
-and routers are sharpened until their distributions differ from uniform and from one expert alone.
+The library's own initialisation (standard deviation 0.02) leaves router logits so close to each other that the choice
+of experts is a toss-up and every layer is nearly the identity. Here every matrix keeps the size of its input, routers
+are sharpened until their choices are neither uniform nor certain, and what steers the choice besides the logits
+(selection biases, scales of experts, tables from tokens to experts) is random too, so that it matters.
 """
 
 from __future__ import annotations
@@ -14,46 +15,82 @@ from torch import nn
 
 from moetui.engine.zoo import sizes
 
-_ROUTER_CLASS = re.compile(r"Router|Gating$|Gate$")
-_ROUTER_PATH = re.compile(r"(^|\.)(gate|router|router_gate|wg)(\.|$)")
-_SELECTION_BIAS = re.compile(r"(correction_bias|expert_bias|balancing_bias(es)?|router\.bias|gate\.bias)$")
+_ROUTER_CLASS = re.compile(r"Router|Gating$")
+_ROUTER_PATH = re.compile(r"(^|\.)(gate|router|router_gate)(\.|$)")
+_EXPERTS_PATH = re.compile(r"(^|\.)experts(\.|$)")
+_SELECTION_BIAS = re.compile(r"(correction_bias|expert_bias|balancing_biases|(router|gate)\.bias)$")
 _ROUTER_SPREAD = 2.0
+_OUTPUT_SPREAD = 3.0
 _BIAS_SPREAD = 0.1
+_SCALE_SPREAD = 0.2
+_EMBEDDING_SPREAD = 0.5
+_SPELLING_SCALE = 0.25
 _SPECIAL_TOKEN_SCALE = 0.05
 
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Give every matrix of a freshly built model unit gain, and its routers decided opinions.
+    """Give a freshly built model unit gain, its routers decided opinions, and its next-token choice a favourite.
 
-    Norms, convolutions, recurrent state parameters and other vectors stay as the library initialised them;
-    biases that steer the choice of experts get small random values, so that they matter.
+    Norms, convolutions, recurrent state and other vectors stay as the library initialised them. Tokens that spell
+    (bytes, characters) are made improbable and special tokens more so: a run writes words and does not stop early by
+    accident.
     """
     with torch.no_grad():
         for path, module in model.named_modules():
-            _randomise_module(path, module, generator)
-        output = getattr(model, "get_output_embeddings", lambda: None)()
+            router = bool(_ROUTER_CLASS.search(type(module).__name__) or _ROUTER_PATH.search(path))
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    _randomise_tensor(module, f"{path}.{name}", tensor, router, generator)
+                elif router and tensor.ndim == 2:
+                    _randomise_table(module, tensor, generator)
+        output = _output_embeddings(model)
         if output is not None:
+            output.weight *= _OUTPUT_SPREAD
+            output.weight[: sizes.FIRST_WORD] *= _SPELLING_SCALE
             output.weight[: sizes.SPECIAL_TOKENS] *= _SPECIAL_TOKEN_SCALE
 
 
-def _randomise_module(path: str, module: nn.Module, generator: torch.Generator) -> None:
-    router = is_router(path, module)
-    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    for name, tensor in tensors:
-        if not tensor.is_floating_point():
-            continue
-        if _SELECTION_BIAS.search(f"{path}.{name}"):
-            tensor.normal_(0.0, _BIAS_SPREAD, generator=generator)
-        elif isinstance(module, nn.Linear) or (name.endswith("weight") and tensor.ndim == 2 and router):
-            spread = _ROUTER_SPREAD if router else 1.0
-            if tensor.ndim == 2:
-                tensor.normal_(0.0, spread * tensor.shape[-1] ** -0.5, generator=generator)
-        elif isinstance(module, nn.Embedding):
-            tensor.normal_(0.0, 0.5, generator=generator)
-        elif tensor.ndim == 3 and "proj" in name:
-            tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)
+def _randomise_tensor(
+    module: nn.Module, path: str, tensor: torch.Tensor, router: bool, generator: torch.Generator
+) -> None:
+    if _SELECTION_BIAS.search(path):
+        _randomise_bias(tensor, generator)
+    elif path.endswith(".per_expert_scale"):
+        tensor.normal_(1.0, _SCALE_SPREAD, generator=generator)
+    elif router and path.endswith(".scale") and hasattr(module, "per_expert_scale"):
+        # This router divides its input by the root of the width; undone here, or its logits would hardly differ.
+        tensor.fill_(tensor.shape[0] ** 0.5)
+    elif isinstance(module, nn.Embedding) and tensor is module.weight:
+        tensor.normal_(0.0, _EMBEDDING_SPREAD, generator=generator)
+    elif tensor.ndim in (2, 3) and (isinstance(module, nn.Linear) or router or _is_expert(path, tensor)):
+        # A router's last matrix has a row an expert; the matrices inside a router are like any other.
+        decides = router and tensor.ndim == 2 and tensor.shape[0] < 2 * sizes.EXPERTS
+        spread = _ROUTER_SPREAD if decides else 1.0
+        tensor.normal_(0.0, spread * tensor.shape[-1] ** -0.5, generator=generator)
 
 
-def is_router(path: str, module: nn.Module) -> bool:
-    """Whether a module decides over experts, by its class or its place in the tree."""
-    return bool(_ROUTER_CLASS.search(type(module).__name__) or _ROUTER_PATH.search(path))
+def _randomise_bias(bias: torch.Tensor, generator: torch.Generator) -> None:
+    """Small random biases around those that the library fixes (a class that skips all experts), or around zero.
+
+    Fixed ones stay: the library writes them again when it loads a checkpoint.
+    """
+    fixed = bias != 0
+    centre = float(bias[fixed].mean()) if fixed.any() else 0.0
+    noise = torch.empty_like(bias).normal_(centre, _BIAS_SPREAD, generator=generator)
+    bias.copy_(torch.where(fixed, bias, noise))
+
+
+def _is_expert(path: str, tensor: torch.Tensor) -> bool:
+    return bool(_EXPERTS_PATH.search(path)) or (tensor.ndim == 3 and "proj" in path.rpartition(".")[2])
+
+
+def _randomise_table(router: nn.Module, table: torch.Tensor, generator: torch.Generator) -> None:
+    """Fill a table ``[tokens, top-k]`` of expert ids with different experts a row."""
+    experts = next(parameter.shape[0] for parameter in router.parameters())
+    order = torch.rand(table.shape[0], experts, generator=generator).argsort(dim=-1)
+    table.copy_(order[:, : table.shape[1]])
+
+
+def _output_embeddings(model: nn.Module) -> nn.Module | None:
+    getter = getattr(model, "get_output_embeddings", None)
+    return getter() if getter is not None else None
