@@ -13,7 +13,7 @@ from moetui.engine.zoo.scan import Architecture, architectures, buildable
 
 if TYPE_CHECKING:
     from moetui.engine.zoo.autos import auto_class
-    from moetui.engine.zoo.small_model import BuiltModel, build
+    from moetui.engine.zoo.small_model import BuiltModel, build, unaccounted
     from moetui.engine.zoo.store import save
     from moetui.engine.zoo.words import tokenizer
 
@@ -35,7 +35,7 @@ _HOMES = {
     "build": "moetui.engine.zoo.small_model",
     "save": "moetui.engine.zoo.store",
     "tokenizer": "moetui.engine.zoo.words",
-    "unaccounted": "moetui.engine.zoo.autos",
+    "unaccounted": "moetui.engine.zoo.small_model",
 }
 
 

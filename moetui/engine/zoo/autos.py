@@ -8,7 +8,6 @@ import transformers
 from transformers import PreTrainedConfig
 from transformers.models.auto import configuration_auto, modeling_auto
 
-from moetui.engine.zoo.scan import buildable
 from moetui.routing import UnsupportedError
 
 #: Auto classes that can run a model on text, most complete model first, with the name of their mapping.
@@ -62,20 +61,6 @@ def config_class(folder: str) -> type[PreTrainedConfig]:
                 found: type[PreTrainedConfig] = configuration_auto.CONFIG_MAPPING[model_type]
                 return found
     raise UnsupportedError(f"transformers has no text model in models/{folder}")
-
-
-def unaccounted() -> tuple[str, ...]:
-    """Architectures that the scan finds, but that are neither excluded nor known to the auto classes; should be none.
-
-    A newer transformers may bring some: each needs overrides or a reason to be excluded.
-    """
-    missing = []
-    for name in buildable():
-        try:
-            config_class(name)
-        except UnsupportedError:
-            missing.append(name)
-    return tuple(missing)
 
 
 def _mapping(name: str) -> dict[str, Any]:
