@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 from types import TracebackType
@@ -75,6 +76,7 @@ class Capture:
         self._on_step, self._on_event = on_step, on_event
         self._hooks: list[RemovableHandle] = []
         self._steps = 0
+        self._muted = False
         self._recorder: Recorder | None = None
 
     @property
@@ -125,6 +127,21 @@ class Capture:
         self.detach()
         recorder, self._recorder = self._recorder, None
         return recorder is None or recorder.close(timeout)
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Within it this thread's passes are neither recorded nor counted nor held up; routing functions still apply.
+
+        For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
+        """
+        frame, self.current.frame = self.current.frame, None
+        held = self.before_step, self.gate, self._muted
+        self.before_step, self.gate, self._muted = None, None, True
+        try:
+            yield
+        finally:
+            self.before_step, self.gate, self._muted = held
+            self.current.frame = frame
 
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:
         """Replace the functions that change the routing, by site number; they hold from the next site passed on."""
@@ -183,6 +200,8 @@ class Capture:
         return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
 
     def _begin(self, stream: Stream) -> RawStep:
+        if self._muted:
+            return RawStep(-1, self.branch, stream, sys._getframe(2), False, perf_counter_ns())
         index = self._steps
         self._steps += 1
         keep = self.options.keeps(index)

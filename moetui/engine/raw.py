@@ -72,6 +72,12 @@ class RawStep:
     output: Any = None
     extra: list[tuple[str, int, Tensor]] = field(default_factory=list)
 
+    def stood(self, nanoseconds: int) -> None:
+        """The pass was held up between two sites: that time is no part of its duration."""
+        self.started += nanoseconds
+        for seen in self.seen:
+            seen.time += nanoseconds
+
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""
         inputs = self.inputs.get(stack)
