@@ -20,6 +20,7 @@ _ROUTER_PATH = re.compile(r"(^|\.)(gate|router|router_gate)(\.|$)")
 _EXPERTS_PATH = re.compile(r"(^|\.)experts(\.|$)")
 _SELECTION_BIAS = re.compile(r"(correction_bias|expert_bias|balancing_biases|(router|gate)\.bias)$")
 _ROUTER_SPREAD = 2.0
+_ROUTER_INNER_SPREAD = 1.5
 _OUTPUT_SPREAD = 3.0
 _BIAS_SPREAD = 0.1
 _SCALE_SPREAD = 0.2
@@ -43,11 +44,11 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
                     _randomise_tensor(module, f"{path}.{name}", tensor, router, generator)
                 elif router and tensor.ndim == 2:
                     _randomise_table(module, tensor, generator)
-        output = _output_embeddings(model)
+        output = _output_matrix(model)
         if output is not None:
-            output.weight *= _OUTPUT_SPREAD
-            output.weight[: sizes.FIRST_WORD] *= _SPELLING_SCALE
-            output.weight[: sizes.SPECIAL_TOKENS] *= _SPECIAL_TOKEN_SCALE
+            output *= _OUTPUT_SPREAD
+            output[: sizes.FIRST_WORD] *= _SPELLING_SCALE
+            output[: sizes.SPECIAL_TOKENS] *= _SPECIAL_TOKEN_SCALE
 
 
 def _randomise_tensor(
@@ -63,9 +64,10 @@ def _randomise_tensor(
     elif isinstance(module, nn.Embedding) and tensor is module.weight:
         tensor.normal_(0.0, _EMBEDDING_SPREAD, generator=generator)
     elif tensor.ndim in (2, 3) and (isinstance(module, nn.Linear) or router or _is_expert(path, tensor)):
-        # A router's last matrix has a row an expert; the matrices inside a router are like any other.
-        decides = router and tensor.ndim == 2 and tensor.shape[0] < 2 * sizes.EXPERTS
-        spread = _ROUTER_SPREAD if decides else 1.0
+        spread = 1.0
+        if router and tensor.ndim == 2:
+            # A router's last matrix has a row an expert; those before it make up for the non-linearity after them.
+            spread = _ROUTER_SPREAD if tensor.shape[0] < 2 * sizes.EXPERTS else _ROUTER_INNER_SPREAD
         tensor.normal_(0.0, spread * tensor.shape[-1] ** -0.5, generator=generator)
 
 
@@ -91,6 +93,8 @@ def _randomise_table(router: nn.Module, table: torch.Tensor, generator: torch.Ge
     table.copy_(order[:, : table.shape[1]])
 
 
-def _output_embeddings(model: nn.Module) -> nn.Module | None:
+def _output_matrix(model: nn.Module) -> torch.Tensor | None:
+    """The matrix ``[vocabulary, width]`` that scores the next token, if the model writes text."""
     getter = getattr(model, "get_output_embeddings", None)
-    return getter() if getter is not None else None
+    weight = getattr(getter(), "weight", None) if getter is not None else None
+    return weight if isinstance(weight, torch.Tensor) else None
