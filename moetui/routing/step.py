@@ -49,7 +49,8 @@ class Step:
     """One forward pass of the model over T tokens of one stack, S sites, K slots, E router classes.
 
     Every array is read-only. S, K and E are those of the whole model (``ModelInfo``): a site with fewer slots or
-    classes, or one that this step did not pass, is filled with ``NO_EXPERT`` and NaN.
+    classes, or one that this step did not pass, is filled with ``NO_EXPERT`` and NaN. K may be larger than the model's
+    own in steps in which an intervention gave tokens more slots.
 
     Attributes:
         index: number of the step within its session, from 0.

@@ -10,7 +10,7 @@ import numpy as np
 
 from moetui.routing.model import ModelInfo, Site
 from moetui.routing.scores import TokenScores, token_scores
-from moetui.routing.step import F16, F32, F64, I16, I32, U8, U16, Bool, Phase, Step
+from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Phase, Step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +121,14 @@ class _Columns:
 
     def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
         self._reserve(count)
-        for name, array in self._arrays.items():
-            array[self.stop : self.stop + count] = rows[name]
+        for name in self._arrays:
+            self._widen(name, rows[name].shape[1:])
+            array, row = self._arrays[name], rows[name]
+            if row.shape[1:] == array.shape[1:]:
+                array[self.stop : self.stop + count] = row
+            else:
+                array[self.stop : self.stop + count] = _filler(array)
+                array[(slice(self.stop, self.stop + count), *(slice(size) for size in row.shape[1:]))] = row
         self.stop += count
 
     def drop(self, count: int) -> None:
@@ -141,6 +147,16 @@ class _Columns:
             self._arrays[name] = fresh
         self.start, self.stop = 0, held
 
+    def _widen(self, name: str, shape: tuple[int, ...]) -> None:
+        # An intervention may give a token more slots than the model does.
+        array = self._arrays[name]
+        wide = tuple(max(own, new) for own, new in zip(array.shape[1:], shape))
+        if wide == array.shape[1:]:
+            return
+        fresh = np.full((array.shape[0], *wide), _filler(array), array.dtype)
+        fresh[(slice(self.stop), *(slice(size) for size in array.shape[1:]))] = array[: self.stop]
+        self._arrays[name] = fresh
+
     def slices(self) -> dict[str, np.ndarray[Any, Any]]:
         out = {}
         for name, array in self._arrays.items():
@@ -148,6 +164,13 @@ class _Columns:
             view.flags.writeable = False
             out[name] = view
         return out
+
+
+def _filler(array: np.ndarray[Any, Any]) -> Any:
+    """What stands for unknown in an array of this dtype."""
+    if array.dtype.kind == "f":
+        return np.nan
+    return NO_EXPERT if array.dtype == np.uint16 else -1 if array.dtype.kind == "i" else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,107 @@
+"""Which experts a token goes to: pure functions on selection scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Choice:
+    """How the model's own choice is changed, gathered from interventions in their order.
+
+    Attributes:
+        num_experts: experts that may be chosen; score columns past it (zero-experts, skip classes) are left alone.
+        k: slots a token may use.
+        bias: expert → what is added to its selection score.
+        banned: experts that are never chosen.
+        forced: experts that every token goes to, in slot order; None where the scores decide.
+    """
+
+    num_experts: int
+    k: int
+    bias: dict[int, float] = field(default_factory=dict)
+    banned: set[int] = field(default_factory=set)
+    forced: tuple[int, ...] | None = None
+
+    def force(self, experts: tuple[int, ...]) -> None:
+        """Send tokens to these experts; bans before it no longer hold for them."""
+        self.forced = tuple(dict.fromkeys(experts))
+        self.banned -= set(experts)
+
+    def ban(self, experts: tuple[int, ...]) -> None:
+        """Keep tokens from these experts, forced ones too."""
+        self.banned |= set(experts)
+        if self.forced is not None:
+            self.forced = tuple(expert for expert in self.forced if expert not in self.banned)
+
+    def boost(self, experts: tuple[int, ...], bias: float) -> None:
+        """Add to these experts' selection scores."""
+        for expert in experts:
+            self.bias[expert] = self.bias.get(expert, 0.0) + bias
+
+    def limit(self, k: int) -> None:
+        """Use k slots; of forced experts the first k stay."""
+        self.k = k
+        if self.forced is not None:
+            self.forced = self.forced[:k]
+
+    def select(self, scores: Tensor) -> Tensor:
+        """The experts chosen by these scores.
+
+        Args:
+            scores: ``[T, E]`` what the model ranks experts by (its bias and groups already applied).
+
+        Returns:
+            ``[T, k']`` indices, best first; ``k'`` is at most the number of experts left, so that no banned expert is
+            among them unless the scores leave no other (a group limit that shuts all others out).
+        """
+        if self.forced is not None:
+            row = torch.tensor(self.forced, device=scores.device, dtype=torch.int64)
+            return row.expand(scores.shape[0], -1)
+        ranked = scores.float()
+        if self.bias or self.banned:
+            shift = torch.zeros(scores.shape[-1], device=scores.device)
+            for expert, bias in self.bias.items():
+                shift[expert] += bias
+            ranked = ranked + shift
+            if self.banned:
+                closed = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+                closed[sorted(self.banned)] = True
+                ranked = ranked.masked_fill(closed, -torch.inf)
+        # NaN ranks above all numbers in topk and would win every slot.
+        ranked = torch.nan_to_num(ranked, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        slots = min(self.k, scores.shape[-1] - len(self.banned))
+        return torch.topk(ranked, max(slots, 0), dim=-1).indices
+
+    def allowed(self, indices: Tensor) -> Tensor:
+        """``[T, K]`` whether each chosen expert may be chosen."""
+        if not self.banned:
+            return torch.ones_like(indices, dtype=torch.bool)
+        return ~among(indices, tuple(sorted(self.banned)))
+
+
+def among(indices: Tensor, experts: tuple[int, ...]) -> Tensor:
+    """Where ``indices`` name one of ``experts``: a boolean tensor of the same shape."""
+    if not experts:
+        return torch.zeros_like(indices, dtype=torch.bool)
+    wanted = torch.tensor(experts, device=indices.device, dtype=indices.dtype)
+    return (indices.unsqueeze(-1) == wanted).any(-1)
+
+
+def fit(indices: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Widen ``[T, K']`` to at least ``slots`` columns: the first expert again, with weight zero.
+
+    Columns are never dropped: kernels and unsorting code of some models count on the router's own number of slots, and
+    a duplicate with weight zero adds nothing.
+    """
+    missing = slots - indices.shape[-1]
+    if missing <= 0:
+        return indices, weights
+    filler = indices[:, :1] if indices.shape[-1] else indices.new_zeros(indices.shape[0], 1)
+    return (
+        torch.cat([indices, filler.expand(-1, missing)], -1),
+        torch.cat([weights, weights.new_zeros(weights.shape[0], missing)], -1),
+    )

@@ -1,0 +1,163 @@
+"""Runs a router again with another choice or other logits, so that the model's own bias, groups and scaling apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from moetui.engine.adapters.base import SiteContext
+
+_TOP_K = (torch.topk, torch.Tensor.topk)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTrace:
+    """Which of a router's torch operations matter, found once a site by running it unchanged.
+
+    Attributes:
+        choice: ordinal of the ``topk`` among all ``topk`` calls whose indices are the routing; None if there is none.
+        logits: ordinal of the operation among all operations whose result are the logits; None if there is none.
+    """
+
+    choice: int | None
+    logits: int | None
+
+
+def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -> RouterTrace:
+    """Run the router on its saved arguments and find where its choice and its logits are made.
+
+    Compares values, so it waits for the device; once a site.
+    """
+    mode = _Recording()
+    with torch.no_grad(), mode:
+        output = _forward(context)
+    routed = _routing_of(output, indices)
+    if routed is None or not torch.equal(routed[0].long(), indices.long()):
+        return RouterTrace(None, None)
+    choice = next(
+        (n for n, found in enumerate(mode.choices) if _same(found, indices) or _same_set(found, indices)), None
+    )
+    made = None
+    if logits is not None:
+        made = next((n for n, value in mode.floats if _same(value, logits)), None)
+    return RouterTrace(choice, made)
+
+
+def reroute(
+    context: SiteContext,
+    trace: RouterTrace,
+    indices: Tensor,
+    *,
+    select: Callable[[Tensor], Tensor] | None = None,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor] | None:
+    """The routing that the router gives with another choice (``select``) or other logits (``change``).
+
+    Args:
+        select: ``[T, E] -> [T, K']`` from the scores that the model ranks by.
+        change: ``[T, E] -> [T, E]`` on the logits.
+
+    Returns:
+        Indices and weights ``[T, K']``, or None when the router's output cannot be read so.
+    """
+    if (select is not None and trace.choice is None) or (change is not None and trace.logits is None):
+        return None
+    with _Replacing(trace, select, change):
+        output = _forward(context)
+    return _routing_of(output, indices)
+
+
+def _forward(context: SiteContext) -> Any:
+    # Not __call__: the site's own hooks must not see this pass.
+    return context.handle.router.forward(*context.call.args, **context.call.kwargs)
+
+
+def _routing_of(output: Any, indices: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Weights and indices in a router's output ``(logits, weights, indices, ...)``, in whichever order they stand."""
+    if not isinstance(output, tuple | list) or len(output) < 3:
+        return None
+    rows = indices.shape[0]
+    tensors = [value for value in output[1:3] if isinstance(value, Tensor)]
+    if len(tensors) != 2:
+        return None
+    shaped = [value.reshape(rows, -1) for value in tensors]
+    whole = [not value.is_floating_point() for value in shaped]
+    if whole == [False, True]:
+        return shaped[1], shaped[0]
+    if whole == [True, False]:
+        return shaped[0], shaped[1]
+    return None
+
+
+def _same(value: Tensor, other: Tensor) -> bool:
+    return value.numel() == other.numel() and bool((value.reshape(other.shape) == other).all())
+
+
+def _same_set(value: Tensor, other: Tensor) -> bool:
+    if value.numel() != other.numel():
+        return False
+    return torch.equal(value.reshape(other.shape).sort(-1).values.long(), other.long().sort(-1).values)
+
+
+class _Recording(TorchFunctionMode):
+    """Keeps what every ``topk`` chose and every floating result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices: list[Tensor] = []
+        self.floats: list[tuple[int, Tensor]] = []
+        self._count = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **dict(kwargs or {}))
+        if func in _TOP_K:
+            self.choices.append(result.indices)
+        elif isinstance(result, Tensor) and result.is_floating_point():
+            self.floats.append((self._count, result))
+        self._count += 1
+        return result
+
+
+class _Replacing(TorchFunctionMode):
+    """Replaces the one choice, or the one making of logits."""
+
+    def __init__(
+        self,
+        trace: RouterTrace,
+        select: Callable[[Tensor], Tensor] | None,
+        change: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        super().__init__()
+        self._trace, self._select, self._change = trace, select, change
+        self._choices = self._count = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        number, self._count = self._count, self._count + 1
+        if func in _TOP_K:
+            ordinal, self._choices = self._choices, self._choices + 1
+            if self._select is not None and ordinal == self._trace.choice:
+                scores = args[0]
+                flat = scores.reshape(-1, scores.shape[-1])
+                chosen = self._select(flat).reshape(*scores.shape[:-1], -1)
+                return torch.return_types.topk((scores.gather(-1, chosen), chosen))
+        result = func(*args, **dict(kwargs or {}))
+        if self._change is not None and number == self._trace.logits:
+            return self._change(result.reshape(-1, result.shape[-1])).reshape(result.shape).to(result.dtype)
+        return result

@@ -1,0 +1,123 @@
+"""What cannot be done where, said before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moetui.routing import Site, UnsupportedError, UsageError
+from moetui.routing.interventions import (
+    BanExperts,
+    BoostExperts,
+    ExpertCapacity,
+    ForceExperts,
+    Intervention,
+    RouterNoise,
+    RouterTemperature,
+    ScaleExperts,
+    SetTopK,
+    SwapExperts,
+)
+
+
+def check(intervention: Intervention, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites that an intervention acts on.
+
+    Raises:
+        UsageError: it names an expert, layer, site or number that the model has not.
+        UnsupportedError: a site of its scope cannot do it; the message says why.
+    """
+    scope = intervention.scope
+    _check_scope(intervention, sites)
+    chosen = tuple(site for site in sites if scope.holds_site(site))
+    _check_numbers(intervention)
+    for site in chosen:
+        _check_experts(intervention, site)
+        reason = refusal(intervention, site)
+        if reason:
+            raise UnsupportedError(f"{intervention.name} is not possible at {site.name}: {reason}")
+    return chosen
+
+
+def refusal(intervention: Intervention, site: Site) -> str:
+    """Why a site cannot do an intervention; empty if it can."""
+    if site.note.startswith("unsupported"):
+        return site.note
+    if site.kind == "parallel":
+        return _refusal_fixed(intervention, site, "the expert's batches are laid out for exactly {k} slots a token")
+    if site.kind == "product_key":
+        wants = _slots_wanted(intervention)
+        if wants is not None and wants > site.top_k:
+            return f"the experts' keys are looked up for {site.top_k} slots, not {wants}"
+    if site.kind == "mask":
+        return _refusal_fixed(intervention, site, "the mask that the experts take holds {k} slots a token")
+    return ""
+
+
+def _refusal_fixed(intervention: Intervention, site: Site, reason: str) -> str:
+    wants = _slots_wanted(intervention)
+    if wants is not None and wants != site.top_k:
+        return reason.format(k=site.top_k)
+    return ""
+
+
+def _slots_wanted(intervention: Intervention) -> int | None:
+    if isinstance(intervention, SetTopK):
+        return intervention.k
+    if isinstance(intervention, ForceExperts):
+        return len(set(intervention.experts))
+    return None
+
+
+def _check_scope(intervention: Intervention, sites: Sequence[Site]) -> None:
+    scope = intervention.scope
+    layers = sorted({site.layer for site in sites})
+    for layer in scope.layers or ():
+        if layer not in layers:
+            raise UsageError(f"layer {layer} has no router", f"layers with routers: {ranges(layers)}")
+    names = [site.name for site in sites]
+    for name in scope.sites or ():
+        if name not in names:
+            raise UsageError(f"no site is called {name}", f"sites: {', '.join(names[:12])}")
+    if not any(scope.holds_site(site) for site in sites):
+        raise UsageError("the scope holds no site", f"sites: {', '.join(names[:12])}")
+
+
+def _check_numbers(intervention: Intervention) -> None:
+    if isinstance(intervention, ForceExperts | BanExperts | BoostExperts | ScaleExperts) and not intervention.experts:
+        raise UsageError(f"{intervention.name} needs at least one expert", "name them: 0 3 7")
+    if isinstance(intervention, RouterTemperature) and not 0 < intervention.temperature < float("inf"):
+        raise UsageError(f"a router temperature must be above 0, not {intervention.temperature}")
+    if isinstance(intervention, RouterNoise) and not 0 <= intervention.sigma < float("inf"):
+        raise UsageError(f"the noise's sigma must not be negative, not {intervention.sigma}")
+    if isinstance(intervention, ExpertCapacity) and not 0 < intervention.factor < float("inf"):
+        raise UsageError(f"a capacity factor must be above 0, not {intervention.factor}", "1.0 is an even share")
+    for value in (getattr(intervention, "bias", 0.0), getattr(intervention, "factor", 0.0)):
+        if not abs(value) < float("inf"):
+            raise UsageError(f"{intervention.name} needs a finite number, not {value}")
+
+
+def _check_experts(intervention: Intervention, site: Site) -> None:
+    named: tuple[int, ...] = getattr(intervention, "experts", ())
+    if isinstance(intervention, SwapExperts):
+        named = (intervention.a, intervention.b)
+    for expert in named:
+        if not 0 <= expert < site.num_experts:
+            raise UsageError(f"{site.name} has no expert {expert}", f"its experts are 0 to {site.num_experts - 1}")
+    if isinstance(intervention, SetTopK) and not 1 <= intervention.k <= site.num_experts:
+        raise UsageError(f"top-k must lie between 1 and {site.num_experts} at {site.name}, not {intervention.k}")
+    if isinstance(intervention, BanExperts) and len(set(intervention.experts)) >= site.num_experts:
+        raise UsageError(f"that bans every expert of {site.name}", "leave at least one")
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers in words: ``0-3, 5``."""
+    out: list[str] = []
+    start = previous = None
+    for number in [*numbers, None]:
+        if previous is not None and number == previous + 1:
+            previous = number
+            continue
+        if previous is not None:
+            out.append(str(start) if start == previous else f"{start}-{previous}")
+        start = previous = number
+    return ", ".join(out)

@@ -1,0 +1,60 @@
+"""Gate weights for experts that the model did not choose itself: by its numeric rule, or keeping the token's mass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moetui.routing import Site
+
+
+def has_numeric_rule(site: Site) -> bool:
+    """Whether the site's weights are known to be ``scale · s(logits)``, renormalised over the chosen or not."""
+    return site.scoring != "unknown" and site.normalised is not None and site.scale is not None
+
+
+def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor) -> Tensor:
+    """Weights by the site's own rule: w = c · s(z_e), or c · s(z_e) / Σ_chosen s(z).
+
+    Args:
+        site: with a known rule (``has_numeric_rule``).
+        logits: ``[T, E]`` as captured.
+        indices: ``[T, K]`` the experts chosen.
+        like: a tensor of the weights' dtype.
+
+    Returns:
+        ``[T, K]`` in the dtype of ``like``; computed in float32.
+    """
+    values = logits.float()
+    if site.logits_form == "probabilities" or site.scoring == "identity":
+        scores = values
+    elif site.scoring in ("softmax", "softmax_top_k"):
+        scores = values.softmax(-1)
+    elif site.scoring == "sigmoid":
+        scores = values.sigmoid()
+    else:
+        scores = functional.softplus(values).sqrt()
+    chosen = scores.gather(-1, indices.long())
+    if site.normalised or site.scoring == "softmax_top_k":
+        chosen = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return (chosen * (site.scale or 1.0)).to(like.dtype)
+
+
+def kept_mass(weights: Tensor, slots: int) -> Tensor:
+    """The token's own weights in slot order, for ``slots`` experts: its total is kept.
+
+    Fewer slots share the total in the proportion of the first ones; more slots share it equally.
+    """
+    total = weights.sum(-1, keepdim=True)
+    if slots > weights.shape[-1]:
+        return (total / slots).expand(-1, slots).contiguous()
+    kept = weights[:, :slots]
+    share = kept.sum(-1, keepdim=True)
+    equal = total / max(slots, 1)
+    return torch.where(share != 0, kept * (total / torch.where(share != 0, share, torch.ones_like(share))), equal)
+
+
+def silence(weights: Tensor, allowed: Tensor) -> Tensor:
+    """Zero the weights of slots that are not allowed."""
+    return weights.masked_fill(~allowed, 0.0)
