@@ -1,0 +1,218 @@
+"""Runs a prompt through the library's own ``model.generate``."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from moetui.routing import UsageError
+from moetui.routing.events import GenerationSettings
+
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as the model gets it.
+
+    Attributes:
+        text: as the person wrote it.
+        ids: token ids, special tokens and chat template included.
+        chat: the chat template was applied.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    chat: bool = False
+
+
+def encode(tokenizer: Any, text: str, settings: GenerationSettings, *, vocab_size: int = 0) -> Prompt:
+    """Turn a prompt into token ids; without a tokenizer the prompt is a list of ids, ``12 7 300``.
+
+    Raises:
+        UsageError: an empty prompt, one that the tokenizer turns into nothing, or a chat without a chat template.
+    """
+    if not text:
+        raise UsageError("the prompt is empty", "write something for the model to continue")
+    if tokenizer is None:
+        return Prompt(text, _read_ids(text, vocab_size))
+    chat = _wants_chat(tokenizer, settings)
+    try:
+        plain = list(tokenizer(text, add_special_tokens=False).input_ids)
+        ids = _chat_ids(tokenizer, text, settings.system) if chat else list(tokenizer(text).input_ids)
+    except UnicodeEncodeError as error:
+        raise UsageError("the prompt is no valid UTF-8", "check the encoding of the file or the terminal") from error
+    if not plain:
+        raise UsageError("the prompt has no tokens: the tokenizer makes nothing of it", "write some words")
+    return Prompt(text, tuple(ids), chat)
+
+
+def settle(settings: GenerationSettings, prompt: Prompt, context_length: int | None) -> GenerationSettings:
+    """The settings of a run: checked, with its seed drawn and its length cut to what the model's context leaves.
+
+    Raises:
+        UsageError: a number outside its range, or a prompt that fills the context.
+    """
+    _check_range(settings)
+    if settings.temperature == 0:
+        settings = replace(settings, temperature=None)
+    if settings.sampled and settings.seed is None:
+        settings = replace(settings, seed=secrets.randbelow(_SEEDS))
+    if context_length:
+        left = context_length - len(prompt.ids)
+        if left < 1:
+            raise UsageError(
+                f"prompt is {len(prompt.ids)} tokens, the model's context is {context_length}",
+                "shorten the prompt",
+            )
+        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, left))
+    return settings
+
+
+def generate(
+    model: Any, prompt: Prompt, settings: GenerationSettings, *, stopped: Callable[[], bool] = bool
+) -> tuple[int, ...]:
+    """Run ``prompt`` to its end in the calling thread; the global random generators are left as they were.
+
+    A model that writes no text token by token gets one forward pass over the prompt.
+
+    Args:
+        model: a transformers model.
+        prompt: see ``encode``.
+        settings: see ``settle``.
+        stopped: asked after each token; True ends the run there.
+
+    Returns:
+        The new tokens' ids, the end-of-text token included.
+    """
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([prompt.ids], dtype=torch.long, device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if not writes_text(model):
+        with torch.no_grad():
+            model(**inputs)
+        return ()
+    criteria = StoppingCriteriaList([_Stop(stopped)])
+    with seeded(settings.seed if settings.sampled else None):
+        out = model.generate(**inputs, generation_config=generation_config(model, settings), stopping_criteria=criteria)
+    new = out[0] if model.config.is_encoder_decoder else out[0, ids.shape[1] :]
+    return tuple(int(token) for token in new.tolist())
+
+
+def writes_text(model: Any) -> bool:
+    """Whether ``model.generate`` yields text token by token."""
+    return bool(model.can_generate()) and model.get_output_embeddings() is not None
+
+
+def generation_config(model: Any, settings: GenerationSettings) -> GenerationConfig:
+    """What to hand to ``generate``: these settings, and for all else what the model's own configuration says."""
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "typical_p": 1.0}
+    sampled = {
+        "temperature": 1.0 if settings.temperature is None else settings.temperature,
+        "top_p": 1.0 if settings.top_p is None else settings.top_p,
+        "top_k": settings.top_k_sampling or 0,
+        "min_p": 0.0,
+        "typical_p": 1.0,
+    }
+    own = getattr(model, "generation_config", None)
+    end = getattr(own, "eos_token_id", None)
+    padding = getattr(own, "pad_token_id", None)
+    if padding is None and end is not None:
+        padding = end[0] if isinstance(end, list) else end
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=settings.sampled,
+        num_beams=1,
+        num_return_sequences=1,
+        pad_token_id=padding,
+        # Compiled steps would run past the hooks.
+        disable_compile=True,
+        **(sampled if settings.sampled else neutral),
+    )
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Within it the global torch generators start from ``seed``; afterwards they are as before. None does nothing."""
+    if seed is None:
+        yield
+        return
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Stop:
+    """A stopping criterion, by its shape."""
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        del scores
+        return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
+
+
+def _wants_chat(tokenizer: Any, settings: GenerationSettings) -> bool:
+    template = bool(getattr(tokenizer, "chat_template", None))
+    if settings.chat and not template:
+        raise UsageError("the model has no chat template", "--no-chat gives it the prompt as it is")
+    chat = template if settings.chat is None else settings.chat
+    if settings.system and not chat:
+        raise UsageError("a system message needs a chat template", "put it into the prompt")
+    return chat
+
+
+def _chat_ids(tokenizer: Any, text: str, system: str) -> list[int]:
+    from jinja2 import TemplateError
+
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    try:
+        written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise UsageError(
+            f"the model's chat template refuses this: {' '.join(str(error).split())}",
+            "leave out --system" if system else "--no-chat gives the model the prompt as it is",
+        ) from error
+    return list(tokenizer(written, add_special_tokens=False).input_ids)
+
+
+def _read_ids(text: str, vocab_size: int) -> tuple[int, ...]:
+    try:
+        ids = tuple(int(word) for word in text.split())
+    except ValueError:
+        raise UsageError(
+            "the model has no tokenizer, so the prompt must be token ids", "for example: 12 7 300"
+        ) from None
+    if not ids:
+        raise UsageError("the prompt is empty", "write token ids, for example: 12 7 300")
+    for token in ids:
+        if token < 0 or (vocab_size and token >= vocab_size):
+            raise UsageError(f"the model has no token {token}", f"ids go from 0 to {vocab_size - 1}")
+    return ids
+
+
+def _check_range(settings: GenerationSettings) -> None:
+    if settings.max_new_tokens < 1:
+        raise UsageError(
+            f"the number of new tokens must be at least 1, not {settings.max_new_tokens}", "-n/--max-new-tokens N"
+        )
+    if settings.temperature is not None and not 0 <= settings.temperature < float("inf"):
+        raise UsageError(f"the temperature must not be negative, not {settings.temperature}", "leave it out for greedy")
+    if settings.top_p is not None and not 0 < settings.top_p <= 1:
+        raise UsageError(f"top-p must lie in (0, 1], not {settings.top_p}", "1 means no limit")
+    if settings.top_k_sampling is not None and settings.top_k_sampling < 1:
+        raise UsageError(
+            f"top-k for sampling must be at least 1, not {settings.top_k_sampling}", "leave it out for none"
+        )
+    if settings.seed is not None and not 0 <= settings.seed < 2**63:
+        raise UsageError(f"the seed must be a number from 0 to 2^63 - 1, not {settings.seed}")
