@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeAlias
 
 from moetui.routing.model import Site
 from moetui.routing.step import Phase
@@ -160,3 +160,22 @@ Intervention: TypeAlias = (
     | RandomRouting
     | ReplayRouting
 )
+
+
+def as_dict(intervention: Intervention) -> dict[str, Any]:
+    """An intervention as plain values for JSON: ``{"name": "force", "experts": [0, 3], "scope": {...}}``.
+
+    A scope holds what limits it only, so that ``{}`` means everywhere.
+    """
+    values: dict[str, Any] = {"name": intervention.name}
+    for field in fields(intervention):
+        value = getattr(intervention, field.name)
+        values[field.name] = list(value) if isinstance(value, tuple) else value
+    scope = intervention.scope
+    limits = {field.name: getattr(scope, field.name) for field in fields(scope)}
+    values["scope"] = {
+        name: limit.label if isinstance(limit, Phase) else list(limit)
+        for name, limit in limits.items()
+        if limit is not None
+    }
+    return values

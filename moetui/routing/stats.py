@@ -1,0 +1,201 @@
+"""The numbers of a run for scripts: what ``moetui stats --json`` prints and ``get_routing_stats`` returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from moetui.routing.diagnostics import DIAGNOSTICS, diagnose
+from moetui.routing.events import Finding
+from moetui.routing.interventions import Intervention, as_dict
+from moetui.routing.metrics.loads import (
+    by_site,
+    coefficient_of_variation,
+    jain_fairness,
+    load_imbalance,
+    max_violation,
+)
+from moetui.routing.model import ModelInfo
+from moetui.routing.step import F64, Phase
+from moetui.routing.timeline import StepColumns, TimelineView
+from moetui.routing.totals import RoutingTotals
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStats:
+    """One site's numbers; None where unknown."""
+
+    site: str
+    layer: int
+    loads: list[int]
+    gate_mass: list[float | None] | None
+    fairness_index: float | None
+    entropy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingStats:
+    """The document of ``stats --json``; the fields and their order are its keys. None where unknown."""
+
+    model: str
+    architecture: str
+    prompt: str
+    text: str
+    tokens: int
+    steps: int
+    sites: int
+    num_experts: int
+    top_k: int
+    ids_only: bool
+    load_imbalance: float | None
+    fairness_index: float | None
+    coefficient_of_variation: float | None
+    max_violation: float | None
+    average_entropy: float | None
+    avg_experts_per_token: float | None
+    dead_experts: list[list[int]]
+    tokens_per_second: float | None
+    per_site: list[SiteStats]
+    findings: list[Finding]
+    interventions: list[dict[str, Any]]
+    complete: bool
+
+
+def compute_stats(
+    view: TimelineView,
+    info: ModelInfo,
+    *,
+    prompt: str = "",
+    text: str = "",
+    interventions: Sequence[Intervention] = (),
+    findings: Sequence[Finding] = (),
+    complete: bool = True,
+) -> dict[str, Any]:
+    """The document of ``stats --json``, plain JSON values only; reads the view in chunks.
+
+    Each measure is taken at each site over the tokens that the site routed, then averaged over the sites that routed
+    any; an encoder's site counts the encoder's tokens. Padding is left out of everything. ``tokens`` counts the
+    positions of all stacks. ``average_entropy`` is null when no site's entropy is known. ``dead_experts`` lists a
+    pair once for experts with load 0 at *any* site of that layer that routed tokens (two sites can share a layer, and
+    an encoder's layers are numbered like a decoder's; ``per_site`` tells them apart); with few tokens this says
+    little, and a finding says so. ``gate_mass`` is null where no weight is known. ``tokens_per_second`` is of the
+    decode steps, of all steps when there are none.
+
+    Args:
+        view: the tokens; those that left a bounded timeline are not counted.
+        info: the model, with ``info.sites`` the view's sites.
+        prompt: goes in as it is, like ``text``: of all tokens, as a person would read them.
+        text: see ``prompt``.
+        interventions: those that were in force.
+        findings: what else was found. Findings of the built-in kinds are left out: they are made anew over all tokens.
+        complete: whether the recording has its end.
+    """
+    totals = RoutingTotals(info.sites)
+    totals.update(view)
+    return stats_of(
+        totals,
+        view.steps(),
+        info,
+        prompt=prompt,
+        text=text,
+        interventions=interventions,
+        findings=findings,
+        complete=complete,
+    )
+
+
+def stats_of(
+    totals: RoutingTotals,
+    steps: StepColumns,
+    info: ModelInfo,
+    *,
+    prompt: str = "",
+    text: str = "",
+    interventions: Sequence[Intervention] = (),
+    findings: Sequence[Finding] = (),
+    complete: bool = True,
+) -> dict[str, Any]:
+    """``compute_stats`` from totals that were counted before; arguments and result as there."""
+    load = by_site(totals.loads, info.sites)
+    with np.errstate(all="ignore"):
+        experts = np.where(totals.routed > 0, totals.experts / np.maximum(totals.routed, 1), np.nan)
+    stats = RoutingStats(
+        model=info.name,
+        architecture=info.architecture,
+        prompt=prompt,
+        text=text,
+        tokens=int(totals.tokens.sum()),
+        steps=int(steps.index.shape[0]),
+        sites=len(info.sites),
+        num_experts=info.num_experts,
+        top_k=info.top_k,
+        ids_only=bool(totals.routed.any()) and not totals.has_weights and not totals.has_logits,
+        load_imbalance=_mean(load_imbalance(load)),
+        fairness_index=_mean(jain_fairness(load)),
+        coefficient_of_variation=_mean(coefficient_of_variation(load)),
+        max_violation=_mean(max_violation(load)),
+        average_entropy=_mean(totals.mean_entropy),
+        avg_experts_per_token=_mean(experts),
+        dead_experts=_dead(totals),
+        tokens_per_second=_rate(totals, steps),
+        per_site=_per_site(totals, load),
+        findings=[*diagnose(totals), *(finding for finding in findings if finding.kind not in DIAGNOSTICS)],
+        interventions=[as_dict(intervention) for intervention in interventions],
+        complete=complete,
+    )
+    return asdict(stats)
+
+
+def _per_site(totals: RoutingTotals, load: F64) -> list[SiteStats]:
+    fairness, entropy, mass = jain_fairness(load), totals.mean_entropy, totals.gate_mass
+    out = []
+    for row, site in enumerate(totals.sites):
+        own = [_number(value) for value in mass[row, : site.num_experts].tolist()]
+        unknown = totals.experts[row] > 0 and np.isnan(mass[row, totals.loads[row] > 0]).all()
+        out.append(
+            SiteStats(
+                site=site.name,
+                layer=site.layer,
+                loads=totals.loads[row, : site.num_experts].tolist(),
+                gate_mass=None if unknown else own,
+                fairness_index=_number(float(fairness[row])),
+                entropy=_number(float(entropy[row])),
+            )
+        )
+    return out
+
+
+def _dead(totals: RoutingTotals) -> list[list[int]]:
+    pairs = set()
+    for row, site in enumerate(totals.sites):
+        if totals.routed[row]:
+            pairs |= {(site.layer, expert) for expert in np.flatnonzero(totals.loads[row, : site.num_experts] == 0)}
+    return [[layer, int(expert)] for layer, expert in sorted(pairs)]
+
+
+def _rate(totals: RoutingTotals, steps: StepColumns) -> float | None:
+    """Tokens a second of the decode steps, or of all; steps without a duration are left out, padding too."""
+    decoding = steps.phase == Phase.DECODE
+    chosen = decoding if decoding.any() else ~decoding
+    counted = int(totals.tokens[Phase.DECODE] if decoding.any() else totals.tokens.sum())
+    timed = chosen & (steps.duration > 0)
+    rows = int(steps.num_tokens[chosen].sum())
+    milliseconds = float(steps.duration[timed].sum(dtype=np.float64))
+    if not rows or not milliseconds > 0:
+        return None
+    padless = counted / rows
+    return _number(float(steps.num_tokens[timed].sum()) * padless / milliseconds * 1000)
+
+
+def _mean(values: F64) -> float | None:
+    known = values[~np.isnan(values)]
+    return _number(float(known.mean(dtype=np.float64))) if known.size else None
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return value if math.isfinite(value) else None
