@@ -44,9 +44,14 @@ def find_sites(model: nn.Module) -> tuple[SiteHandle, ...]:
                 stack, layer, rest = _place(site.path)
                 found[site.path] = _Found(site, adapter, order[site.path], stack, layer, rest)
     stacks = {stack: number for number, stack in enumerate(dict.fromkeys(_stack_order(found)))}
-    ranked = sorted(found.values(), key=lambda item: (stacks[item.stack], item.layer, item.order))
+    ranked = sorted(found.values(), key=lambda item: (stacks[item.stack], item.layer, *_in_layer(item)))
     names = _names(ranked)
     return tuple(_handle(number, item, name) for number, (item, name) in enumerate(zip(ranked, names)))
+
+
+def _in_layer(item: _Found) -> tuple[bool, int]:
+    """Attention runs before the rest, wherever the layer defines it."""
+    return not re.search(r"attn|attention", item.rest), item.order
 
 
 def _stack_order(found: dict[str, _Found]) -> list[str]:
@@ -94,6 +99,7 @@ def _handle(number: int, item: _Found, name: str) -> SiteHandle:
         stack=item.stack,
         selection_bias=found.selection_bias,
         groups=found.groups,
+        shared_experts=found.shared_experts,
         zero_experts=found.zero_experts,
         note=found.note,
     )

@@ -47,7 +47,7 @@ def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Str
             if path == "" or isinstance(module_at(model, path), PreTrainedModel):
                 paths.setdefault(path, {})[handle.site.stack] = None
     return tuple(
-        Stream(path, module, parameters, _stacks(path, parameters, list(stacks)))
+        Stream(path, module, parameters, _stacks(parameters, list(stacks)))
         for path, stacks in sorted(paths.items(), key=lambda item: len(item[0]))
         for module in (module_at(model, path),)
         for parameters in (_parameters(module),)
@@ -58,7 +58,7 @@ def _parameters(module: nn.Module) -> tuple[str, ...]:
     return tuple(inspect.signature(type(module).forward).parameters)[1:]
 
 
-def _stacks(path: str, parameters: tuple[str, ...], stacks: list[str]) -> tuple[tuple[str, str], ...]:
+def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[tuple[str, str], ...]:
     """Token arguments of a whole encoder–decoder are named for their side; a side tower's own are no tokens."""
     both = "decoder_input_ids" in parameters
     out = []

@@ -11,20 +11,31 @@ from moetui.engine.adapters.base import (
     SiteContext,
     SiteHandle,
     StepFrame,
+    Tap,
 )
+from moetui.engine.adapters.dense import DenseAdapter
 from moetui.engine.adapters.indexed import IndexedAdapter
+from moetui.engine.adapters.mask import MaskAdapter
+from moetui.engine.adapters.parallel import ParallelAdapter
+from moetui.engine.adapters.product_key import ProductKeyAdapter
 
-ADAPTERS: tuple[Adapter, ...] = (IndexedAdapter(),)
+ADAPTERS: tuple[Adapter, ...] = (
+    IndexedAdapter(),
+    MaskAdapter(),
+    ParallelAdapter(),
+    ProductKeyAdapter(),
+    DenseAdapter(),
+)
 
 __all__ = [
     "ADAPTERS",
     "Adapter",
     "FoundSite",
     "Gate",
-    "IndexedAdapter",
     "RouterCall",
     "RoutingFunction",
     "SiteContext",
     "SiteHandle",
     "StepFrame",
+    "Tap",
 ]

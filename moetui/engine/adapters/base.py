@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -18,25 +18,26 @@ RoutingFunction: TypeAlias = Callable[["SiteContext", Tensor | None, Tensor, Ten
 """``(context, logits [T, E], indices [T, K], weights [T, K]) -> (indices, weights)``; the same shapes come back.
 
 It runs in the generating thread, just before the experts get their routing, and must not wait for the device. To leave
-everything as it is, return the very tensors that were given. ``logits`` is None where the router gave none.
+everything as it is, return the very tensors that were given; never change them in place. ``logits`` is None where the
+router gave none. A slot with weight 0 is an empty one, whatever its index.
 """
 
 Gate: TypeAlias = Callable[["SiteContext"], None]
 """Called at each site in the generating thread before the experts get their routing; it may block."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FoundSite:
     """A router with its experts, as an adapter found it; ``sites.py`` names and numbers it.
 
     Attributes:
         path: module path of the experts, or of the block where experts are no module of their own.
-        block_path: module path of the smallest module that holds router and experts.
+        block: the smallest module that holds router and experts.
+        note: see ``Site``.
     """
 
     path: str
     router_path: str
-    block_path: str
     experts: nn.Module
     router: nn.Module
     block: nn.Module
@@ -46,10 +47,11 @@ class FoundSite:
     zero_experts: int = 0
     groups: int = 1
     selection_bias: bool = False
+    shared_experts: int = 0
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SiteHandle:
     """A site and the modules that make it.
 
@@ -65,38 +67,29 @@ class SiteHandle:
     adapter: Adapter
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RouterCall:
-    """The latest call of a site's router: enough to run it again."""
+    """The latest call of a site's router: enough to run it again. Kept only at sites with a routing function."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     output: Any = None
-    logits: Tensor | None = None
 
 
 class StepFrame(Protocol):
     """The forward pass that is going on, as far as a routing function may ask."""
 
-    @property
-    def index(self) -> int:
-        """Number of the step."""
-
-    @property
-    def branch(self) -> int:
-        """Branch whose tokens these are."""
+    index: int
+    branch: int
 
     def phase(self, stack: str) -> Phase:
         """Whether the stack's tokens are a prompt's or one a sequence."""
-
-    def stood(self, nanoseconds: int) -> None:
-        """The pass was held up between two sites: that time is no part of its duration."""
 
     def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
         """``[rows]`` int64 position of each routed row in its sequence, -1 for padding; no wait for the device."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SiteContext:
     """What a routing function may know of the routing that it changes.
 
@@ -118,18 +111,13 @@ class SiteContext:
         return self.handle.site
 
 
-class Current(threading.local):
-    """The frame that the hooks of this thread write to; None outside of a forward pass."""
-
-    frame: Any = None
-
-
 @dataclass(slots=True, eq=False)
 class Seen:
     """One passing of a site, as its hooks saw it: references to tensors, not copies.
 
     Attributes:
-        number: of the site. time: ``perf_counter_ns`` when the experts got their routing.
+        number: of the site.
+        time: ``perf_counter_ns`` when the experts got their routing.
         routing: what the adapter's ``decode`` turns into indices and weights.
         before: the same before a routing function changed it; None when nothing changed.
     """
@@ -138,6 +126,12 @@ class Seen:
     time: int
     routing: tuple[Any, ...]
     before: tuple[Any, ...] | None = None
+
+
+class Current(threading.local):
+    """The frame (``RawStep``) that the hooks of this thread write to; None outside of a forward pass."""
+
+    frame: Any = None
 
 
 class Tap(Protocol):
@@ -162,16 +156,56 @@ class Adapter(Protocol):
         """The sites of this kind in a model, in traversal order."""
 
     def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
-        """Put this kind's hooks on one site: they append ``Seen`` and logits to the frame and apply the function."""
+        """Put this kind's hooks on one site: they append ``Seen`` and router outputs to the frame, apply the function."""
 
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        """Indices ``[T, K]`` (any integer type, ``NO_EXPERT`` for an empty slot) and weights ``[T, K]`` of what was seen.
+        """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what was seen.
 
-        Tensor operations on the tensors' own device that do not wait for it.
+        Tensor operations on the tensors' own device, without waiting for it.
         """
 
-    def logits(self, handle: SiteHandle, seen: Any) -> Tensor | None:
-        """``[T, E]`` router output from what the router's hook kept; None if it kept none."""
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
+        """``[T, E]`` logits from a router's output; None if there are none."""
+
+    def refusal(self, handle: SiteHandle) -> str:
+        """Why this site's routing cannot be changed, one line; empty if it can."""
+
+
+def run_function(
+    handle: SiteHandle, tap: Tap, call: RouterCall, indices: Tensor, weights: Tensor, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Let the gate and the site's function see the routing; return the changed one, or None if it stays."""
+    context = SiteContext(handle, tap.current.frame, call, hidden)
+    if tap.gate is not None:
+        tap.gate(context)
+    function = tap.functions[handle.site.index]
+    if function is None:
+        return None
+    changed = function(context, handle.adapter.logits(handle, call.output), indices, weights)
+    return None if changed[0] is indices and changed[1] is weights else changed
+
+
+def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[RemovableHandle]:
+    """A hook that keeps a reference to the router's output, and its whole call while a routing function wants it."""
+    number, current, functions = handle.site.index, tap.current, tap.functions
+    if not tap.wants_logits and functions[number] is None:
+        return []
+
+    def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        frame = current.frame
+        if frame is not None:
+            frame.router_outputs.append((number, output))
+        if functions[number] is not None:
+            call.args, call.kwargs, call.output = args, kwargs, output
+
+    return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+
+
+def rows(value: Any) -> Tensor | None:
+    """A tensor as ``[T, E]``; None for anything else."""
+    if not isinstance(value, Tensor):
+        return None
+    return value if value.dim() == 2 else value.reshape(-1, value.shape[-1])
 
 
 def module_at(model: nn.Module, path: str) -> nn.Module:
@@ -187,12 +221,3 @@ def parent_path(path: str) -> str:
 def join_path(parent: str, name: str) -> str:
     """A child's path."""
     return f"{parent}.{name}" if parent else name
-
-
-def first_int(module: nn.Module, names: Sequence[str]) -> int | None:
-    """The first of these attributes that is a positive integer."""
-    for name in names:
-        value = getattr(module, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None

@@ -1,0 +1,81 @@
+"""Experts that all get every token, scaled by a score that is 0 for those not chosen (Llama 4)."""
+
+from __future__ import annotations
+
+import inspect
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from moetui.engine.adapters.base import FoundSite, RouterCall, Seen, SiteHandle, Tap, parent_path, rows, run_function
+from moetui.engine.adapters.traits import count_experts, describe_router, find_router
+from moetui.routing.model import SiteKind
+
+_NOTE = "the scores scale the experts' input, not their output"
+
+
+class DenseAdapter:
+    """``experts(hidden)`` beside a router that returns ``(scores [T, E], logits [T, E])``."""
+
+    kind: SiteKind = "dense"
+
+    def find(self, model: nn.Module) -> list[FoundSite]:
+        """Every module of stacked expert weights that takes nothing but hidden states, with a router beside it."""
+        found = []
+        for path, module in model.named_modules():
+            if not count_experts(module) or len(inspect.signature(type(module).forward).parameters) != 2:
+                continue
+            router = find_router(model, path)
+            if router is not None:
+                found.append(describe_router(model, parent_path(path), path, module, *router, note=_NOTE))
+        return found
+
+    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
+        """A forward hook on the router: its scores are the routing."""
+        number, current, functions = handle.site.index, tap.current, tap.functions
+        call = RouterCall()
+
+        def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            try:
+                frame, scores = current.frame, output[0]
+                changed = None
+                if functions[number] is not None or tap.gate is not None:
+                    call.args, call.kwargs, call.output = args, kwargs, output
+                    changed = run_function(handle, tap, call, *_chosen(scores, handle.site.top_k), args[0])
+                if frame is not None:
+                    before = (scores,) if changed else None
+                    frame.seen.append(Seen(number, perf_counter_ns(), changed or (scores,), before))
+                    if tap.wants_logits:
+                        frame.router_outputs.append((number, output))
+                return (_scores(changed, scores), *output[1:]) if changed else None
+            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+                tap.fail(error)
+                return None
+
+        return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+
+    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        """The k highest scores; a score of 0 is no choice."""
+        indices, weights = _chosen(routing[0], handle.site.top_k) if len(routing) == 1 else routing
+        return indices.masked_fill(weights == 0, -1), weights
+
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+        """The router's second output."""
+        return rows(output[1])
+
+    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nothing stands in the way."""
+        return ""
+
+
+def _chosen(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    weights, indices = torch.topk(scores, k, dim=-1)
+    return indices, weights
+
+
+def _scores(changed: tuple[Tensor, Tensor], like: Tensor) -> Tensor:
+    indices, weights = changed
+    return torch.zeros_like(like).scatter_add(1, indices, weights.to(like.dtype))

@@ -1,0 +1,94 @@
+"""Experts that get tokens sorted by expert, from a router that sorts (JetMoe, in its MLP and in its attention)."""
+
+from __future__ import annotations
+
+import inspect
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from moetui.engine.adapters.base import FoundSite, RouterCall, Seen, SiteHandle, Tap, join_path, rows, run_function
+from moetui.engine.adapters.traits import describe_router
+from moetui.routing.model import SiteKind
+
+
+class ParallelAdapter:
+    """A block whose linears take ``(inputs, expert_size)`` and whose router returns five sorted values.
+
+    They are: the slots' order by expert ``[T·K]``, the tokens in that order ``[T·K]``, their gate weights ``[T·K]``,
+    the number of slots of each expert (a list), and the logits ``[T, E]``.
+    """
+
+    kind: SiteKind = "parallel"
+
+    def find(self, model: nn.Module) -> list[FoundSite]:
+        """Every block with such linears and a router."""
+        found = []
+        for path, block in model.named_modules():
+            router = getattr(block, "router", None)
+            linears = [child for child in block.children() if _takes_sizes(child)]
+            if isinstance(router, nn.Module) and linears:
+                found.append(describe_router(model, path, path, linears[0], join_path(path, "router"), router))
+        return found
+
+    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
+        """A forward hook on the router: its output is the routing, for the way in and the way out."""
+        number, current, functions = handle.site.index, tap.current, tap.functions
+        call = RouterCall()
+
+        def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            try:
+                frame, changed = current.frame, None
+                if functions[number] is not None or tap.gate is not None:
+                    call.args, call.kwargs, call.output = args, kwargs, output
+                    changed = run_function(handle, tap, call, *_unsorted(output), args[0])
+                if frame is not None:
+                    before = (output,) if changed else None
+                    frame.seen.append(Seen(number, perf_counter_ns(), changed or (output,), before))
+                    if tap.wants_logits:
+                        frame.router_outputs.append((number, output))
+                return _sorted(changed, output) if changed else None
+            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+                tap.fail(error)
+                return None
+
+        return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+
+    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Put the sorted lists back into the tokens' order, slots as the router chose them."""
+        return _unsorted(routing[0]) if len(routing) == 1 else (routing[0], routing[1])
+
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+        """The router's last output."""
+        return rows(output[-1])
+
+    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nothing stands in the way, as long as every token keeps its k slots."""
+        return ""
+
+
+def _takes_sizes(module: nn.Module) -> bool:
+    return list(inspect.signature(type(module).forward).parameters)[2:3] == ["expert_size"]
+
+
+def _unsorted(output: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    order, _, gates, sizes, logits = output
+    counts = torch.tensor(sizes, device=order.device)
+    experts = torch.arange(len(sizes), device=order.device).repeat_interleave(counts, output_size=order.shape[0])
+    indices = torch.empty_like(order).scatter(0, order, experts)
+    weights = torch.empty_like(gates).scatter(0, order, gates)
+    tokens = logits.shape[0]
+    return indices.view(tokens, -1), weights.view(tokens, -1)
+
+
+def _sorted(changed: tuple[Tensor, Tensor], output: tuple[Any, ...]) -> tuple[Any, ...]:
+    indices, weights = changed
+    flat = indices.reshape(-1)
+    order = flat.sort(0).indices
+    # The model itself waits for the device here: the sizes are a list of numbers.
+    sizes = torch.bincount(flat, minlength=len(output[3])).tolist()
+    tokens = order.div(indices.shape[1], rounding_mode="trunc")
+    return order, tokens, weights.reshape(-1).to(output[2].dtype)[order], sizes, output[4]
