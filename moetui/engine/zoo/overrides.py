@@ -72,7 +72,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": _pattern("linear_attention", "full_attention")},
     "granitemoeshared": {"shared_intermediate_size": 32},
     "cohere2_moe": {"num_shared_experts": 1, "logit_scale": 1.0},
-    "hunyuan_v1_moe": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16, "eod_token_id": 2, "sep_token_id": 2},
     # A vision tower with fewer stages than its patch has prime factors would need SciPy.
     "inkling": {
         "vision_config": {"patch_size": 4, "n_layers": 4},
@@ -86,7 +86,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "audio_config": {"patch_sizes": (4, 4), "hidden_sizes": (16, 16), "depths": (1, 1)},
     },
     "nemotron_h": {
-        "layers_block_type": _pattern("linear_attention", "moe", "full_attention", "moe", "mlp"),
+        "layers_block_type": _pattern("full_attention", "moe", "linear_attention", "moe", "mlp"),
         "n_groups": 1,
     },
     # The thinker's forward reads a field that only the whole model's configuration declares.

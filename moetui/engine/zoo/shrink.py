@@ -55,6 +55,8 @@ def _size(name: str, value: Any, fields: Mapping[str, Any], layers: int) -> Any:
         return sizes.EXACTLY[name]
     if name.endswith(("_token_id", "_token_index")) and name not in sizes.TEXT_TOKEN_IDS:
         return value + sizes.VOCABULARY if isinstance(value, int) and value < sizes.VOCABULARY else value
+    if name == "rope_parameters":
+        return _short_rotary(value)
     if not isinstance(value, int) or isinstance(value, bool) or value == 0:
         return value
     if name in sizes.GROUPS:
@@ -65,6 +67,14 @@ def _size(name: str, value: Any, fields: Mapping[str, Any], layers: int) -> Any:
     if name in sizes.LAYER_COUNTS:
         return layers
     return min(value, sizes.AT_MOST.get(name, value))
+
+
+def _short_rotary(parameters: Any) -> Any:
+    """Rotary settings that stretch positions by a factor, stretching fewer positions."""
+    if isinstance(parameters, dict) and "original_max_position_embeddings" in parameters:
+        original = max(int(sizes.POSITIONS // parameters.get("factor", 1)), 1)
+        return {**parameters, "original_max_position_embeddings": original}
+    return parameters
 
 
 def _short_lists(fields: Mapping[str, Any], layers: int) -> dict[str, list[Any]]:

@@ -82,13 +82,16 @@ def build(name: str, seed: int = 0, *, layers: int = sizes.LAYERS) -> BuiltModel
     Args:
         name: an architecture of :func:`moetui.engine.zoo.architectures`.
         seed: of the weights; the same seed gives the same weights. The global generators stay untouched.
-        layers: decoder layers. Where an architecture mixes kinds of layers, four keep one of every kind.
+        layers: decoder layers, three or more: with fewer, a mixed architecture would lack its attention or its
+            routers. Where an architecture mixes kinds of layers, four keep one of every kind.
 
     Raises:
-        ModelError: there is no such architecture.
+        ModelError: there is no such architecture, or too few layers.
         UnsupportedError: the architecture is excluded; the message says why.
     """
     _check_name(name)
+    if layers < sizes.FEWEST_LAYERS:
+        raise ModelError(f"{layers} layers are too few", f"a small model has {sizes.FEWEST_LAYERS} or more")
     config = shrink(config_class(name), OVERRIDES.get(name, {}), layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
