@@ -133,6 +133,9 @@ class Session(Protocol):
     def set_speed(self, speed: float) -> None:
         """Set a replay's speed, 0.25 to 64 times real time."""
 
+    def set_loop(self, tokens: tuple[int, int] | None) -> None:
+        """Let a replay repeat a half-open range of tokens; None to play on."""
+
     def set_interventions(self, interventions: Sequence[Intervention]) -> None:
         """Replace the interventions in force, from the next step on.
 
