@@ -71,9 +71,9 @@ def _size(name: str, value: Any, fields: Mapping[str, Any], layers: int) -> Any:
 
 def _short_rotary(parameters: Any) -> Any:
     """Rotary settings that stretch positions by a factor, stretching fewer positions."""
-    if isinstance(parameters, dict) and "original_max_position_embeddings" in parameters:
-        original = max(int(sizes.POSITIONS // parameters.get("factor", 1)), 1)
-        return {**parameters, "original_max_position_embeddings": original}
+    if isinstance(parameters, dict) and {"factor", "original_max_position_embeddings"} <= parameters.keys():
+        factor = min(parameters["factor"], sizes.STRETCH)
+        return {**parameters, "factor": factor, "original_max_position_embeddings": int(sizes.POSITIONS // factor)}
     return parameters
 
 

@@ -13,6 +13,7 @@ FEWEST_LAYERS = 3
 TOWER_LAYERS = 2
 VOCABULARY = 512
 POSITIONS = 512
+STRETCH = 16.0
 
 #: Ids of the special tokens, the same in every small model and in its tokenizer.
 PAD, BOS, EOS, UNKNOWN = 0, 1, 2, 3
