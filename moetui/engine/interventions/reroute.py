@@ -67,8 +67,12 @@ def reroute(
     """
     if (select is not None and trace.choice is None) or (change is not None and trace.logits is None):
         return None
-    with _Replacing(trace, select, change):
-        output = _forward(context)
+    try:
+        with _Replacing(trace, select, change):
+            output = _forward(context)
+    except (RuntimeError, IndexError):
+        # Some routers' code holds for their own number of slots only.
+        return None
     return _routing_of(output, indices)
 
 
