@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from moetui.engine.adapters.base import RoutingFunction, SiteContext
+from moetui.engine.adapters.base import RoutingFunction, SiteContext, SiteHandle
 from moetui.engine.interventions.choice import Choice, among, fit
 from moetui.engine.interventions.noise import normal
 from moetui.engine.interventions.reroute import RouterTrace, reroute, trace_router
@@ -65,7 +65,7 @@ class Plan:
 
 def plan(
     interventions: Sequence[Intervention],
-    sites: Callable[[], Sequence[Site]],
+    handles: Callable[[], Sequence[SiteHandle]],
     recordings: Mapping[str, Recorded] | None = None,
 ) -> Plan:
     """Check interventions and make a routing function for each site that they touch.
@@ -74,7 +74,8 @@ def plan(
     others change the chosen routing in their order.
 
     Args:
-        sites: gives the sites as known by now: scoring rules become known after the first forward.
+        interventions: in order of application.
+        handles: gives the model's sites as known by now: scoring rules become known after the first forward.
         recordings: what ``ReplayRouting.source`` names.
 
     Raises:
@@ -86,13 +87,13 @@ def plan(
     for intervention in interventions:
         if isinstance(intervention, ReplayRouting) and intervention.source not in (recordings or {}):
             raise UsageError(f"no recording called {intervention.source} is open", "replay_routing FILE opens it")
-        for site in check(intervention, sites()):
+        for site in check(intervention, handles()):
             touched.setdefault(site.index, []).append(intervention)
     for number, chain in touched.items():
         ranges = {item.scope.positions for item in chain if isinstance(item, _CHOICES) and item.scope.positions}
         if len(ranges) > _MAX_RANGES:
             raise UsageError(f"more than {_MAX_RANGES} different position ranges at one site", "merge some of them")
-        out.functions[number] = _SiteFunction(number, tuple(chain), sites, recordings or {}, out.rules)
+        out.functions[number] = _SiteFunction(number, tuple(chain), handles, recordings or {}, out.rules)
     return out
 
 
@@ -103,11 +104,11 @@ class _SiteFunction:
         self,
         number: int,
         chain: tuple[Intervention, ...],
-        sites: Callable[[], Sequence[Site]],
+        handles: Callable[[], Sequence[SiteHandle]],
         recordings: Mapping[str, Recorded],
         rules: dict[str, Rule],
     ) -> None:
-        self._number, self._sites, self._recordings, self._rules = number, sites, recordings, rules
+        self._number, self._handles, self._recordings, self._rules = number, handles, recordings, rules
         self._choices = tuple(item for item in chain if isinstance(item, _CHOICES))
         self._others = tuple(item for item in chain if not isinstance(item, _CHOICES))
         self._banned = tuple(sorted({e for item in chain if isinstance(item, BanExperts) for e in item.experts}))
@@ -117,7 +118,7 @@ class _SiteFunction:
     def __call__(
         self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        site = self._sites()[self._number]
+        site = self._handles()[self._number].site
         positions = self._where(context, site, indices)
         phase = None if context.step is None else context.step.phase(site.stack)
         out = indices, weights

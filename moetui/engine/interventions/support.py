@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moetui.engine.adapters.base import SiteHandle
 from moetui.routing import Site, UnsupportedError, UsageError
 from moetui.routing.interventions import (
     BanExperts,
@@ -19,29 +20,29 @@ from moetui.routing.interventions import (
 )
 
 
-def check(intervention: Intervention, sites: Sequence[Site]) -> tuple[Site, ...]:
+def check(intervention: Intervention, handles: Sequence[SiteHandle]) -> tuple[Site, ...]:
     """The sites that an intervention acts on.
 
     Raises:
         UsageError: it names an expert, layer, site or number that the model has not.
         UnsupportedError: a site of its scope cannot do it; the message says why.
     """
-    scope = intervention.scope
-    _check_scope(intervention, sites)
-    chosen = tuple(site for site in sites if scope.holds_site(site))
+    _check_scope(intervention, [handle.site for handle in handles])
     _check_numbers(intervention)
-    for site in chosen:
-        _check_experts(intervention, site)
-        reason = refusal(intervention, site)
+    chosen = [handle for handle in handles if intervention.scope.holds_site(handle.site)]
+    for handle in chosen:
+        _check_experts(intervention, handle.site)
+        reason = refusal(intervention, handle)
         if reason:
-            raise UnsupportedError(f"{intervention.name} is not possible at {site.name}: {reason}")
-    return chosen
+            raise UnsupportedError(f"{intervention.name} is not possible at {handle.site.name}: {reason}")
+    return tuple(handle.site for handle in chosen)
 
 
-def refusal(intervention: Intervention, site: Site) -> str:
+def refusal(intervention: Intervention, handle: SiteHandle) -> str:
     """Why a site cannot do an intervention; empty if it can."""
-    if site.note.startswith("unsupported"):
-        return site.note
+    site, never = handle.site, handle.adapter.refusal(handle)
+    if never:
+        return never
     if site.kind == "parallel":
         return _refusal_fixed(intervention, site, "the expert's batches are laid out for exactly {k} slots a token")
     if site.kind == "product_key":
