@@ -61,18 +61,18 @@ class Choice:
         if self.forced is not None:
             row = torch.tensor(self.forced, device=scores.device, dtype=torch.int64)
             return row.expand(scores.shape[0], -1)
-        ranked = scores.float()
-        if self.bias or self.banned:
+        # NaN ranks above all numbers in topk and would win every slot; here it ranks last, yet before what is banned.
+        lowest = torch.finfo(torch.float32).min
+        ranked = torch.nan_to_num(scores.float(), nan=lowest, posinf=torch.inf, neginf=lowest)
+        if self.bias:
             shift = torch.zeros(scores.shape[-1], device=scores.device)
             for expert, bias in self.bias.items():
                 shift[expert] += bias
-            ranked = ranked + shift
-            if self.banned:
-                closed = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-                closed[sorted(self.banned)] = True
-                ranked = ranked.masked_fill(closed, -torch.inf)
-        # NaN ranks above all numbers in topk and would win every slot.
-        ranked = torch.nan_to_num(ranked, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            ranked = (ranked + shift).clamp_min(lowest)
+        if self.banned:
+            closed = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+            closed[sorted(self.banned)] = True
+            ranked = ranked.masked_fill(closed, -torch.inf)
         slots = min(self.k, scores.shape[-1] - len(self.banned))
         return torch.topk(ranked, max(slots, 0), dim=-1).indices
 
