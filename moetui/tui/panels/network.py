@@ -1,0 +1,358 @@
+"""The Network tab: the traffic of tokens through the routers, as heatmap, table and detail with one selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.layout import Layout
+from textual.widget import Widget
+
+from moetui.routing.metrics import dead_experts
+from moetui.routing.timeline import TimelineView
+from moetui.routing.totals import RoutingTotals
+from moetui.session import Session
+from moetui.tui.messages import Selection, SiteSelected, TokenSelected
+from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
+from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
+from moetui.tui.widgets.filter_line import FilterLine
+from moetui.tui.widgets.heat_source import HeatSource
+from moetui.tui.widgets.heatmap import Heatmap
+from moetui.tui.widgets.token_detail import TokenDetail
+from moetui.tui.widgets.token_rows import SORT_KEYS, TokenQuery
+from moetui.tui.widgets.token_table import TokenTable
+from moetui.tui.widgets.windows import BalanceTrail, Matched, token_rate
+
+_COUNT_PORTION = 8192
+
+
+def parse_query(text: str) -> TokenQuery:
+    """A filter from its text (``moetui.routing.query``)."""
+    from moetui.routing import query
+
+    return query.parse(text)
+
+
+def complete_query(text: str, cursor: int) -> Sequence[str]:
+    """Whole lines that the text could become."""
+    from moetui.routing import query
+
+    return query.complete(text, cursor)
+
+
+class NetworkPanel(Widget):
+    """The content of the Network tab."""
+
+    DEFAULT_CSS = """
+    NetworkPanel {
+        height: 1fr;
+        & > Heatmap, & > TokenTable, & > TokenDetail, & > FlowView {
+            border: round $border-blurred;
+            border-title-color: $foreground-muted;
+            border-subtitle-color: $foreground-muted;
+            &:focus { border: round $accent; border-title-color: $accent; }
+        }
+        &.-ascii > Heatmap, &.-ascii > TokenTable, &.-ascii > TokenDetail, &.-ascii > FlowView {
+            border: ascii $border-blurred;
+            &:focus { border: ascii $accent; }
+        }
+        &.-bare > TokenTable { border: none; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f", "follow", "follow", id="network.follow", tooltip="Follow the newest token, or stop"),
+        Binding("slash", "filter", "filter", id="network.filter", key_display="/", tooltip="Show only some tokens"),
+        Binding("left_square_bracket", "layer(-1)", "layer", id="network.layer_before", key_display="[", show=False),
+        Binding("right_square_bracket", "layer(1)", "layer", id="network.layer_after", key_display="[ ]"),
+        Binding("v", "measure", "view", id="network.measure", tooltip="What the heatmap shows: load, gate mass ..."),
+        Binding("w", "window", "window", id="network.window", tooltip="Of which tokens: last 64, run, all ..."),
+        Binding(
+            "r", "relative", "relative", id="network.relative", show=False, tooltip="Relative to uniform, or plain"
+        ),
+        Binding("B", "baseline", "baseline", id="network.baseline", show=False, tooltip="Compare with another branch"),
+        Binding("t", "heat('swapped')", "turn", id="network.turn", show=False, tooltip="Swap rows and columns"),
+        Binding("a", "heat('pooling')", "fold by", id="network.pooling", show=False, tooltip="Fold by maximum or mean"),
+        Binding("d", "heat('numbers')", "digits", id="network.digits", show=False, tooltip="Numbers in the cells"),
+        Binding("S", "sort", "sort", id="network.sort", show=False, tooltip="Sort the tokens by the next column"),
+        Binding("R", "reverse", "reverse", id="network.reverse", show=False, tooltip="Reverse the order of tokens"),
+        Binding("backslash", "hide", "hide others", id="network.hide", show=False, tooltip="Hide or show other tokens"),
+        Binding("greater_than_sign", "match(1)", "next match", id="network.next_match", show=False),
+        Binding("less_than_sign", "match(-1)", "previous match", id="network.previous_match", show=False),
+        Binding("m", "mark", "mark", id="network.mark", show=False, tooltip="Mark the token, or unmark it"),
+        Binding("apostrophe", "next_mark", "next mark", id="network.next_mark", show=False, key_display="'"),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._arrangement = NetworkLayout()
+        self._view: TimelineView | None = None
+        self._session: Session | None = None
+        self.selection = Selection()
+        self.source = HeatSource()
+        self._balance = BalanceTrail()
+        self._totals: RoutingTotals | None = None
+        self._query: TokenQuery | None = None
+        self._hide = True
+        self._drawer = False
+        self._going_on = False
+
+    @property
+    def layout(self) -> Layout:
+        """The parts stand as ``network_layout.place`` says."""
+        return self._arrangement
+
+    def compose(self) -> ComposeResult:
+        """The parts; the table comes first, so that it has the focus first."""
+        yield TokenTable(id="tokens")
+        yield Heatmap(id="heatmap")
+        yield TokenDetail(id="detail")
+        yield FilterLine(parse_query, complete_query, id="filter")
+        yield BalanceStrip(id="balance")
+
+    # -- what the app calls -------------------------------------------------------------------------------------
+
+    def refresh_from(self, view: TimelineView, session: Session) -> None:
+        """Draw this view."""
+        self._view, self._session = view, session
+        self._draw()
+
+    def select(self, selection: Selection) -> None:
+        """Show this selection, without telling anyone."""
+        self.selection = selection
+        if not self.is_mounted:
+            return
+        self.tokens.select(selection.token, selection.site)
+        self.heatmap.move_cursor(selection.site, selection.expert)
+        self.detail.select_site(selection.site or 0)
+        if self._view is not None:
+            self._draw_selected(self._view)
+
+    @property
+    def tokens(self) -> TokenTable:
+        """The table."""
+        return self.query_one(TokenTable)
+
+    @property
+    def heatmap(self) -> Heatmap:
+        """The heatmap."""
+        return self.query_one(Heatmap)
+
+    @property
+    def detail(self) -> TokenDetail:
+        """The selected token's detail."""
+        return self.query_one(TokenDetail)
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        view = self._view
+        if view is None or not self.is_mounted:
+            return
+        self.set_class(self.tokens.ink.ascii_only, "-ascii")
+        done = self.tokens.show(view)
+        self._say_matches()
+        done &= self._draw_heat(view)
+        self.detail.show(view, self.tokens.token)
+        done &= self._draw_balance(view)
+        self._arrange()
+        if not done:
+            self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        """Long counts go on between other messages, so that keys are answered meanwhile."""
+        if not self._going_on:
+            self._going_on = True
+            self.call_later(self._go_on)
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        self._draw()
+
+    def _draw_heat(self, view: TimelineView) -> bool:
+        rows = self.tokens.rows
+        matched = Matched(rows.matched, rows.version) if rows.filtered and rows.progress >= 1.0 else None
+        branches = self._session.branches if self._session is not None else ()
+        picture, done = self.source.picture(view, token=self.tokens.token, matched=matched, branches=branches)
+        self.heatmap.show(picture)
+        return done
+
+    def _draw_balance(self, view: TimelineView) -> bool:
+        if self._totals is None or self._totals.sites != view.sites:
+            self._totals = RoutingTotals(view.sites, entropy=False)
+        totals = self._totals
+        done = totals.update(view, _COUNT_PORTION)
+        course = self._balance.of(view)
+        rate = token_rate(view)
+        dead = sum(len(one.experts) for one in dead_experts(totals.loads, totals.routed, view.sites) if one.enough)
+        gauges = balance_gauges(
+            [point.fairness for point in course],
+            [point.variation for point in course],
+            [point.peak for point in course],
+            dead=dead,
+            dropped=int(totals.dropped.sum()),
+            rate=rate.overall,
+            rates=rate.by_step,
+            counted=done,
+            dash=self.heatmap.ink.glyphs.dash,
+        )
+        self.query_one(BalanceStrip).show(gauges)
+        return done
+
+    def _draw_selected(self, view: TimelineView) -> None:
+        self.detail.show(view, self.tokens.token)
+        if self.source.window.kind == "token":
+            self._draw_heat(view)
+        self._arrange()
+
+    def _say_matches(self) -> None:
+        rows = self.tokens.rows
+        if not rows.filtered:
+            text = f"{rows.total:,} tokens" if rows.total != 1 else "1 token"
+        else:
+            text = f"{len(rows.matched):,} of {rows.total:,} tokens"
+            if rows.progress < 1.0:
+                text += f" · {100 * rows.progress:.0f}% looked at"
+        self.query_one(FilterLine).note(text)
+
+    def _arrange(self) -> None:
+        wanted = Wanted(self.heatmap.lines_wanted(), self.detail.lines_wanted(), self._drawer)
+        places = place(self.size, wanted)
+        if wanted != self._arrangement.wanted:
+            self._arrangement.wanted = wanted
+            self.refresh(layout=True)
+        for child in self.children:
+            shown = child.id in places
+            if child.display != shown:
+                child.display = shown
+        table = places.get("tokens")
+        self.set_class(table is not None and table.height < 8, "-bare")
+
+    def on_resize(self, _event: events.Resize) -> None:
+        """Another size, other places."""
+        if self.is_mounted:
+            self._arrange()
+
+    # -- one selection ------------------------------------------------------------------------------------------
+
+    @on(TokenSelected)
+    def _token_selected(self, event: TokenSelected) -> None:
+        self.selection = Selection(event.token, self.selection.site, self.selection.expert)
+        if self._view is not None:
+            self._draw_selected(self._view)
+
+    @on(SiteSelected)
+    def _site_selected(self, event: SiteSelected) -> None:
+        self.selection = Selection(self.selection.token, event.site, event.expert)
+        self.select(self.selection)
+
+    @on(TokenTable.Opened)
+    def _opened(self) -> None:
+        self._drawer = not self._drawer
+        self._arrange()
+
+    @on(Heatmap.CellChosen)
+    def _cell_chosen(self, event: Heatmap.CellChosen) -> None:
+        if self._view is not None:
+            layer = self._view.sites[event.site].layer
+            self.query_one(FilterLine).value = f"layer:{layer} expert:{event.expert}"
+
+    # -- the filter ---------------------------------------------------------------------------------------------
+
+    @on(FilterLine.Changed)
+    def _filter_changed(self, event: FilterLine.Changed) -> None:
+        self._query = event.query
+        self._filter()
+
+    @on(FilterLine.Left)
+    def _filter_left(self) -> None:
+        self.tokens.focus()
+
+    def _filter(self) -> None:
+        self.tokens.filter_by(self._query, hide=self._hide)
+        self._draw()
+
+    def action_filter(self) -> None:
+        """Type a filter."""
+        self.query_one(FilterLine).focus_input()
+
+    def action_hide(self) -> None:
+        """Hide the tokens that do not match, or show them with the matches lit."""
+        self._hide = not self._hide
+        self._filter()
+
+    def action_match(self, direction: int) -> None:
+        """Go to the next or previous matching token."""
+        at = self.tokens.token
+        found = self.tokens.rows.next_match(-1 if at is None else at, direction)
+        if found is None:
+            self.notify("no token matches", markup=False)
+        else:
+            self.tokens.go_to(found)
+
+    # -- keys ---------------------------------------------------------------------------------------------------
+
+    def action_follow(self) -> None:
+        """Follow the newest token, or stop."""
+        self.tokens.follow(not self.tokens.following)
+
+    def action_layer(self, by: int) -> None:
+        """The layer before or after."""
+        self.tokens.action_layer(by)
+
+    def action_measure(self) -> None:
+        """Show another measure in the heatmap."""
+        self.source.next_measure()
+        self._draw()
+
+    def action_window(self) -> None:
+        """Show other tokens in the heatmap."""
+        self.source.next_window(filtered=self.tokens.rows.filtered)
+        self._draw()
+
+    def action_relative(self) -> None:
+        """Shares relative to uniform, or plain."""
+        self.source.relative = not self.source.relative
+        self._draw()
+
+    def action_baseline(self) -> None:
+        """Compare with another branch."""
+        view = self._view
+        branches = self._session.branches if self._session is not None else ()
+        if view is None or view.end == view.first:
+            return
+        newest = int(view.tokens(view.end - 1, view.end).branch[0])
+        chosen = self.source.next_baseline(branches, newest)
+        if chosen is None:
+            self.notify("there is no other run to compare with yet", markup=False)
+            return
+        self.source.measure = "difference"
+        self._draw()
+
+    def action_heat(self, what: str) -> None:
+        """Flip a display option of the heatmap."""
+        self.heatmap.toggle(what)
+        self._arrange()
+
+    def action_sort(self) -> None:
+        """Sort by the next column; numbers largest first."""
+        key = SORT_KEYS[(SORT_KEYS.index(self.tokens.sort.key) + 1) % len(SORT_KEYS)]
+        self.tokens.set_sort(key, key not in ("index", "token", "branch", "layers"))
+
+    def action_reverse(self) -> None:
+        """Reverse the order."""
+        self.tokens.set_sort(self.tokens.sort.key, not self.tokens.sort.descending)
+
+    def action_mark(self) -> None:
+        """Mark the token."""
+        self.tokens.toggle_mark()
+
+    def action_next_mark(self) -> None:
+        """Go to the next marked token."""
+        found = self.tokens.next_mark()
+        if found is None:
+            self.notify("no token is marked (m marks)", markup=False)
+        else:
+            self.tokens.go_to(found)

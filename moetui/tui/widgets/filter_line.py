@@ -1,0 +1,155 @@
+"""The filter line: a query as it is typed, what is wrong with it in place, and how many tokens match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.highlighter import Highlighter
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input, Static
+
+from moetui.routing import QueryError, drawable
+from moetui.tui.widgets.token_rows import TokenQuery
+
+Parser = Callable[[str], TokenQuery]
+Completer = Callable[[str, int], Sequence[str]]
+
+
+class _Completion(Suggester):
+    def __init__(self, complete: Completer) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._complete = complete
+
+    async def get_suggestion(self, value: str) -> str | None:
+        if not value or value.endswith(" "):
+            return None
+        found = self._complete(value, len(value))
+        return next((text for text in found if text.startswith(value) and text != value), None)
+
+
+class _Wrong(Highlighter):
+    """Underlines the query from the character at which it stops making sense."""
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+
+    def highlight(self, text: Text) -> None:
+        if self.position is not None and len(text):
+            start = max(0, min(self.position, len(text) - 1))
+            text.stylize("underline bold", start, len(text))
+
+
+class _QueryInput(Input):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave the filter", show=False, id="filter.leave"),
+        Binding("down", "leave", "To the tokens", show=False, id="filter.down"),
+        Binding("tab", "take", "Complete", show=False, id="filter.complete"),
+    ]
+
+    def action_leave(self) -> None:
+        """Give the focus back; an empty or wrong query is left as it is."""
+        self.post_message(FilterLine.Left())
+
+    def action_take(self) -> None:
+        """Take the completion if there is one, else go on to the next widget."""
+        if self._suggestion and self.cursor_position == len(self.value):
+            self.action_cursor_right()
+        else:
+            self.screen.focus_next()
+
+
+class FilterLine(Horizontal):
+    """``filter  layer:3 entropy>1.2            12 of 37 tokens``."""
+
+    DEFAULT_CSS = """
+    FilterLine {
+        height: 1;
+        & > .filter--label { width: auto; padding: 0 1; color: $text-muted; }
+        & > Input { width: 1fr; height: 1; border: none; padding: 0; background: $surface; }
+        & > Input:focus { background: $boost; }
+        & > .filter--note { width: auto; padding: 0 1; color: $text-muted; }
+        & > .filter--note.-wrong { color: $error; }
+    }
+    """
+
+    @dataclass
+    class Changed(Message):
+        """Another filter: a query, or None for all tokens. A query that does not parse changes nothing."""
+
+        query: TokenQuery | None
+
+    @dataclass
+    class Left(Message):
+        """The person is done here."""
+
+    def __init__(self, parse: Parser, complete: Completer, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._parse, self._complete = parse, complete
+        self._wrong = _Wrong()
+        self._note = ""
+        self.error = ""
+
+    def compose(self) -> ComposeResult:
+        """Label, input, note."""
+        yield Static(Content("filter"), classes="filter--label")
+        yield _QueryInput(
+            placeholder='layer:3 expert:5 entropy>1.2 token:"foo" phase:decode',
+            suggester=_Completion(self._complete),
+            highlighter=self._wrong,
+            select_on_focus=False,
+            compact=True,
+        )
+        yield Static(Content(""), classes="filter--note")
+
+    @property
+    def value(self) -> str:
+        """The query as typed."""
+        return self.query_one(_QueryInput).value
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.query_one(_QueryInput).value = text
+
+    def focus_input(self) -> None:
+        """Begin typing."""
+        self.query_one(_QueryInput).focus()
+
+    def note(self, text: str) -> None:
+        """Say how many match, unless there is an error to say."""
+        self._note = text
+        self._say()
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        text = event.value.strip()
+        self.error, self._wrong.position = "", None
+        try:
+            query = self._parse(event.value) if text else None
+        except QueryError as error:
+            self._wrong.position = error.position
+            self.error = error.message + (f" ({error.hint})" if error.hint else "")
+        else:
+            self.post_message(self.Changed(query))
+        self._say()
+
+    @on(Input.Submitted)
+    def _done(self, event: Input.Submitted) -> None:
+        event.stop()
+        if not self.error:
+            self.post_message(self.Left())
+
+    def _say(self) -> None:
+        note = self.query_one(".filter--note", Static)
+        text = drawable(self.error) if self.error else self._note
+        note.set_class(bool(self.error), "-wrong")
+        note.update(Content(text))

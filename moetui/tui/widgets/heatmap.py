@@ -1,0 +1,491 @@
+"""The layer × expert heatmap: line API, sixteen levels, runs merged, lines cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import ClassVar
+
+import numpy as np
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.strip import Strip
+
+from moetui.routing import drawable
+from moetui.routing.step import F64
+from moetui.tui.cells import Line, fit, number
+from moetui.tui.messages import SiteSelected
+from moetui.tui.ramps import LEVELS, contrast_text
+from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
+from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatValues, Levels, Pooling, pool, quantise
+from moetui.tui.widgets.pens import PEN_CSS, Pens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatPicture:
+    """What a heatmap shows: sites down, experts across, before folding and swapping.
+
+    Attributes:
+        names: site names, not yet drawable.
+        heat: values and scale.
+        title: what is shown, in words.
+        entropy, fairness: ``[S]`` by site, NaN where unknown.
+        trail: ``[B, S]`` entropy by site over the last groups of tokens, oldest first.
+        loads: ``[S, E]`` slots, for the cursor's exact line.
+    """
+
+    names: tuple[str, ...]
+    heat: HeatValues
+    title: str
+    entropy: F64
+    fairness: F64
+    trail: F64
+    loads: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = field(repr=False)
+
+
+class Heatmap(Pens, can_focus=True):
+    """Draws a ``HeatPicture``; its cursor is the selected site and expert."""
+
+    DEFAULT_CSS = "Heatmap { height: 1fr; " + PEN_CSS + "}"
+    COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1, 0)", "Up", show=False, id="heatmap.up"),
+        Binding("down,j", "move(1, 0)", "Down", show=False, id="heatmap.down"),
+        Binding("left,h", "move(0, -1)", "Left", show=False, id="heatmap.left"),
+        Binding("right,l", "move(0, 1)", "Right", show=False, id="heatmap.right"),
+        Binding("z", "zoom(-1)", "Zoom in", show=False, id="heatmap.zoom_in", tooltip="Wider cells"),
+        Binding("Z", "zoom(1)", "Zoom out", show=False, id="heatmap.zoom_out", tooltip="Narrower cells, folding"),
+        Binding("0", "zoom(0)", "Fit", show=False, id="heatmap.fit", tooltip="Show every expert at once"),
+        Binding(
+            "enter", "filter_cell", "Filter by it", show=False, id="heatmap.filter", tooltip="Tokens of this expert"
+        ),
+    ]
+
+    @dataclass
+    class CellChosen(Message):
+        """Enter on a cell: the person wants its tokens."""
+
+        site: int
+        expert: int
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._picture: HeatPicture | None = None
+        self._levels: Levels = np.zeros((0, 0), np.uint8)
+        self._high = 0.0
+        self._grid = plan_grid(0, 0, 20, 1, label=3, stats=False)
+        self._top = self._left = 0
+        self._strips: dict[object, Strip] = {}
+        self.cursor = (0, 0)
+        self.zoom: int | None = None
+        self.pooling: Pooling = "max"
+        self.swapped = False
+        self.numbers = False
+
+    # -- what is shown ------------------------------------------------------------------------------------------
+
+    def show(self, picture: HeatPicture) -> None:
+        """Draw this picture; nothing is repainted if it looks like the one before."""
+        heat = picture.heat
+        # A scale that followed every token would make the whole map flicker: it shrinks only when most is unused.
+        keep = self._picture is not None and self._picture.heat.unit == heat.unit and heat.high > self._high * 0.45
+        self._high = max(self._high, heat.high) if keep else heat.high
+        levels = quantise(heat, -self._high if heat.diverging else 0.0, self._high)
+        before = self._picture
+        same = (
+            before is not None
+            and np.array_equal(levels, self._levels)
+            and before.title == picture.title
+            and before.names == picture.names
+            and self._extras_text(before) == self._extras_text(picture)
+            and self._status_text(before) == self._status_text(picture)
+        )
+        self._picture, self._levels = picture, levels
+        if not same:
+            self._replan()
+
+    def move_cursor(self, site: int | None, expert: int | None) -> None:
+        """Put the cursor on a site and expert, as far as given, without telling anyone."""
+        cursor = (self.cursor[0] if site is None else site, self.cursor[1] if expert is None else expert)
+        if cursor != self.cursor:
+            self.cursor = cursor
+            self._replan()
+
+    def toggle(self, what: str) -> None:
+        """Flip a display option: ``swapped``, ``numbers`` or ``pooling``."""
+        if what == "pooling":
+            self.pooling = "mean" if self.pooling == "max" else "max"
+        else:
+            setattr(self, what, not getattr(self, what))
+        self._replan()
+
+    def lines_wanted(self) -> int:
+        """Content lines that show every row without folding."""
+        return len(self._labels()) + 2
+
+    def layout_text(self) -> str:
+        """How rows and columns are folded and scrolled, in words; empty if they are not."""
+        grid, (rows, columns) = self._grid, self._matrix().shape
+        across, down = ("layers", "experts") if self.swapped else ("experts", "layers")
+        words = []
+        if grid.fold > 1:
+            words.append(f"{self.pooling} of {grid.fold} {across} a cell")
+        if grid.stacked > 1:
+            words.append(f"2 {down} a line")
+        shown_rows, shown = grid.lines * grid.stacked, grid.columns * grid.fold
+        if rows > shown_rows:
+            words.append(f"{down} {self._top}–{min(rows, self._top + shown_rows) - 1} of {rows}")
+        if columns > shown:
+            first = self._left * grid.fold
+            words.append(f"{across} {first}–{min(columns, first + shown) - 1} of {columns}")
+        return " · ".join(words)
+
+    def copy_text(self) -> str:
+        """The values shown, as tab-separated text with a header."""
+        if self._picture is None:
+            return ""
+        values = self._picture.heat.values
+        head = "\t".join(["site", *(str(e) for e in range(values.shape[1]))])
+        rows = [
+            "\t".join([drawable(name), *("" if np.isnan(v) else f"{v:.6g}" for v in row)])
+            for name, row in zip(self._picture.names, values)
+        ]
+        return "\n".join([head, *rows]) + "\n"
+
+    # -- actions ------------------------------------------------------------------------------------------------
+
+    def action_move(self, rows: int, columns: int) -> None:
+        """Move the cursor by cells as drawn."""
+        shape = self._matrix().shape
+        if not shape[0] or not shape[1]:
+            return
+        row, column = self._to_drawn(self.cursor)
+        row = max(0, min(shape[0] - 1, row + rows))
+        column = max(
+            0, min(shape[1] - 1, (column // self._grid.fold + columns) * self._grid.fold if columns else column)
+        )
+        self._choose(row, column)
+
+    def action_zoom(self, by: int) -> None:
+        """Zoom out (1), in (-1), or to fit (0)."""
+        if by == 0:
+            self.zoom = None
+        else:
+            now = self.zoom if self.zoom is not None else ZOOMS.index((self._grid.cell, self._grid.fold))
+            self.zoom = max(0, min(len(ZOOMS) - 1, now + by))
+        self._replan()
+
+    def action_filter_cell(self) -> None:
+        """Ask for the tokens that went to the expert under the cursor."""
+        if self._picture is not None:
+            self.post_message(self.CellChosen(*self.cursor))
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor on the cell that was clicked."""
+        offset = event.get_content_offset(self)
+        grid, shape = self._grid, self._matrix().shape
+        if offset is None or not shape[0] or not 1 <= offset.y <= grid.lines:
+            return
+        column = (self._left + (offset.x - grid.label) // grid.cell) * grid.fold
+        row = self._top + (offset.y - 1) * grid.stacked
+        if offset.x >= grid.label and row < shape[0] and column < shape[1]:
+            self._choose(row, column)
+
+    def on_resize(self) -> None:
+        """The layout depends on the room."""
+        self._replan()
+
+    def forget_drawn(self) -> None:
+        """Drop cached lines."""
+        super().forget_drawn()
+        self._strips = {}
+
+    # -- layout -------------------------------------------------------------------------------------------------
+
+    def _choose(self, row: int, column: int) -> None:
+        site, expert = (column, row) if self.swapped else (row, column)
+        self.cursor = (site, expert)
+        self._replan()
+        self.post_message(SiteSelected(site, expert))
+
+    def _matrix(self) -> Levels:
+        return self._levels.T if self.swapped else self._levels
+
+    def _to_drawn(self, cell: tuple[int, int]) -> tuple[int, int]:
+        return (cell[1], cell[0]) if self.swapped else cell
+
+    def _labels(self) -> Sequence[str]:
+        if self._picture is None:
+            return ()
+        if self.swapped:
+            return [f"E{expert}" for expert in range(self._levels.shape[1])]
+        return [drawable(name) for name in self._picture.names]
+
+    def _replan(self) -> None:
+        rows, columns = self._matrix().shape
+        width, height = self.content_size
+        if width <= 0 or height <= 0:
+            return
+        labels = self._labels()
+        label = min(12, max((len(text) for text in labels), default=2)) + 1
+        self._grid = plan_grid(
+            rows,
+            columns,
+            width,
+            height - 2,
+            label=label,
+            stats=not self.swapped,
+            zoom=self.zoom,
+            stackable=self.ink.shaded,
+        )
+        row, column = self._to_drawn(self.cursor)
+        grid = self._grid
+        top = keep_in_view(self._top, row, grid.lines * grid.stacked, rows)
+        self._top = top - top % grid.stacked
+        self._left = keep_in_view(self._left, column // grid.fold, grid.columns, -(-columns // grid.fold))
+        subtitle = self.layout_text()
+        self.border_subtitle = Content(subtitle) if subtitle else None
+        self.border_title = Content(self._picture.title if self._picture is not None else "routing")
+        self.refresh()
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        """One line: header, rows, or the status with the legend."""
+        width, height = self.content_size
+        plain = self.pen()
+        if self._picture is None or not self._levels.size:
+            text = "no routing seen yet" if y == min(1, height - 1) else ""
+            return Line().space(1, plain).add(text, self.pen("dim")).strip(width, plain)
+        if y == 0 and height > 2:
+            return self._header(width)
+        if y == height - 1:
+            return self._status(width)
+        row = self._top + (y - 1) * self._grid.stacked
+        if row >= self._matrix().shape[0]:
+            return Strip.blank(width, plain)
+        return self._row(row, width)
+
+    def _header(self, width: int) -> Strip:
+        grid, head = self._grid, self.pen("head")
+        total = self._matrix().shape[1]
+        line = Line().space(grid.label, head)
+        cursor = self._to_drawn(self.cursor)[1] // grid.fold
+        every = next(n for n in (1, 2, 4, 8, 16, 32, 64) if n * grid.cell > len(str(total)))
+        for column in range(self._left, min(self._left + grid.columns, -(-total // grid.fold))):
+            at = grid.label + (column - self._left) * grid.cell
+            room = every * grid.cell
+            if column == cursor:
+                # The cursor's number displaces the ticks that it would touch.
+                text = str(column * grid.fold)
+                line.to(at, head)
+                line.add(text.center(grid.cell) if grid.cell > len(text) else text, self.pen("accent"))
+            elif column % every == 0 and line.width <= at and not column < cursor < column + every:
+                text = str(column * grid.fold)
+                line.to(at, head).add(
+                    fit(text, grid.cell, "center") if grid.cell > 2 else text.ljust(room)[:room], head
+                )
+        if grid.stats:
+            line.to(grid.label + grid.columns * grid.cell, head)
+            line.add(fit("H", 6, "right") + fit("fair", 6, "right"), head)
+        return line.strip(width, head)
+
+    def _row(self, row: int, width: int) -> Strip:
+        grid, matrix = self._grid, self._matrix()
+        picture = self._picture
+        assert picture is not None
+        rows = matrix[row : row + grid.stacked]
+        drawn = pool(rows, grid.fold, self.pooling, diverging=picture.heat.diverging)
+        drawn = drawn[:, self._left : self._left + grid.columns]
+        cursor_row, cursor_column = self._to_drawn(self.cursor)
+        here = row <= cursor_row < row + grid.stacked
+        cursor = cursor_column // grid.fold - self._left if here else -1
+        label = self._labels()[row]
+        extras = self._extras(row) if grid.stats else ("", "", "")
+        texts = self._cell_texts(row) if self.numbers and grid.cell >= 3 and grid.stacked == 1 else ()
+        key = (
+            drawn.tobytes(),
+            cursor,
+            cursor_row - row if here else -1,
+            label,
+            extras,
+            texts,
+            grid,
+            width,
+            self.has_focus,
+        )
+        strip = self._strips.get(key)
+        if strip is not None:
+            return strip
+        line = Line().add(fit(label, grid.label - 1) + " ", self.pen("accent" if here else "head"))
+        if grid.stacked == 2 and len(drawn) == 2:
+            self._stacked_cells(line, drawn, cursor, cursor_row - row)
+        else:
+            self._plain_cells(line, drawn[0], cursor, texts)
+        if grid.stats:
+            entropy, fair, spark = extras
+            line.add(fit(entropy, 6, "right") + fit(fair, 6, "right"), self.pen("strong" if here else ""))
+            line.add(" " + spark if spark else "", self.pen("dim"))
+        strip = line.strip(width, self.pen())
+        if len(self._strips) > 512:
+            self._strips.clear()
+        self._strips[key] = strip
+        return strip
+
+    def _plain_cells(self, line: Line, levels: Levels, cursor: int, texts: tuple[str, ...]) -> None:
+        cell, column = self._grid.cell, 0
+        ink = self.ink
+        for level, run in groupby(levels.tolist()):
+            for _ in run:
+                at_cursor = column == cursor
+                style = self._cell_style(level)
+                if texts:
+                    text = fit(texts[column], cell - 1, "right") + " " if texts[column] else " " * cell
+                elif level >= LEVELS:
+                    mark = {ZERO: ink.glyphs.zero, UNKNOWN: ink.glyphs.unknown}.get(level, " ")
+                    text = mark.center(cell)
+                elif ink.shaded:
+                    text = " " * cell
+                else:
+                    text = ink.glyphs.level(level) * max(1, cell - 1) + " " * (cell > 1)
+                if at_cursor:
+                    self._cursor_cell(line, text, level, style)
+                else:
+                    line.add(text, style)
+                column += 1
+
+    def _cursor_cell(self, line: Line, text: str, level: int, style: Style) -> None:
+        if len(text) < 3:
+            mark = text.strip() or (self.ink.glyphs.level(level) if level < LEVELS else "")
+            line.add(fit(mark, len(text)), self.pen("cursor"))
+            return
+        edge = style + Style(bold=True)
+        if self.ink.shaded:
+            left, right = "▐", "▌"
+            line.add(left, self.pen("accent")).add(text[1:-1], edge).add(right, self.pen("accent"))
+        else:
+            line.add("[", self.pen("accent")).add(text[1:-1], edge).add("]", self.pen("accent"))
+
+    def _stacked_cells(self, line: Line, pair: Levels, cursor: int, which: int) -> None:
+        cell = self._grid.cell
+        ground = self._ground()
+        shades = (*self._shades(), *[None] * 3)
+        upper, lower = pair.tolist()
+        for column, (a, b) in enumerate(zip(upper, lower)):
+            if column == cursor:
+                line.add(("▀" if which == 0 else "▄") + " " * (cell - 1), self.pen("cursor"))
+            elif a >= LEVELS and b >= LEVELS:
+                mark = "?" if UNKNOWN in (a, b) else " " if a == ABSENT else self.ink.glyphs.zero
+                line.add(mark + " " * (cell - 1), self.pen("dim"))
+            elif a == b:
+                line.add(" " * cell, self._cell_style(a))
+            elif a >= LEVELS:
+                line.add("▄" * cell, self.paint("", shades[b], ground))
+            else:
+                line.add("▀" * cell, self.paint("", shades[a], shades[b] if b < LEVELS else ground))
+
+    def _shades(self) -> Sequence[tuple[int, int, int]]:
+        assert self._picture is not None
+        return self.ink.levels(diverging=self._picture.heat.diverging)
+
+    def _ground(self) -> tuple[int, int, int] | None:
+        color = self.pen().bgcolor
+        triplet = None if color is None else color.triplet
+        return None if triplet is None else (triplet.red, triplet.green, triplet.blue)
+
+    def _cell_style(self, level: int) -> Style:
+        if level >= LEVELS:
+            return self.pen("warn" if level == UNKNOWN else "dim")
+        if not self.ink.colored:
+            return self.pen()
+        shade = self._shades()[level]
+        if self.ink.shaded:
+            return self.paint("", contrast_text(shade), shade)
+        return self.paint("", shade)
+
+    # -- numbers ------------------------------------------------------------------------------------------------
+
+    def _extras(self, row: int) -> tuple[str, str, str]:
+        picture = self._picture
+        assert picture is not None
+        until = row + self._grid.stacked
+        spark = ""
+        if self._grid.spark:
+            trail = picture.trail[:, row]
+            low, high = _span(picture.trail)
+            spark = self.ink.glyphs.spark(trail.tolist(), 8, low, high)
+        dash = self.ink.glyphs.dash
+        return (
+            number(_mean(picture.entropy[row:until]), 2, dash),
+            number(_mean(picture.fairness[row:until]), 2, dash),
+            spark,
+        )
+
+    def _extras_text(self, picture: HeatPicture) -> object:
+        return (np.round(picture.entropy, 2).tobytes(), np.round(picture.fairness, 2).tobytes())
+
+    def _cell_texts(self, row: int) -> tuple[str, ...]:
+        picture, grid = self._picture, self._grid
+        assert picture is not None
+        values = picture.heat.values.T if self.swapped else picture.heat.values
+        levels = self._matrix()[row]
+        digits = 0 if picture.heat.unit in ("%", "points") else 1
+        return tuple(
+            "·" if levels[c] == ZERO else "?" if levels[c] == UNKNOWN else "" if levels[c] == ABSENT
+            else f"{values[row, c]:.{digits}f}"
+            for c in range(self._left, min(self._left + grid.columns, values.shape[1]))
+        )  # fmt: skip
+
+    def _status_text(self, picture: HeatPicture) -> str:
+        site, expert = self.cursor
+        values = picture.heat.values
+        if site >= values.shape[0] or expert >= values.shape[1]:
+            return ""
+        name = drawable(picture.names[site])
+        if picture.heat.absent[site, expert]:
+            return f"{name} has no expert {expert}"
+        value, unit, load = values[site, expert], picture.heat.unit, int(picture.loads[site, expert])
+        shown = "unknown" if np.isnan(value) else f"{value:.3g}" + (unit if unit == "%" else f" {unit}")
+        if not load and not picture.heat.diverging:
+            shown = f"no load{'' if np.isnan(value) or not value else ', ' + shown}"
+        return f"{name} E{expert}  {shown}  {load} of {int(picture.loads[site].sum())} slots"
+
+    def _status(self, width: int) -> Strip:
+        picture = self._picture
+        assert picture is not None
+        plain, dim = self.pen(), self.pen("dim")
+        legend = self._legend()
+        room = width - legend.width - 1
+        line = Line().add(fit(self._status_text(picture), max(0, room), "left", self.ink.glyphs.ellipsis), plain)
+        line.to(width - legend.width, plain)
+        for segment in legend.strip(legend.width, dim):
+            line.add(segment.text, segment.style or plain)
+        return line.strip(width, plain)
+
+    def _legend(self) -> Line:
+        picture = self._picture
+        assert picture is not None
+        heat, dim, ink = picture.heat, self.pen("dim"), self.ink
+        legend = Line()
+        if not heat.diverging:
+            legend.add(f"{ink.glyphs.zero} none  ", dim)
+        legend.add("0 " if not heat.diverging else f"−{self._high:g} ", dim)
+        for level in range(0, LEVELS, 2):
+            style = self._cell_style(level)
+            legend.add(" " if ink.shaded else ink.glyphs.level(level), style)
+        unit = heat.unit
+        return legend.add(f" {self._high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}", dim)
+
+
+def _mean(values: F64) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _span(values: F64) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

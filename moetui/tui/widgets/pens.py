@@ -1,0 +1,87 @@
+"""The styles that widgets draw with, by name, taken from the stylesheet and kept until it changes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.style import Style
+from textual.widget import Widget
+
+from moetui.tui.ink import Ink, colored, ink_of
+from moetui.tui.ramps import RGB
+
+PENS = ("dim", "head", "accent", "good", "warn", "bad", "cursor", "row", "strong")
+
+PEN_CSS = """
+    & > .pen--dim { color: $foreground-muted 65%; }
+    & > .pen--head { color: $foreground-muted; }
+    & > .pen--accent { color: $accent; text-style: bold; }
+    & > .pen--good { color: $success; }
+    & > .pen--warn { color: $warning; }
+    & > .pen--bad { color: $error; text-style: bold; }
+    & > .pen--cursor { background: $accent; color: $background; text-style: bold; }
+    & > .pen--row {
+        background: $block-cursor-blurred-background;
+        text-style: $block-cursor-blurred-text-style;
+    }
+    &:focus > .pen--row {
+        background: $block-cursor-background;
+        text-style: $block-cursor-text-style;
+    }
+    & > .pen--strong { text-style: bold; }
+    &:ansi > .pen--dim { color: ansi_bright_black; }
+    &:ansi > .pen--cursor { background: ansi_default; color: ansi_default; text-style: reverse; }
+"""
+
+
+class Pens(Widget):
+    """A widget with pens: semantic styles from component classes, and coloured variants, all cached."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"pen--{name}" for name in PENS}
+    _pen_cache: dict[object, Style]
+    _ink: Ink | None = None
+
+    @property
+    def ink(self) -> Ink:
+        """The app's ink at the last style update."""
+        found = ink_of(self)
+        if found != self._ink:
+            self._ink = found
+            self.forget_drawn()
+        return found
+
+    def pen(self, name: str = "") -> Style:
+        """A semantic style with the widget's background; the plain text style for no name."""
+        cache = self._pens()
+        style = cache.get(name)
+        if style is None:
+            style = self.get_component_rich_style(f"pen--{name}") if name else self.rich_style
+            if self.ink.depth == "none" and name in ("cursor", "row"):
+                style = Style(reverse=True, bold=name == "cursor")
+            cache[name] = style
+        return style
+
+    def paint(self, base: str, foreground: RGB | None = None, background: RGB | None = None) -> Style:
+        """A semantic style in another colour."""
+        cache = self._pens()
+        key = (base, foreground, background)
+        style = cache.get(key)
+        if style is None:
+            style = cache[key] = colored(self.pen(base), foreground, background)
+        return style
+
+    def forget_drawn(self) -> None:
+        """Drop what was drawn with styles that are no more; subclasses drop their strips too."""
+        self._pen_cache = {}
+
+    def notify_style_update(self) -> None:
+        """Styles changed: the next drawing takes the new ones."""
+        self.forget_drawn()
+        super().notify_style_update()
+
+    def _pens(self) -> dict[object, Style]:
+        try:
+            return self._pen_cache
+        except AttributeError:
+            self._pen_cache = {}
+            return self._pen_cache

@@ -1,0 +1,535 @@
+"""The token table: one row a token, drawn by the line, so that a hundred thousand rows cost what thirty do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.strip import Strip
+
+from moetui.routing import drawable
+from moetui.routing.metrics import first_choices
+from moetui.routing.scores import passed, site_margin
+from moetui.routing.step import NO_EXPERT, Phase, SiteFlag
+from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns
+from moetui.tui.cells import Line, fit
+from moetui.tui.glyphs import expert_digit, waterfall_bar
+from moetui.tui.messages import SiteSelected, TokenSelected
+from moetui.tui.widgets.pens import PEN_CSS, Pens
+from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan, plan_columns
+from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
+
+
+def near_ties(block: RoutingBlock, view: TimelineView) -> int:
+    """How many sites of a block's one token decided by less than ``NEAR_TIE``."""
+    close = site_margin(block.logits, view.sites, len(block.indices)) < NEAR_TIE
+    return int((close & passed(block.indices, block.flags)).sum())
+
+
+class TokenTable(Pens, can_focus=True):
+    """Rows of a view; its cursor is the selected token, and it follows the newest until told otherwise."""
+
+    DEFAULT_CSS = "TokenTable { height: 1fr; " + PEN_CSS + "}"
+    COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="tokens.up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="tokens.down"),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="tokens.page_up"),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="tokens.page_down"),
+        Binding("home", "edge(-1)", "First", show=False, id="tokens.first"),
+        Binding("end", "edge(1)", "Last", show=False, id="tokens.last"),
+        Binding("left,h", "layer(-1)", "Layer before", show=False, id="tokens.layer_before"),
+        Binding("right,l", "layer(1)", "Layer after", show=False, id="tokens.layer_after"),
+        Binding("enter", "open", "Detail", show=False, id="tokens.open", tooltip="Open or close the token's detail"),
+    ]
+
+    @dataclass
+    class Opened(Message):
+        """Enter on a row."""
+
+        token: int
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self.rows = TokenRows()
+        self.sort = Sort()
+        self.following = True
+        self.token: int | None = None
+        self.site = 0
+        self.marks: set[int] = set()
+        self._view: TimelineView | None = None
+        self._steps: StepColumns | None = None
+        self._top = 0
+        self._row_cache: dict[object, tuple[Line, int]] = {}
+        self._strips: dict[int, Strip] = {}
+        self._plan: TablePlan | None = None
+        self._span = (0.0, 1.0)
+        self._text_width = 8
+
+    # -- content ------------------------------------------------------------------------------------------------
+
+    def show(self, view: TimelineView) -> bool:
+        """Draw this view; False while a filter has not seen all of it yet."""
+        if self._view is None or self._view.sites is not view.sites:
+            self._row_cache = {}
+        self._view, self._steps = view, view.steps()
+        done = self.rows.update(view, self.sort)
+        if self.following or self.token is None:
+            self.token = self._newest()
+        elif self.token < view.first and self.total_rows:
+            self.token = int(self.rows.numbers[0])
+        self._place()
+        return done
+
+    def filter_by(self, query: TokenQuery | None, *, hide: bool) -> bool:
+        """Show only matching tokens (``hide``), or all with the matches lit; False while more is to be looked at."""
+        self.rows.filter_by(query, hide=hide)
+        self._row_cache = {}
+        return self.show(self._view) if self._view is not None else True
+
+    def select(self, token: int | None, site: int | None) -> None:
+        """Move the cursor without telling anyone; ``token`` None follows the newest."""
+        self.following = token is None
+        self.token = self._newest() if token is None else token
+        if site is not None and site != self.site:
+            self.site = site
+            if self.sort.key == "layers":
+                self.set_sort("layers", self.sort.descending)
+        self._place()
+
+    def set_sort(self, key: str, descending: bool) -> None:
+        """Order the rows by a column."""
+        assert key in SORT_KEYS
+        self.sort = Sort(key, descending, self.site)
+        if self._view is not None:
+            self.show(self._view)
+
+    def follow(self, on: bool) -> None:
+        """Follow the newest token, or stay."""
+        self.following = on
+        if on:
+            self.token = self._newest()
+        self._place()
+        self.post_message(TokenSelected(None if on else self.token))
+
+    def toggle_mark(self) -> int | None:
+        """Mark or unmark the cursor's token; return it."""
+        if self.token is None:
+            return None
+        self.marks ^= {self.token}
+        self._drop_rows()
+        return self.token
+
+    def next_mark(self) -> int | None:
+        """The next marked token after the cursor's, wrapping around; None without marks."""
+        marks = sorted(mark for mark in self.marks if self.rows.row_of(mark) is not None)
+        if not marks:
+            return None
+        at = -1 if self.token is None else self.token
+        return next((mark for mark in marks if mark > at), marks[0])
+
+    @property
+    def total_rows(self) -> int:
+        """Rows in the table."""
+        return len(self.rows.numbers)
+
+    @property
+    def page(self) -> int:
+        """Rows that fit on the screen."""
+        return max(1, self.content_size.height - 1)
+
+    def title(self) -> str:
+        """What the frame says: how many, and what follows what."""
+        order = "" if self.sort.key == "index" and not self.sort.descending else f" · by {self.sort.key}"
+        if not self.total_rows:
+            return f"tokens{order}"
+        follow = "following · f stops" if self.following else f"token {self.token} · f follows"
+        return f"tokens{order} · {follow}"
+
+    # -- actions ------------------------------------------------------------------------------------------------
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor by rows."""
+        row = self._row()
+        self._go(by - 1 if row is None and by > 0 else by if row is None else row + by)
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by screens."""
+        self._go((self._row() or 0) + by * max(1, self.page - 1))
+
+    def action_edge(self, end: int) -> None:
+        """First row, or last row; at the newest token following begins again."""
+        if end > 0 and self.sort.key == "index" and not self.sort.descending:
+            self.follow(True)
+        else:
+            self._go(0 if end < 0 else self.total_rows - 1)
+
+    def action_layer(self, by: int) -> None:
+        """Select the layer before or after."""
+        sites = len(self._view.sites) if self._view is not None else 0
+        if sites:
+            self.post_message(SiteSelected((self.site + by) % sites))
+
+    def action_open(self) -> None:
+        """Ask for the detail of the row."""
+        if self.token is not None:
+            self.post_message(self.Opened(self.token))
+
+    def go_to(self, token: int) -> None:
+        """Select a token by number, as if a person had moved there."""
+        self.following = False
+        self.token = token
+        self._place()
+        self.post_message(TokenSelected(token))
+
+    def on_click(self, event: events.Click) -> None:
+        """Select a row; on the header, sort."""
+        offset = event.get_content_offset(self)
+        if offset is None or self._plan is None:
+            return
+        if offset.y == 0:
+            key = self._plan.at(offset.x)
+            if key is not None:
+                self.set_sort(key, not self.sort.descending if key == self.sort.key else key != "index")
+            return
+        row = self._top + offset.y - 1
+        if row < self.total_rows:
+            self._go(row)
+            strip = self._plan.strip
+            if strip.start <= offset.x < strip.start + strip.width:
+                self.post_message(SiteSelected(self._plan.strip_from + (offset.x - strip.start) * self._plan.fold))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Scroll without moving the cursor."""
+        self._scroll(3)
+        event.stop()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Scroll without moving the cursor."""
+        self._scroll(-3)
+        event.stop()
+
+    def on_resize(self) -> None:
+        """The columns depend on the room."""
+        self._place()
+
+    def forget_drawn(self) -> None:
+        """Drop cached rows."""
+        super().forget_drawn()
+        self._row_cache, self._strips = {}, {}
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def _newest(self) -> int | None:
+        numbers = self.rows.numbers
+        if not len(numbers):
+            return None
+        if self.sort.key == "index":
+            return int(numbers[0] if self.sort.descending else numbers[-1])
+        return int(numbers.max())
+
+    def _row(self) -> int | None:
+        return None if self.token is None else self.rows.row_of(self.token)
+
+    def _go(self, row: int) -> None:
+        if not self.total_rows:
+            return
+        self.go_to(int(self.rows.numbers[max(0, min(self.total_rows - 1, row))]))
+
+    def _scroll(self, by: int) -> None:
+        if self.following and by < 0:
+            self.following = False
+            self.post_message(TokenSelected(self.token))
+        self._top = max(0, min(self.total_rows - self.page, self._top + by))
+        self._repaint()
+
+    def _place(self) -> None:
+        """Keep the cursor in view, plan the columns, repaint."""
+        row = self._row()
+        if row is not None:
+            if row < self._top:
+                self._top = row
+            elif row >= self._top + self.page:
+                self._top = row - self.page + 1
+        self._top = max(0, min(self._top, self.total_rows - self.page))
+        self._repaint()
+
+    def _drop_rows(self) -> None:
+        self._row_cache = {}
+        self._repaint()
+
+    def _repaint(self) -> None:
+        view = self._view
+        if view is None or self.content_size.width <= 0:
+            return
+        shown = self.rows.numbers[self._top : self._top + self.page]
+        self._measure(view, shown)
+        plan = plan_columns(
+            self.content_size.width - 1,
+            len(view.sites),
+            max(0, view.end - 1),
+            branches=self._many_branches(),
+            foldable=self.ink.shaded,
+            site=self.site,
+            text=self._text_width,
+        )
+        if plan != self._plan:
+            self._plan, self._row_cache = plan, {}
+        self._strips = {}
+        self.border_title = Content(self.title())
+        self.refresh()
+
+    def _measure(self, view: TimelineView, shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
+        widest, low, high = self._text_width, math.inf, -math.inf
+        for token in shown.tolist():
+            columns = view.tokens(token, token + 1)
+            if not len(columns.pad):
+                continue
+            widest = max(widest, min(24, len(view.text(int(columns.token_id[0]))) + 1))
+            start, stop = self._times(columns)
+            low, high = min(low, start), max(high, stop)
+        self._text_width = widest
+        self._span = (low, high) if high > low else (0.0, 1.0)
+
+    def _many_branches(self) -> bool:
+        steps = self._steps
+        return steps is not None and len(steps.branch) > 0 and bool((steps.branch != steps.branch[0]).any())
+
+    def _times(self, columns: TokenColumns) -> tuple[float, float]:
+        """Start and end of the token's step, in seconds."""
+        steps = self._steps
+        start, took = float(columns.started[0]), float(columns.ms[0])
+        if steps is not None and len(steps.index):
+            row = int(np.searchsorted(steps.index, int(columns.step[0])))
+            if row < len(steps.index) and steps.index[row] == columns.step[0]:
+                took = float(steps.duration[row])
+        return start, start + (took if math.isfinite(took) else 0.0) / 1000
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        """One line: the header, or a row."""
+        width = self.content_size.width
+        view, plan = self._view, self._plan
+        plain = self.pen()
+        if view is None or plan is None or not self.total_rows:
+            text = ("no token matches" if self.rows.filtered else "no tokens yet") if y == min(1, self.page) else ""
+            return Line().space(2, plain).add(text, self.pen("dim")).strip(width, plain)
+        if y == 0:
+            return self._header(plan, width)
+        row = self._top + y - 1
+        if row >= self.total_rows:
+            return Strip.blank(width, plain)
+        strip = self._strips.get(y)
+        if strip is None:
+            strip = self._strips[y] = self._draw_row(view, plan, int(self.rows.numbers[row]), y, width)
+        return strip
+
+    def _header(self, plan: TablePlan, width: int) -> Strip:
+        head, glyphs = self.pen("head"), self.ink.glyphs
+        line = Line()
+        for column in sorted((*plan.columns, plan.strip, plan.waterfall), key=lambda column: column.start):
+            if not column.width:
+                continue
+            line.to(column.start, head)
+            title = glyphs.mean_entropy if column.name == "entropy" else column.title
+            if column is plan.strip:
+                self._strip_header(line, plan, title)
+                continue
+            lit = column.name is not None and column.name == self.sort.key
+            arrow = (glyphs.down if self.sort.descending else glyphs.up) if lit else ""
+            if column is plan.waterfall:
+                title = _span_text(self._span, column.width - 2, title)
+                line.add(glyphs.rule + " ", self.pen("dim"))
+                line.add(fit(title, column.width - 2), self.pen("dim"))
+                continue
+            text = fit(
+                arrow + title if column.right else title + arrow, column.width, "right" if column.right else "left"
+            )
+            line.add(text, self.pen("accent") if lit else head)
+        return line.strip(width, head)
+
+    def _strip_header(self, line: Line, plan: TablePlan, title: str) -> None:
+        at = (self.site - plan.strip_from) // plan.fold
+        lit = self.sort.key == "layers"
+        text = fit(title, plan.strip.width) if plan.strip.width >= len(title) else " " * plan.strip.width
+        if not 0 <= at < len(text):
+            line.add(text, self.pen("accent" if lit else "head"))
+            return
+        mark = "▾" if not self.ink.ascii_only else "v"
+        line.add(text[:at], self.pen("accent" if lit else "head")).add(mark, self.pen("accent"))
+        line.add(text[at + 1 :], self.pen("accent" if lit else "head"))
+
+    def _draw_row(self, view: TimelineView, plan: TablePlan, token: int, y: int, width: int) -> Strip:
+        selected = token == self.token
+        columns = view.tokens(token, token + 1)
+        if not len(columns.pad):
+            return Strip.blank(width, self.pen())
+        line = Line()
+        self._left_part(line, view, plan, token, columns, selected)
+        plain = self._row_pen("", selected)
+        fall = plan.waterfall
+        if fall.width:
+            start, stop = self._times(columns)
+            low, high = self._span
+            scale = 1 / (high - low)
+            first, bar = waterfall_bar(
+                (start - low) * scale, (stop - low) * scale, fall.width - 2, ascii_only=self.ink.ascii_only
+            )
+            line.to(fall.start, plain).add(self.ink.glyphs.rule + " ", self._row_pen("dim", selected))
+            prefill = int(columns.phase[0]) == Phase.PREFILL
+            line.space(first, plain).add(bar, self._row_pen("dim" if prefill else "bar", selected))
+        line.to(width - 1, plain)
+        thumb = self._thumb(y)
+        line.add(thumb, self.pen("head") if thumb != " " else self._row_pen("", selected))
+        return line.strip(width, plain)
+
+    def _thumb(self, y: int) -> str:
+        """The scroll bar's cell on line ``y``: a thumb as long as the share in view."""
+        total, page = self.total_rows, self.page
+        if total <= page:
+            return " "
+        size = max(1, round(page * page / total))
+        start = round((page - size) * self._top / (total - page))
+        inside = start <= y - 1 < start + size
+        if self.ink.ascii_only:
+            return "#" if inside else "|"
+        return "▐" if inside else " "
+
+    def _row_pen(self, name: str, selected: bool) -> Style:
+        cache = self._pens()
+        key = ("row", name, selected)
+        style = cache.get(key)
+        if style is None:
+            style = self.pen("accent") + Style(bold=False) if name == "bar" else self.pen(name)
+            if selected:
+                row = self.pen("row")
+                style = style + (Style(bgcolor=row.bgcolor) if row.bgcolor is not None and not row.reverse else row)
+            cache[key] = style
+        return style
+
+    def _left_part(
+        self, line: Line, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
+    ) -> None:
+        key = (token, selected)
+        found = self._row_cache.get(key)
+        if found is None:
+            part = Line()
+            self._draw_left(part, view, plan, token, columns, selected)
+            if len(self._row_cache) > 2048:
+                self._row_cache.clear()
+            found = self._row_cache[key] = (part, part.width)
+        line.extend(found[0])
+
+    def _draw_left(
+        self, line: Line, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
+    ) -> None:
+        glyphs, prefill = self.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
+        dim = self._row_pen("dim", selected)
+        plain = self._row_pen("", selected)
+        line.add(glyphs.selected if selected else " ", self._row_pen("accent", selected))
+        line.add(glyphs.mark if token in self.marks else " ", self._row_pen("warn", selected))
+        line.add(glyphs.prefill if prefill else " ", dim)
+        lit = self.rows.filtered and self.rows.is_match(token)
+        block = view.routing(token, token + 1)
+        for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
+            line.to(column.start, plain)
+            if column is plan.strip:
+                self._draw_strip(line, block, plan, selected)
+            elif column.name == "token":
+                text = drawable(view.text(int(columns.token_id[0])), spaces=True)
+                style = self._row_pen("strong" if selected else "head" if prefill else "", selected)
+                line.add(fit(text, column.width, "left", glyphs.ellipsis), style)
+            elif column.name == "index":
+                line.add(fit(str(token), column.width, "right"), self._row_pen("accent" if lit else "dim", selected))
+            elif column.name == "flags":
+                self._draw_flags(line, view, block, column, selected)
+            else:
+                text = _number_text(column, columns, glyphs.dash)
+                style = dim if text == glyphs.dash or (prefill and column.name == "ms") else plain
+                line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
+
+    def _draw_strip(self, line: Line, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
+        chosen = first_choices(block.indices, block.weights)[0].tolist()
+        flags = block.flags[0].tolist()
+        until = plan.strip_from + plan.strip.width * plan.fold
+        for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
+            if plan.fold == 2 and site + 1 < len(chosen):
+                self._draw_pair(line, chosen[site], chosen[site + 1], flags[site] | flags[site + 1], selected)
+            else:
+                self._draw_choice(line, chosen[site], flags[site], selected)
+
+    def _draw_choice(self, line: Line, expert: int, flags: int, selected: bool) -> None:
+        ink = self.ink
+        glyphs = ink.glyphs
+        if expert == NO_EXPERT:
+            dropped = flags & SiteFlag.DROPPED
+            line.add(glyphs.dropped if dropped else glyphs.zero, self._row_pen("bad" if dropped else "dim", selected))
+            return
+        by_digit = ink.ascii_only or ink.depth in ("16", "none")
+        text = glyphs.forced if flags & SiteFlag.FORCED else expert_digit(expert) if by_digit else glyphs.block
+        line.add(text, self._expert_pen(expert, selected))
+
+    def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:
+        if flags & SiteFlag.DROPPED:
+            line.add(self.ink.glyphs.dropped, self._row_pen("bad", selected))
+        elif flags & SiteFlag.FORCED:
+            line.add(self.ink.glyphs.forced, self._expert_pen(left if left != NO_EXPERT else right, selected))
+        elif NO_EXPERT in (left, right):
+            present = left if right == NO_EXPERT else right
+            style = self._row_pen("dim", selected) if present == NO_EXPERT else self._expert_pen(present, selected)
+            line.add(self.ink.glyphs.zero if present == NO_EXPERT else "▌" if right == NO_EXPERT else "▐", style)
+        else:
+            ink, plain = self.ink, self._row_pen("", selected)
+            key = ("pair", left, right)
+            style = self._pens().get(key) or self.paint("", ink.expert(left), ink.expert(right))
+            self._pens()[key] = style
+            line.add("▌" if plain else " ", style)
+
+    def _expert_pen(self, expert: int, selected: bool) -> Style:
+        key = ("expert", expert, selected)
+        style = self._pens().get(key)
+        if style is None:
+            base = self._row_pen("", selected)
+            style = base + Style(color=self.paint("", self.ink.expert(expert)).color)
+            self._pens()[key] = style
+        return style
+
+    def _draw_flags(self, line: Line, view: TimelineView, block: RoutingBlock, column: Column, selected: bool) -> None:
+        glyphs = self.ink.glyphs
+        flags = int(np.bitwise_or.reduce(block.flags[0])) if block.flags.shape[1] else 0
+        marks = (
+            (flags & SiteFlag.DROPPED, glyphs.dropped, "bad"),
+            (flags & SiteFlag.NON_FINITE, glyphs.broken, "bad"),
+            (flags & SiteFlag.FORCED, glyphs.forced, "warn"),
+            (near_ties(block, view), glyphs.near_tie, "head"),
+        )
+        shown = [(text, pen) for on, text, pen in marks if on][: column.width]
+        for text, pen in shown:
+            line.add(text, self._row_pen(pen, selected))
+        line.space(column.width - len(shown), self._row_pen("", selected))
+
+
+def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
+    if column.name == "branch":
+        return str(int(columns.branch[0]))
+    assert column.name is not None
+    value = float(getattr(columns, column.name)[0])
+    if math.isnan(value):
+        return dash
+    if column.name == "ms":
+        return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    return f"{value:.2f}"
+
+
+def _span_text(span: tuple[float, float], width: int, title: str) -> str:
+    took = span[1] - span[0]
+    text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
+    return title + text.rjust(width - len(title)) if width >= len(title) + len(text) + 1 else text
