@@ -54,8 +54,8 @@ def out_of_memory(request: LoadRequest, source: ModelSource, sizes: str = "") ->
     hint = "choose a smaller model"
     if request.dtype == "float32":
         hint = "--dtype bfloat16 halves it"
-    elif request.device.startswith("cuda") or request.device_map == "none":
-        hint = "leave out --device and --device-map: auto spreads the model over all devices"
+    elif torch.cuda.is_available() and (request.device != "auto" or request.device_map == "none"):
+        hint = "--device auto --device-map auto spreads the model over all devices"
     return ModelError(f"out of memory for {source.name}" + (f": {sizes}" if sizes else ""), hint)
 
 

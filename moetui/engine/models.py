@@ -128,8 +128,8 @@ class LoadRequest:
         device: ``auto`` takes CUDA where there is one.
         dtype: ``auto`` takes what the checkpoint is stored in.
         quantization: of the weights while loading, by bitsandbytes.
-        device_map: ``auto`` lets accelerate spread a model over all GPUs and the memory of the host when ``device`` is
-            ``auto``; ``none`` keeps it on one device.
+        device_map: ``auto`` lets accelerate spread the model over all GPUs and the memory of the host (with ``device``
+            ``auto``); ``none`` keeps it on one device.
         revision: branch, tag or commit of a hub model; None for its main branch.
         trust_remote_code: allow the repository's own Python code to run.
         attn_implementation: transformers' name of an attention implementation; None for the model's own choice.
@@ -140,7 +140,7 @@ class LoadRequest:
     device: Device = "auto"
     dtype: DTypeName = "auto"
     quantization: Quantization = "none"
-    device_map: DeviceMap = "auto"
+    device_map: DeviceMap = "none"
     revision: str | None = None
     trust_remote_code: bool = False
     attn_implementation: str | None = None

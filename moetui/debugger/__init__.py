@@ -1,0 +1,14 @@
+"""A debugger on a model in one's own process: capture, timeline, interventions, recordings.
+
+Importing this package imports neither torch nor transformers; a debugger does when it is made.
+"""
+
+from __future__ import annotations
+
+from moetui.debugger.analyzer import MoEAnalyzer
+from moetui.debugger.core import MoEDebugger
+from moetui.debugger.interventions import InterventionSet
+from moetui.debugger.plugins import Plugins
+from moetui.debugger.recording import Recording
+
+__all__ = ["InterventionSet", "MoEAnalyzer", "MoEDebugger", "Plugins", "Recording"]

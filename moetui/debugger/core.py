@@ -1,0 +1,274 @@
+"""``MoEDebugger``: what watches a model, whoever runs it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from moetui.debugger.interventions import InterventionSet
+from moetui.debugger.plugins import Plugins
+from moetui.debugger.recording import Recording
+from moetui.engine import CaptureOptions
+from moetui.routing import ModelInfo, Step, Timeline, TimelineView, UsageError
+from moetui.routing.events import (
+    Event,
+    Finding,
+    FindingRaised,
+    GenerationSettings,
+    InterventionsChanged,
+    ModelChanged,
+)
+
+_HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
+_LAYOUT = ("logits", "weights")
+
+
+class CompleteTimeline:
+    """The timeline as a script wants it: a view holds every token that went through the model before."""
+
+    def __init__(self, timeline: Timeline, flush: Callable[[], bool]) -> None:
+        self._timeline, self._flush = timeline, flush
+
+    def snapshot(self) -> TimelineView:
+        """All tokens so far; waits for the recorder, not for the model."""
+        self._flush()
+        return self._timeline.snapshot()
+
+
+class MoEDebugger:
+    """Watches the routing of a model, and changes it when told to.
+
+    A context manager: within it every forward pass, ``model.generate`` included, is captured; behind it no hook is left
+    on the model, whatever happened.
+
+    Args:
+        model: any transformers model with routers.
+        tokenizer: for the text of tokens; None shows ids.
+        logits: keep the routers' logits (needed for entropies and margins).
+        sample_rate: share of the steps to keep, 0..1.
+        buffer_tokens: tokens held in memory; older ones leave.
+        layers: layers to watch; None for all.
+        options: all capture options at once, in the place of ``logits``, ``sample_rate`` and ``layers``.
+        name: what to call the model.
+        on_step: called with each step and the number of tokens so far, in the recorder's thread.
+        on_event: called with what becomes known; in the recorder's thread or the generating one.
+
+    Raises:
+        ModelError: the model has no router.
+        UnsupportedError: it is compiled, so that hooks would be skipped.
+        UsageError: an option outside its range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        logits: bool = True,
+        sample_rate: float = 1.0,
+        buffer_tokens: int = 100_000,
+        layers: Sequence[int] | None = None,
+        options: CaptureOptions | None = None,
+        name: str = "",
+        on_step: Callable[[Step, int], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        from moetui.engine import Capture
+
+        if buffer_tokens < 1:
+            raise UsageError(f"the buffer needs room for one token, not {buffer_tokens}")
+        kept = None if layers is None else tuple(layers)
+        options = options or CaptureOptions(logits=logits, sample_rate=sample_rate, layers=kept)
+        self.model, self.tokenizer = model, tokenizer
+        self.plugins = Plugins()
+        self._on_step, self._on_event = on_step, on_event
+        self.capture = Capture(
+            model, options, on_step=self._take_step, on_event=self._take_event, tokenizer=tokenizer, name=name
+        )
+        self.live_timeline = Timeline(self.capture.info, buffer_tokens)
+        self.timeline = CompleteTimeline(self.live_timeline, self.capture.flush)
+        self.interventions = InterventionSet(self.capture, self._tell_interventions)
+        self.recording: Recording | None = None
+        self._findings: list[Finding] = []
+        self._told_rules: dict[str, str] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model, as far as it is known by now."""
+        return self.capture.info
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the capture itself found: silent sites, lost steps."""
+        return tuple(self._findings)
+
+    def attach(self) -> MoEDebugger:
+        """Put the hooks on; the same as entering the context."""
+        self.capture.attach()
+        return self
+
+    def detach(self) -> None:
+        """Take every hook off; tokens captured so far still arrive."""
+        self.capture.detach()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Detach, hand on what was captured, close the recording; False if ``timeout`` seconds were not enough."""
+        done = self.capture.close(timeout)
+        recording, self.recording = self.recording, None
+        if recording is not None:
+            done = recording.close(timeout=-1 if timeout is None else timeout) and done
+        return done
+
+    def __enter__(self) -> MoEDebugger:
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def listen(self, on_step: Callable[[Step, int], None] | None, on_event: Callable[[Event], None] | None) -> None:
+        """Replace ``on_step`` and ``on_event``."""
+        self._on_step, self._on_event = on_step, on_event
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all tokens captured so far are in the timeline and the recording."""
+        return self.capture.flush(timeout)
+
+    def muted(self) -> AbstractContextManager[None]:
+        """Within it this thread's passes are not captured; interventions still act."""
+        return self.capture.muted()
+
+    def configure_hooks(self, options: Mapping[str, Any]) -> None:
+        """Change what is captured, by the names of ``CaptureOptions``: ``{"logits": False, "layers": (2, 3)}``.
+
+        It holds from the next forward pass on. Turning logits or weights on or off clears the timeline, as its tokens
+        would have columns that the new ones lack.
+
+        Raises:
+            UsageError: an unknown name, with the nearest; or a value outside its range.
+        """
+        for name in options:
+            if name not in _HOOKABLE:
+                near = difflib.get_close_matches(str(name), _HOOKABLE, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(_HOOKABLE)}"
+                raise UsageError(f"there is no hook option {name}", hint)
+        changes = dict(options)
+        if changes.get("layers") is not None:
+            changes["layers"] = tuple(changes["layers"])
+        self._configure(replace(self.capture.options, **changes))
+
+    def set_sampling_rate(self, rate: float) -> None:
+        """Keep this share of the steps, 0..1, from the next step on.
+
+        Raises:
+            UsageError: a rate outside 0..1.
+        """
+        self.capture.options = replace(self.capture.options, sample_rate=rate)
+
+    def clear_buffer(self) -> None:
+        """Forget the tokens held; their numbering goes on. A recording keeps them."""
+        self.flush()
+        self.live_timeline.clear()
+
+    def record(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        settings: GenerationSettings | None = None,
+        prompt: str = "",
+    ) -> Recording:
+        """Write every step from now on to a trace, until ``close``.
+
+        Raises:
+            UsageError: the file exists (without ``overwrite``), or a recording is going on.
+            TraceError: the file cannot be written.
+        """
+        if self.recording is not None:
+            raise UsageError(f"{self.recording.path} is being recorded already", "one recording at a time")
+        self.flush()
+        recording = Recording(
+            Path(path),
+            self.info,
+            settings=settings,
+            prompt=prompt,
+            overwrite=overwrite,
+            has_logits=self.capture.options.logits,
+        )
+        self.recording = recording
+        if len(self.interventions):
+            self._tell_interventions()
+        return recording
+
+    def metric(self, name: str) -> Callable[[Any], Any]:
+        """Decorator: add a measure ``(view) -> float``."""
+        return self.plugins.metric(name)
+
+    def diagnostic(self, name: str) -> Callable[[Any], Any]:
+        """Decorator: add a diagnostic ``(totals, thresholds) -> findings``."""
+        return self.plugins.diagnostic(name)
+
+    def inspector(self, function: Any) -> Any:
+        """Decorator: add an inspector ``(module, path) -> {name: value}``."""
+        return self.plugins.inspector(function)
+
+    def register_viz(self, name: str) -> Callable[[Any], Any]:
+        """Decorator: add a picture ``(view) -> Rich renderable``."""
+        return self.plugins.register_viz(name)
+
+    def start(self, prompt: str = "") -> int:
+        """Open the terminal app on this model, and return when it is left.
+
+        Returns:
+            The app's exit status.
+        """
+        # By name: the debugger lies below the session and the screen, and knows nothing of them otherwise.
+        session = importlib.import_module("moetui.session.live").LiveSession.on(self, prompt=prompt)
+        return int(importlib.import_module("moetui.tui").run_app(session))
+
+    def _configure(self, options: CaptureOptions) -> None:
+        attached = self.capture.attached
+        before = self.capture.options
+        self.capture.close()
+        self.capture.options = options
+        self.capture.wants_logits = options.logits
+        if any(getattr(before, name) != getattr(options, name) for name in _LAYOUT):
+            self.live_timeline.clear()
+        if attached:
+            self.capture.attach()
+
+    def _take_step(self, step: Step) -> None:
+        end = self.live_timeline.append(step)
+        if self.recording is not None:
+            self.recording.write_step(step)
+        if self._on_step is not None:
+            self._on_step(step, end)
+        if len(self.interventions) and self.interventions.rules != self._told_rules:
+            self._tell_interventions()
+
+    def _take_event(self, event: Event) -> None:
+        if isinstance(event, ModelChanged):
+            self.live_timeline.update_info(event.info)
+        elif isinstance(event, FindingRaised):
+            self._findings.append(event.finding)
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """Write an event to the recording and hand it to ``on_event``."""
+        if self.recording is not None:
+            self.recording.write_event(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _tell_interventions(self) -> None:
+        self._told_rules = self.interventions.rules
+        self.flush()
+        token = self.live_timeline.snapshot().end
+        self.tell(InterventionsChanged(self.interventions.current, token, dict(self._told_rules)))

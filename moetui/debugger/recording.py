@@ -1,0 +1,101 @@
+"""A trace that is being written while the model runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moetui.routing import ModelInfo, Step, UsageError
+from moetui.routing.events import Event, GenerationSettings, ModelChanged
+
+if TYPE_CHECKING:
+    from moetui.trace import TraceWriter
+
+
+class Recording:
+    """A trace writer that several threads may use: the recorder writes steps, others now and then an event.
+
+    Args:
+        path: the file.
+        info: the model.
+        settings: of the first run, for the header.
+        prompt: of the first run, for the header.
+        overwrite: replace an existing file.
+
+    Raises:
+        UsageError: the file exists already, or its folder does not.
+        TraceError: the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: ModelInfo,
+        *,
+        settings: GenerationSettings | None = None,
+        prompt: str = "",
+        overwrite: bool = False,
+        has_logits: bool = True,
+    ) -> None:
+        check_target(path, overwrite=overwrite)
+        self.path = path
+        self._lock = threading.Lock()
+        self._closed = False
+        from moetui.trace import TraceWriter
+
+        self._writer: TraceWriter = TraceWriter(
+            path, info, settings=settings, prompt=prompt, overwrite=overwrite, has_logits=has_logits
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written so far."""
+        return self._writer.nbytes
+
+    @property
+    def problem(self) -> str:
+        """What ended the recording early, one line; empty while all is well."""
+        return self._writer.problem
+
+    def write_step(self, step: Step) -> None:
+        """Append a step; never raises for a full disk (see ``problem``)."""
+        with self._lock:
+            if not self._closed:
+                self._writer.write_step(step)
+
+    def write_event(self, event: Event) -> None:
+        """Append an event, if it is of a lasting kind."""
+        with self._lock:
+            if self._closed:
+                return
+            if isinstance(event, ModelChanged):
+                self._writer.update_info(event.info)
+            else:
+                self._writer.write_event(event)
+
+    def close(self, *, complete: bool = True, timeout: float = -1) -> bool:
+        """End the file properly; False if another thread was still writing after ``timeout`` seconds (-1: wait)."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        try:
+            if not self._closed:
+                self._closed = True
+                self._writer.close(complete=complete)
+        finally:
+            self._lock.release()
+        return True
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Say that a trace cannot be written there, before a model is loaded for it.
+
+    Raises:
+        UsageError: the file exists (without ``overwrite``), is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", "name a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already", "--force replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"no such folder: {path.parent}", "make it first, or write somewhere else")

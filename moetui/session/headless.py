@@ -1,0 +1,127 @@
+"""One run without a screen: what ``moetui record`` does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from moetui.routing import ModelError, ModelInfo, TimelineView, join_texts
+from moetui.routing.events import Event, Finding, RunState
+from moetui.routing.interventions import Intervention
+from moetui.session.live import LiveOptions, LiveSession
+
+_SIGNALS = ("SIGTERM", "SIGHUP")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlessRun:
+    """What a run left behind.
+
+    Attributes:
+        info: the model.
+        view: the tokens held.
+        text: of the run's tokens that went through the model, prompt and all, as a person reads it.
+        reason: how the run ended.
+        nbytes: of the recording; 0 without one.
+        problem: what ended the recording early; empty if nothing did.
+    """
+
+    info: ModelInfo
+    view: TimelineView
+    prompt: str
+    text: str
+    reason: str
+    interventions: tuple[Intervention, ...]
+    findings: tuple[Finding, ...]
+    nbytes: int = 0
+    problem: str = ""
+
+
+def run_headless(
+    options: LiveOptions,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    prepare: Callable[[LiveSession], None] | None = None,
+) -> HeadlessRun:
+    """Load the model, run the prompt to its end, and close everything.
+
+    SIGTERM and SIGHUP end it like Ctrl-C, and the recording is closed properly in every case.
+
+    Args:
+        options: see ``LiveOptions``; ``prompt`` is what is run.
+        on_event: called with each event, in some thread; must be quick.
+        prepare: called with the session before the run begins and with the model loaded.
+
+    Raises:
+        ModelError: the model could not be loaded or failed.
+        UsageError: the prompt, a setting, an intervention or the recording's path will not do.
+        KeyboardInterrupt: someone interrupted it.
+    """
+    from dataclasses import replace
+
+    session = LiveSession(replace(options, prompt=""), on_event=on_event)
+    with _interruptible():
+        try:
+            session.open()
+            _await(session)
+            if prepare is not None:
+                prepare(session)
+                _await(session)
+            session.generate(options.prompt, options.settings)
+            _await(session)
+            session.flush()
+            return _result(session, options)
+        finally:
+            session.close()
+
+
+def _await(session: LiveSession) -> None:
+    session.wait()
+    if session.state is RunState.FAILED:
+        error = session.error or ModelError(session.reason, session.hint)
+        raise error
+
+
+def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
+    info = session.info
+    assert info is not None
+    view = session.timeline.snapshot()
+    tokens = view.tokens(view.first, view.end)
+    last = session.branches[-1].id
+    keep = ~tokens.pad & (tokens.branch == last) & (tokens.token_id >= 0)
+    nbytes, problem = session.recording
+    return HeadlessRun(
+        info=info,
+        view=view,
+        prompt=options.prompt,
+        text=join_texts([view.text(int(token)) for token in tokens.token_id[keep]]),
+        reason=session.reason,
+        interventions=tuple(session.interventions),
+        findings=tuple(session.findings),
+        nbytes=nbytes,
+        problem=problem,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP raise ``KeyboardInterrupt``, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,352 @@
+"""A session on a model that runs in this process, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from moetui.debugger import MoEDebugger, Plugins
+from moetui.debugger.recording import check_target
+from moetui.engine.control import Gate, RunControl
+from moetui.engine.models import LoadRequest
+from moetui.routing import ModelInfo, Timeline, UnsupportedError
+from moetui.routing.events import (
+    Branch,
+    Event,
+    Finding,
+    GenerationSettings,
+    RunState,
+    RunStateChanged,
+)
+from moetui.routing.interventions import Intervention
+from moetui.routing.timeline import TimelineSource
+from moetui.session.mailbox import Mailbox
+from moetui.session.protocol import Capability, Playback
+from moetui.session.worker import Worker
+
+_NOTHING = ModelInfo(name="", architecture="", model_type="", sites=())
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What a live session is to do.
+
+    Attributes:
+        load: the model, and how to load it.
+        prompt: a first run, begun as soon as the model is loaded; empty for none.
+        settings: of the first run, and of later ones that name none.
+        interventions: in force before the first run.
+        record: trace to write; None for none.
+        force: overwrite that trace.
+        logits: keep the routers' logits.
+        sample_rate: share of the steps to keep.
+        buffer_tokens: tokens held in memory.
+        paused: stand still before the first step of the first run.
+    """
+
+    load: LoadRequest
+    prompt: str = ""
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
+    interventions: tuple[Intervention, ...] = ()
+    record: Path | None = None
+    force: bool = False
+    logits: bool = True
+    sample_rate: float = 1.0
+    buffer_tokens: int = 100_000
+    paused: bool = False
+
+
+class LiveSession:
+    """Loads a model, runs prompts, pauses and steps: a ``Session``.
+
+    It is made at once and imports no torch; ``open`` starts the *generation thread*, which does and which alone touches
+    the model. Commands reach that thread at the gate before each step (and each site, when sites are stepped).
+
+    ``close`` may be called from any thread, and from where an exception has unwound to; not from within a signal
+    handler, which may have interrupted the very lock that is needed: let the handler raise instead.
+
+    Args:
+        options: see ``LiveOptions``.
+        debugger: watch this debugger's model instead of loading one.
+        on_event: called with each event as it happens, in whatever thread it happens; must be quick.
+    """
+
+    def __init__(
+        self,
+        options: LiveOptions,
+        *,
+        debugger: MoEDebugger | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._options = options
+        self._on_event = on_event
+        self._mailbox = Mailbox()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._closed = threading.Event()
+        self._gate = Gate(self._tell_control)
+        self._worker = Worker(options, self._gate, self._emit, self._wake, debugger)
+        self._thread = threading.Thread(target=self._worker.run, name="moetui-generation", daemon=True)
+        self._empty = Timeline(_NOTHING)
+        self._opened = False
+
+    @classmethod
+    def on(cls, debugger: MoEDebugger, *, prompt: str = "", settings: GenerationSettings | None = None) -> LiveSession:
+        """A session on the model of a debugger; closing it leaves the model, without hooks, to its owner."""
+        name = debugger.info.name
+        options = LiveOptions(LoadRequest(name), prompt=prompt, settings=settings or GenerationSettings())
+        return cls(options, debugger=debugger)
+
+    # What it is.
+
+    @property
+    def name(self) -> str:
+        """The model, as the user called it."""
+        return self._options.load.model
+
+    @property
+    def capabilities(self) -> Capability:
+        """Everything but seeking."""
+        return (
+            Capability.GENERATE
+            | Capability.STEP
+            | Capability.STEP_LAYER
+            | Capability.INTERVENE
+            | Capability.INSPECT
+            | Capability.PYTHON
+        )
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model; None until it is loaded."""
+        debugger = self._worker.debugger
+        return None if debugger is None else debugger.info
+
+    @property
+    def timeline(self) -> TimelineSource:
+        """The tokens that the recorder has handed on."""
+        debugger = self._worker.debugger
+        return self._empty if debugger is None else debugger.live_timeline
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stands."""
+        return self._gate.control.state
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self._gate.control.reason
+
+    @property
+    def hint(self) -> str:
+        """What to do about a failure."""
+        return self._gate.control.hint
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The settings that the next run uses by default."""
+        return self._worker.settings
+
+    @property
+    def branches(self) -> Sequence[Branch]:
+        """The runs so far."""
+        return tuple(self._worker.branches)
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What diagnostics found so far."""
+        return tuple(self._worker.findings)
+
+    @property
+    def interventions(self) -> Sequence[Intervention]:
+        """The interventions in force."""
+        debugger = self._worker.debugger
+        return self._options.interventions if debugger is None else debugger.interventions.current
+
+    @property
+    def playback(self) -> Playback | None:
+        """None: a live session cannot be sought in."""
+        return None
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Shares of the last run's wall time that capturing it took, by part."""
+        return self._worker.costs()
+
+    @property
+    def plugins(self) -> Plugins:
+        """Measures, diagnostics and pictures that users registered."""
+        return self._worker.plugins
+
+    @property
+    def error(self) -> Exception | None:
+        """What loading or the last run failed with, for a caller that wants to raise it."""
+        return self._worker.error if self.state is RunState.FAILED else None
+
+    @property
+    def recording(self) -> tuple[int, str]:
+        """Bytes of the recording so far, and what ended it early (empty: nothing)."""
+        return self._worker.recorded()
+
+    # What it does.
+
+    def open(self) -> None:
+        """Start the generation thread: it loads the model, and begins the first run if there is a prompt.
+
+        Raises:
+            UsageError: the recording's file exists already, or its folder does not.
+        """
+        if self._opened:
+            return
+        if self._options.record is not None:
+            check_target(self._options.record, overwrite=self._options.force)
+        self._opened = True
+        self._emit(RunStateChanged(RunState.LOADING))
+        self._thread.start()
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happens, in order; ends after ``close``."""
+        return self._mailbox.events()
+
+    def generate(self, prompt: str, settings: GenerationSettings | None = None) -> None:
+        """Start a run.
+
+        Raises:
+            UsageError: the model is not loaded, a run is going on, or the prompt or a setting will not do.
+        """
+        self._worker.begin(prompt, settings or self._worker.settings)
+
+    def restart(self) -> None:
+        """Run the last prompt again with its settings; a run that is going on is stopped first.
+
+        Raises:
+            UsageError: nothing has run yet.
+        """
+        self._worker.restart()
+
+    def pause(self) -> None:
+        """Stop before the next step. No effect when not running."""
+        self._gate.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._gate.resume()
+
+    def finish(self) -> None:
+        """Go on to the run's end, past every breakpoint."""
+        self._gate.finish()
+
+    def step(self, count: int = 1) -> None:
+        """Let ``count`` steps pass and pause again.
+
+        Raises:
+            UnsupportedError: a negative count: a model does not run backwards.
+        """
+        if count < 0:
+            raise UnsupportedError("a live model does not step back", "replay a recording of it")
+        self._gate.step(count)
+
+    def step_layer(self) -> None:
+        """Go on to the next site and pause there, before its experts run."""
+        self._worker.watch_sites()
+        self._gate.step_site()
+
+    def run_to(self, position: int) -> None:
+        """Go on until the token at this sequence position is next."""
+        self._gate.run_to(position)
+
+    def stop(self) -> None:
+        """End the run; what was generated stays."""
+        self._gate.stop()
+
+    def seek(self, token: int) -> None:
+        """Not for a live session.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(f"a live model cannot be moved to token {token}", "replay a recording of it")
+
+    def set_speed(self, speed: float) -> None:
+        """Not for a live session.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(f"a live model runs at its own speed, not at {speed}", "pause and step it")
+
+    def set_interventions(self, interventions: Sequence[Intervention]) -> None:
+        """Replace the interventions in force, from the next step on; between two sites, from the next site on.
+
+        Raises:
+            UsageError: an expert, layer or site that the model has not; or the model is not loaded yet.
+            UnsupportedError: an architecture that cannot do it; the message says why.
+        """
+        self._worker.set_interventions(tuple(interventions))
+
+    def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
+        """Run ``function(model, tokenizer)`` in the generation thread, before the next step or at once where it waits.
+
+        Forward passes that it makes are not captured; interventions act on them.
+        """
+        return self._worker.call(function)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the session waits for a command: it neither loads nor runs (it may be paused), or was closed.
+
+        Returns:
+            False if ``timeout`` seconds were not enough.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closing or self._at_rest(), timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all tokens that went through the model are in the timeline and the recording."""
+        debugger = self._worker.debugger
+        return debugger is None or debugger.flush(timeout)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End everything within ``timeout`` seconds; a thread that the device or a download holds is left to itself."""
+        with self._changed:
+            if self._closing:
+                first = False
+            else:
+                first = self._closing = True
+            self._changed.notify_all()
+        if not first:
+            self._closed.wait(timeout)
+            return
+        deadline = monotonic() + timeout
+        try:
+            self._gate.quit()
+            self._worker.cancel_calls()
+            if self._opened and threading.current_thread() is not self._thread:
+                self._thread.join(timeout * 0.6)
+            if self._thread.is_alive() or not self._opened:
+                self._worker.abandon(max(0.05, deadline - monotonic()))
+        finally:
+            self._mailbox.close()
+            self._closed.set()
+
+    def _at_rest(self) -> bool:
+        control = self._gate.control
+        return not self._worker.busy and control.state not in (RunState.LOADING, RunState.RUNNING)
+
+    def _tell_control(self, control: RunControl) -> None:
+        self._emit(RunStateChanged(control.state, control.reason, control.hint))
+
+    def _emit(self, event: Event) -> None:
+        self._mailbox.put(event)
+        if self._on_event is not None:
+            self._on_event(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,439 @@
+"""What the generation thread of a live session does: load, run prompts, and what others ask of it in between."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from time import perf_counter, thread_time
+from typing import TYPE_CHECKING, Any
+
+from moetui.debugger import MoEDebugger, Plugins
+from moetui.engine.control import Gate, RunControl, RunStoppedError
+from moetui.routing import ModelError, MoetuiError, Step, UsageError
+from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
+from moetui.routing.events import (
+    Branch,
+    BranchAdded,
+    Event,
+    Finding,
+    FindingRaised,
+    GenerationSettings,
+    LoadProgress,
+    ModelChanged,
+    Notice,
+    RecordingChanged,
+    RunState,
+    StepCaptured,
+)
+from moetui.routing.interventions import Intervention
+from moetui.routing.totals import RoutingTotals
+
+if TYPE_CHECKING:
+    from moetui.engine.generation import Prompt
+    from moetui.session.live import LiveOptions
+
+_FINDINGS_SECONDS = 1.0
+_RECORDING_BYTES = 64_000
+
+
+class Worker:
+    """The body of the generation thread, and what it shares with those who command it.
+
+    Args:
+        options: what to load and run.
+        gate: where the thread waits.
+        emit: takes events, from any thread, at once.
+        wake: called when ``busy`` changed.
+        debugger: of a model that is there already; None to load one.
+    """
+
+    def __init__(
+        self,
+        options: LiveOptions,
+        gate: Gate,
+        emit: Callable[[Event], None],
+        wake: Callable[[], None],
+        debugger: MoEDebugger | None = None,
+    ) -> None:
+        self.settings = options.settings
+        self.debugger: MoEDebugger | None = None
+        self.plugins = Plugins() if debugger is None else debugger.plugins
+        self.branches: list[Branch] = []
+        self.findings: list[Finding] = []
+        self._options, self._gate, self._emit, self._wake = options, gate, emit, wake
+        self._given = debugger
+        self._calls: set[Future[Any]] = set()
+        self._calls_lock = threading.Lock()
+        self._last: tuple[Prompt, GenerationSettings] | None = None
+        self._again = False
+        self._passes = 0
+        self._prompt_tokens = 0
+        self._totals: RoutingTotals | None = None
+        self._diagnosed = 0.0
+        self._told_bytes = 0
+        self._told_problem = ""
+        self._meter = _Meter()
+        self._preparing = True
+        self.error: Exception | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Something goes on that the run's state does not tell."""
+        return self._preparing or self._again
+
+    # In the generation thread.
+
+    def run(self) -> None:
+        """Load the model, then do what is asked until the session quits."""
+        with ExitStack() as stack:
+            try:
+                self._prepare(stack)
+            except Exception as error:  # noqa: BLE001 - the thread's last resort: say what happened, stay alive
+                self._fail(error)
+            self._preparing = False
+            self._wake()
+            while self._gate.wait_idle():
+                pass
+            if self.debugger is not None:
+                self._leave()
+
+    def _prepare(self, stack: ExitStack) -> None:
+        debugger = self._given or self._load(stack)
+        self._listen(debugger)
+        for problem in self.plugins.load_entry_points():
+            self._emit(Notice(problem, "warning"))
+        if self._options.record is not None:
+            debugger.record(
+                self._options.record,
+                overwrite=self._options.force,
+                settings=self._options.settings,
+                prompt=self._options.prompt,
+            )
+            self._emit(RecordingChanged(str(self._options.record)))
+        debugger.attach()
+        if self._options.interventions:
+            debugger.interventions.set(self._options.interventions)
+        self.debugger = debugger
+        self._emit(ModelChanged(debugger.info))
+        self._gate.apply(RunControl.ready)
+        if self._options.prompt:
+            self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
+
+    def _load(self, stack: ExitStack) -> MoEDebugger:
+        self._emit(LoadProgress("starting torch and transformers"))
+        from moetui.engine.libraries import overheard
+        from moetui.engine.loading import load
+
+        stack.enter_context(overheard(lambda line: self._emit(Notice(line, "warning"))))
+        loaded = load(self._options.load, lambda message, done: self._emit(LoadProgress(message, done)))
+        if self._gate.control.quitting:
+            raise ModelError("the session was closed while the model was loading")
+        debugger = MoEDebugger(
+            loaded.model,
+            loaded.tokenizer,
+            logits=self._options.logits,
+            sample_rate=self._options.sample_rate,
+            buffer_tokens=self._options.buffer_tokens,
+            name=loaded.name,
+        )
+        debugger.plugins = self.plugins
+        for notice in loaded.notices:
+            self._emit(Notice(notice, "warning"))
+        return debugger
+
+    def _listen(self, debugger: MoEDebugger) -> None:
+        debugger.listen(self._take_step, self._take_event)
+        debugger.capture.before_step = self._before_step
+        self._totals = RoutingTotals(debugger.info.sites)
+
+    def _leave(self) -> None:
+        debugger = self.debugger
+        assert debugger is not None
+        debugger.capture.before_step = debugger.capture.gate = None
+        debugger.close()
+
+    def _before_step(self) -> None:
+        debugger = self.debugger
+        if debugger is None or not self._gate.control.active:
+            return
+        encoder = bool(debugger.model.config.is_encoder_decoder)
+        own = max(0, self._passes - encoder)
+        self._passes += 1
+        self._gate.before_step(0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1)
+        if not self._gate.control.to_site:
+            debugger.capture.gate = None
+
+    def _at_site(self, context: Any) -> None:
+        before = self._gate.waited
+        self._gate.before_site(context.site.name)
+        waited = self._gate.waited - before
+        if waited and context.step is not None:
+            context.step.stood(int(waited * 1e9))
+
+    def _run(self, prompt: Prompt, settings: GenerationSettings) -> None:
+        """One run, from its prompt to its end, whatever the end is."""
+        from moetui.engine.generation import generate
+
+        debugger = self.debugger
+        assert debugger is not None
+        self._announce(prompt, settings)
+        self._passes, self._prompt_tokens = 0, len(prompt.ids)
+        self._meter.start()
+        try:
+            new = generate(debugger.model, prompt, settings, stopped=lambda: self._gate.control.unwinds)
+            stopped = self._gate.control.unwinds
+            end = "stopped" if stopped else _how_it_ended(len(new), settings)
+            self._end(lambda control: control.ended(end))
+        except RunStoppedError:
+            self._end(lambda control: control.ended("stopped"))
+        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
+            failure = self.error = self._explain(error)
+            self._end(lambda control: control.failed(failure.message, failure.hint))
+        if self._again:
+            if not self._gate.control.quitting:
+                self._start(prompt, settings)
+            self._again = False
+
+    def _announce(self, prompt: Prompt, settings: GenerationSettings) -> None:
+        debugger = self.debugger
+        assert debugger is not None
+        debugger.flush()
+        number = len(self.branches)
+        first = debugger.live_timeline.snapshot().end
+        branch = Branch(number, number, f"run {number + 1}", first_token=first, prompt=prompt.text)
+        debugger.capture.branch = number
+        self.branches.append(branch)
+        debugger.tell(BranchAdded(branch, settings))
+
+    def _end(self, change: Callable[[RunControl], RunControl]) -> None:
+        debugger = self.debugger
+        assert debugger is not None
+        debugger.capture.gate = None
+        debugger.flush()
+        self._meter.stop()
+        self._diagnose()
+        self._tell_recording(always=True)
+        self._gate.apply(change)
+
+    def _explain(self, error: Exception) -> MoetuiError:
+        import torch
+
+        if isinstance(error, MoetuiError):
+            return error
+        if isinstance(error, torch.OutOfMemoryError):
+            hint = "a shorter prompt, fewer new tokens, or --dtype bfloat16"
+            failure = ModelError(f"out of memory after {self._passes} steps", hint)
+        else:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{where.filename.rpartition('/')[2]}:{where.lineno}"
+            hint = "the model stays loaded: try another prompt"
+            failure = ModelError(f"the model failed: {type(error).__name__}: {error} ({place})", hint)
+        failure.__cause__ = error
+        return failure
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        if isinstance(error, MoetuiError):
+            message, hint = error.message, error.hint
+        else:
+            message = f"internal error: {type(error).__name__}: {error}"
+            hint = "this is a bug in moetui; --debug shows where"
+        self._gate.apply(lambda control: control.failed(message, hint))
+
+    # In the recorder's thread.
+
+    def _take_step(self, step: Step, end: int) -> None:
+        self._meter.recorder_now(thread_time())
+        self._emit(StepCaptured(end))
+        now = perf_counter()
+        if now - self._diagnosed >= _FINDINGS_SECONDS:
+            self._diagnosed = now
+            self._diagnose()
+        self._tell_recording()
+
+    def _take_event(self, event: Event) -> None:
+        if isinstance(event, FindingRaised):
+            self.findings.append(event.finding)
+        elif isinstance(event, ModelChanged) and self.debugger is not None:
+            self._totals = RoutingTotals(event.info.sites)
+        self._emit(event)
+
+    def _diagnose(self) -> None:
+        debugger, totals = self.debugger, self._totals
+        if debugger is None or totals is None:
+            return
+        totals.update(debugger.live_timeline.snapshot())
+        for finding in new_findings(self.findings, diagnose(totals, DEFAULTS, self.plugins.diagnostics)):
+            debugger.tell(FindingRaised(finding))
+
+    def _tell_recording(self, *, always: bool = False) -> None:
+        recording = None if self.debugger is None else self.debugger.recording
+        if recording is None:
+            return
+        grown = recording.nbytes - self._told_bytes >= _RECORDING_BYTES
+        if always or grown or recording.problem != self._told_problem:
+            self._told_bytes, self._told_problem = recording.nbytes, recording.problem
+            self._emit(RecordingChanged(str(recording.path), recording.nbytes, recording.problem))
+
+    # From any thread.
+
+    def begin(self, prompt: str, settings: GenerationSettings, *, paused: bool = False) -> None:
+        """Check a prompt and start its run; raises ``UsageError``."""
+        debugger = self._loaded()
+        if self._gate.control.active:
+            raise UsageError("a run is going on", "stop it first")
+        from moetui.engine.generation import encode, settle
+
+        info = debugger.info
+        encoded = encode(debugger.tokenizer, prompt, settings, vocab_size=info.vocab_size)
+        settled = settle(settings, encoded, info.context_length)
+        self._start(encoded, settled, paused=paused)
+        self.settings = settings
+        if settled.max_new_tokens < settings.max_new_tokens:
+            self._emit(
+                Notice(
+                    f"the context of {info.context_length} tokens leaves room for {settled.max_new_tokens} new ones",
+                    "warning",
+                )
+            )
+
+    def restart(self) -> None:
+        """See ``LiveSession.restart``."""
+        if self._last is None:
+            raise UsageError("nothing has run yet", "give a prompt first")
+        if self._gate.control.active:
+            self._again = True
+            self._gate.stop()
+            return
+        self._start(*self._last)
+
+    def _start(self, prompt: Prompt, settings: GenerationSettings, *, paused: bool = False) -> None:
+        begun: list[bool] = []
+
+        def start(control: RunControl) -> RunControl:
+            begun.append(control.idle)
+            return control.started(paused=paused) if control.idle else control
+
+        self._gate.apply(start)
+        if not begun[0]:
+            raise UsageError("a run is going on", "stop it first")
+        self._last = prompt, settings
+        self._gate.submit(lambda: self._run(prompt, settings))
+
+    def watch_sites(self) -> None:
+        """Let the next sites come to the gate."""
+        if self.debugger is not None:
+            self.debugger.capture.gate = self._at_site
+
+    def set_interventions(self, interventions: Sequence[Intervention]) -> None:
+        """See ``LiveSession.set_interventions``."""
+        debugger = self._loaded()
+        prepared = debugger.interventions.prepare(interventions)
+        self._gate.submit(lambda: debugger.interventions.put(interventions, prepared))
+
+    def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
+        """See ``LiveSession.call``."""
+        future: Future[Any] = Future()
+        with self._calls_lock:
+            if self._gate.control.quitting:
+                future.cancel()
+                return future
+            self._calls.add(future)
+        future.add_done_callback(self._forget_call)
+        self._gate.submit(lambda: self._do_call(function, future))
+        return future
+
+    def cancel_calls(self) -> None:
+        """Cancel what waits to be called."""
+        with self._calls_lock:
+            waiting = list(self._calls)
+        for future in waiting:
+            future.cancel()
+
+    def recorded(self) -> tuple[int, str]:
+        """See ``LiveSession.recording``."""
+        recording = None if self.debugger is None else self.debugger.recording
+        return (0, "") if recording is None else (recording.nbytes, recording.problem)
+
+    def costs(self) -> dict[str, float]:
+        """See ``LiveSession.costs``."""
+        return self._meter.shares()
+
+    def abandon(self, timeout: float) -> None:
+        """The thread does not come back in time: close the recording without it."""
+        debugger = self.debugger or self._given
+        if debugger is None:
+            return
+        debugger.capture.before_step = debugger.capture.gate = None
+        debugger.detach()
+        debugger.flush(timeout / 2)
+        if debugger.recording is not None:
+            debugger.recording.close(timeout=timeout / 2)
+
+    def _loaded(self) -> MoEDebugger:
+        control = self._gate.control
+        if self.debugger is None:
+            if control.state is RunState.FAILED:
+                raise UsageError(f"there is no model: {control.reason}", control.hint)
+            raise UsageError("the model is not loaded yet", "wait until it is")
+        if control.quitting:
+            raise UsageError("the session is closed")
+        return self.debugger
+
+    def _do_call(self, function: Callable[[Any, Any], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            debugger = self._loaded()
+            with debugger.muted():
+                result = function(debugger.model, debugger.tokenizer)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def _forget_call(self, future: Future[Any]) -> None:
+        with self._calls_lock:
+            self._calls.discard(future)
+
+
+class _Meter:
+    """Wall time of a run, and the part of it that capturing took."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._seconds = 0.0
+        self._recorder_start: float | None = None
+        self._recorder = 0.0
+
+    def start(self) -> None:
+        """A run begins."""
+        self._began, self._seconds = perf_counter(), 0.0
+        self._recorder_start = None
+        self._recorder = 0.0
+
+    def stop(self) -> None:
+        """The run is over."""
+        self._seconds = perf_counter() - self._began
+
+    def recorder_now(self, cpu: float) -> None:
+        """The recorder's thread has used ``cpu`` seconds of processor time so far."""
+        if self._recorder_start is None:
+            self._recorder_start = cpu
+        self._recorder = cpu - self._recorder_start
+
+    def shares(self) -> dict[str, float]:
+        """Part → share of the run's wall time so far."""
+        if not self._began:
+            return {}
+        seconds = self._seconds or perf_counter() - self._began
+        return {"recorder": self._recorder / seconds} if seconds > 0 else {}
+
+
+def _how_it_ended(new: int, settings: GenerationSettings) -> str:
+    if new >= settings.max_new_tokens:
+        return f"{new} tokens"
+    return "end of text" if new else "prompt only"
