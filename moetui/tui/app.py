@@ -1,0 +1,415 @@
+"""The app: four tabs over one session. It drains the session's events, and repaints what is visible and dirty."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+from collections.abc import Iterable
+from typing import Any, ClassVar, cast
+
+from textual import events, on
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+
+from moetui.routing import ModelError, TimelineView, drawable
+from moetui.routing.events import (
+    BranchAdded,
+    BreakpointHit,
+    Event,
+    FindingRaised,
+    LoadProgress,
+    ModelChanged,
+    Notice,
+    RecordingChanged,
+    RunState,
+    RunStateChanged,
+)
+from moetui.session import Capability, Session
+from moetui.tui.bars import TABS, KeyBar, TabBar
+from moetui.tui.controls import RunControls
+from moetui.tui.ink import Ink
+from moetui.tui.keys import KEYS
+from moetui.tui.lines import LineWidget
+from moetui.tui.loading import LoadingView
+from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
+from moetui.tui.options import Look, ScreenOptions, resolve
+from moetui.tui.prompt import PromptLine
+from moetui.tui.status import LineFacts, run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.themes import THEMES, theme_name
+from moetui.tui.ticker import Rate, Ticker
+
+# tab → where its panel lives: imported after the first paint, built when first shown.
+PANELS = {
+    "network": ("moetui.tui.panels.network", "NetworkPanel"),
+    "elements": ("moetui.tui.panels.elements", "ElementsPanel"),
+    "console": ("moetui.tui.panels.console", "ConsolePanel"),
+    "profiler": ("moetui.tui.panels.profiler", "ProfilerPanel"),
+}
+LEAST_WIDTH, LEAST_HEIGHT = 40, 12
+_SLOW_CEILING = 4.0  # Hz
+
+
+class MoetuiApp(RunControls, App[int]):
+    """The screen of one session.
+
+    Args:
+        session: live or replayed; opened after the first paint, closed by whoever made it.
+        options: how to draw.
+        look: what the environment allows; found out if not given.
+    """
+
+    TITLE = "moetui"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
+    ENABLE_SELECT_AUTO_SCROLL = False
+
+    def __init__(self, session: Session, options: ScreenOptions, look: Look | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        import os
+
+        self.session = session
+        self.options = options
+        self.look = look or resolve(options, os.environ)
+        self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        wanted = theme_name(options.theme, self.look)
+        self.theme = wanted if wanted in self.available_themes else theme_name("", self.look)
+        self.tab = "network"
+        self.selection = Selection()
+        self.hint = ""
+        self._pending = options.prompt
+        self._panels: dict[str, Widget] = {}
+        self._dirty: set[str] = set(TABS)
+        self._limit = session.settings.max_new_tokens
+        self._where = ""
+        self._reader: asyncio.Task[None] | None = None
+        self._painter: asyncio.Task[None] | None = None
+        self.ticker = Ticker(self._paint, Rate(options.fps, _SLOW_CEILING if self.look.slow else 10.0))
+
+    @property
+    def ink(self) -> Ink:
+        """What widgets draw with, by terminal and theme."""
+        return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether a recording plays."""
+        return Capability.SEEK in self.session.capabilities
+
+    def compose(self) -> ComposeResult:
+        """The frame; panels come into ``#body`` when they are first shown."""
+        yield LineWidget(id="title")
+        yield TabBar()
+        yield LineWidget(id="transport") if self.replaying else PromptLine()
+        yield LineWidget(id="state")
+        with Vertical(id="body"):
+            yield LoadingView(self.session.name)
+        yield KeyBar()
+        yield LineWidget(id="too-small")
+
+    def on_mount(self) -> None:
+        """Paint the frame first, then begin."""
+        self.query_one(TabBar).show_tabs(self.tab)
+        self._paint_bars(self.session.timeline.snapshot())
+        if not self.replaying:
+            line = self.query_one(PromptLine)
+            if self.look.ascii:
+                line.plain()
+            line.hint("when ready", "enter:" if self.look.ascii else "↵")
+            if not self._pending:
+                line.input.focus()
+        self._catch_signals()
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self.set_keymap(dict(self.options.keys))
+        # Before the model's libraries compete for the interpreter: the panel that will be shown first.
+        importlib.import_module(PANELS[self.tab][0])
+        self._reader = asyncio.create_task(self._read_events(), name="moetui-events")
+        self._painter = asyncio.create_task(self.ticker.run(), name="moetui-ticker")
+        self.session.open()
+
+    async def on_unmount(self) -> None:
+        """Stop reading and painting."""
+        for task in (self._reader, self._painter):
+            if task is not None:
+                task.cancel()
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            try:
+                loop.add_signal_handler(number, self.exit, 128 + number)
+            except (NotImplementedError, RuntimeError, ValueError):  # no signals on this platform or thread
+                return
+
+    # ------------------------------------------------------------------ what the session tells
+
+    async def _read_events(self) -> None:
+        try:
+            async for event in self.session.events():
+                await self._take(event)
+        except Exception as error:  # noqa: BLE001 - as Textual does for its own tasks: show the traceback and end
+            self._handle_exception(error)
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case LoadProgress(message, fraction):
+                for view in self.query(LoadingView):
+                    view.progress(message, fraction)
+            case ModelChanged():
+                await self._show_model()
+            case RunStateChanged(state, reason, hint):
+                self._state_changed(state, reason, hint)
+            case BranchAdded(_, settings):
+                self._limit = settings.max_new_tokens
+            case BreakpointHit():
+                self._break(event)
+            case FindingRaised(finding):
+                if finding.severity != "info":
+                    self.say(finding.message, finding.suggestion, "warning")
+            case RecordingChanged(_, _, problem):
+                if problem:
+                    self.say(f"the recording stopped: {problem}", severity="error")
+            case Notice(message, severity):
+                self.say(message, severity="information" if severity == "info" else severity)
+            case _:
+                pass
+        self._dirty.update(TABS)
+        self.ticker.mark()
+
+    async def _show_model(self) -> None:
+        for view in self.query(LoadingView):
+            await view.remove()
+        await self._show_tab()
+
+    def _state_changed(self, state: RunState, reason: str, hint: str) -> None:
+        self.hint = hint
+        if state is not RunState.PAUSED:
+            self._where = ""
+        if state is RunState.FAILED:
+            loading = self.query(LoadingView)
+            if loading:
+                loading.first().fail(reason, hint)
+            else:
+                self.say(reason or "the run failed", hint, "error")
+        if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
+            self._run_pending()
+        self.refresh_bindings()
+
+    def _run_pending(self) -> None:
+        prompt, self._pending = self._pending, ""
+        if prompt and self.ask(lambda: self.session.generate(prompt)):
+            self._leave_prompt()
+
+    def _break(self, event: BreakpointHit) -> None:
+        if event.log_only:
+            self.say(f"{event.expression}: {event.values} at token {event.token}")
+            return
+        info = self.session.info
+        site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
+        place = f"token {event.token}" + (f" · {site}" if site else "")
+        self._where = f"{place}  {drawable(event.expression)}  {drawable(event.values)}  (hit {event.hits})"
+        self.selection = Selection(event.token, event.site if event.site >= 0 else None)
+        self._spread_selection()
+
+    # ------------------------------------------------------------------ painting
+
+    def _paint(self) -> None:
+        view = self.session.timeline.snapshot()
+        self._paint_bars(view)
+        for name in self._visible():
+            panel = self._panels.get(name)
+            if panel is not None and name in self._dirty:
+                self._dirty.discard(name)
+                cast(Panel, panel).refresh_from(view, self.session)
+
+    def _paint_bars(self, view: TimelineView) -> None:
+        plain = self.look.ascii
+        facts = run_facts(view, self.session.branches)
+        left, right = title_parts(self.session, facts, self.line_facts(), self._limit, ascii_only=plain)
+        self.query_one("#title", LineWidget).show(left, right)
+        state = self.query_one("#state", LineWidget)
+        stands = self.session.state in (RunState.PAUSED, RunState.FAILED) and self.session.info is not None
+        state.display = stands and not self.replaying
+        if stands:
+            state.show(*state_parts(self.session, self._where, ascii_only=plain, hint=self.hint))
+        playback = self.session.playback
+        if playback is not None and self.replaying:
+            playing = self.session.state is RunState.RUNNING
+            width = max(LEAST_WIDTH, self.size.width)
+            self.query_one("#transport", LineWidget).show(transport_parts(playback, playing, width, ascii_only=plain))
+
+    def line_facts(self) -> LineFacts:
+        """How the line to the terminal does."""
+        return LineFacts()
+
+    def _visible(self) -> Iterable[str]:
+        yield self.tab
+        if self.tab != "console" and self.screen.has_class("-drawer"):
+            yield "console"
+
+    # ------------------------------------------------------------------ tabs and the drawer
+
+    async def action_tab(self, name: str) -> None:
+        """Show a tab."""
+        if name in TABS and name != self.tab:
+            self.tab = name
+            self.query_one(TabBar).show_tabs(name)
+            await self._show_tab()
+
+    async def action_next_tab(self, by: int) -> None:
+        """The tab beside."""
+        await self.action_tab(TABS[(TABS.index(self.tab) + by) % len(TABS)])
+
+    async def _show_tab(self) -> None:
+        if self.session.info is None:
+            return
+        await self._ensure(self.tab)
+        shown = set(self._visible())
+        for name, panel in self._panels.items():
+            panel.display = name in shown
+        self.screen.set_class(self.tab == "console", "-console-tab")
+        prompt_used = self.screen.focused is not None and self.screen.focused.id == "prompt"
+        if not prompt_used or self.tab == "console":
+            self._focus_panel(self.tab)
+        self._dirty.update(shown)
+        self.refresh_bindings()
+        self.ticker.mark()
+
+    async def _ensure(self, name: str) -> None:
+        if name not in self._panels:
+            module, class_name = PANELS[name]
+            panel: Widget = getattr(importlib.import_module(module), class_name)(id=name)
+            self._panels[name] = panel
+            await self.query_one("#body").mount(panel)
+            cast(Panel, panel).select(self.selection)
+
+    def _focus_panel(self, name: str) -> None:
+        panel = self._panels.get(name)
+        if panel is None:
+            self.screen.set_focus(None)
+            return
+        inside = [panel, *panel.query("*").results(Widget)] if panel.can_focus else panel.query("*").results(Widget)
+        target = next((widget for widget in inside if widget.focusable), None)
+        self.screen.set_focus(target)
+
+    async def action_drawer(self) -> None:
+        """Open the console under the tab, or close it."""
+        if self.session.info is None or self.tab == "console":
+            return
+        opened = not self.screen.has_class("-drawer")
+        self.screen.set_class(opened, "-drawer")
+        if opened:
+            await self._ensure("console")
+        self._panels["console"].display = opened
+        self._focus_panel("console" if opened else self.tab)
+        self._dirty.add("console")
+        self.ticker.mark()
+
+    @on(ConsoleRequested)
+    async def _console_requested(self, event: ConsoleRequested) -> None:
+        if self.tab != "console" and not self.screen.has_class("-drawer"):
+            await self.action_drawer()
+        panel = self._panels.get("console")
+        if panel is not None and event.line:
+            panel.type_in(event.line)  # type: ignore[attr-defined]
+
+    # ------------------------------------------------------------------ the prompt
+
+    def action_prompt(self) -> None:
+        """Type a prompt."""
+        self.query_one(PromptLine).input.focus()
+
+    @on(PromptLine.Run)
+    def _prompt_run(self, event: PromptLine.Run) -> None:
+        if self.session.state in (RunState.LOADING,):
+            self._pending = event.text
+            self.query_one(PromptLine).hint("runs when ready", "…" if not self.look.ascii else "~")
+        elif self.ask(lambda: self.session.generate(event.text)):
+            self._leave_prompt()
+
+    @on(PromptLine.Left)
+    def _leave_prompt(self) -> None:
+        self._focus_panel(self.tab)
+
+    # ------------------------------------------------------------------ one selection for all
+
+    @on(TokenSelected)
+    def _token_selected(self, event: TokenSelected) -> None:
+        self.selection = Selection(event.token, self.selection.site, self.selection.expert)
+        self._spread_selection(event)
+
+    @on(SiteSelected)
+    def _site_selected(self, event: SiteSelected) -> None:
+        self.selection = Selection(self.selection.token, event.site, event.expert)
+        self._spread_selection(event)
+
+    def _spread_selection(self, event: TokenSelected | SiteSelected | None = None) -> None:
+        for panel in self._panels.values():
+            cast(Panel, panel).select(self.selection)
+        self._dirty.update(TABS)
+        self.ticker.mark()
+
+    # ------------------------------------------------------------------ the rest of the keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide the keys of what the session cannot do; dim those that do nothing now."""
+        return self.can(action)
+
+    async def action_press(self, key: str) -> None:
+        """What a click on a key in the key bar does."""
+        self.simulate_key(key)
+
+    def action_findings(self) -> None:
+        """List what the diagnostics found."""
+        from moetui.tui.findings import FindingsScreen
+
+        self.push_screen(FindingsScreen(self.session.findings))
+
+    def action_help(self) -> None:
+        """All keys that do something here."""
+        from moetui.tui.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen))
+
+    def action_redraw(self) -> None:
+        """Draw everything anew: a stray line of another program may have spoilt the screen."""
+        self.refresh(layout=True)
+
+    async def action_quit(self) -> None:
+        """Leave."""
+        self.exit(0)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: what the keys do, and the themes."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.enabled and binding.tooltip and active.node is self:
+                title = f"{binding.description.capitalize()}  ({self.get_key_display(binding)})"
+                yield SystemCommand(title, binding.tooltip, lambda action=binding.action: self.run_action(action))
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Say so when the terminal is too small for anything."""
+        small = event.size.width < LEAST_WIDTH or event.size.height < LEAST_HEIGHT
+        self.screen.set_class(small, "-too-small")
+        if small:
+            from moetui.tui.lines import Part
+
+            text = f" {LEAST_WIDTH}×{LEAST_HEIGHT} needed, this is {event.size.width}×{event.size.height}"
+            self.query_one("#too-small", LineWidget).show([Part(text, "warn")])
+        self.ticker.mark()
+
+    def failure(self) -> ModelError | None:
+        """Why there was never a model, if there was none."""
+        if self.session.state is RunState.FAILED and self.session.info is None:
+            return ModelError(self.session.reason or "the model could not be loaded", self.hint)
+        return None

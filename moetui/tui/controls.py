@@ -1,0 +1,126 @@
+"""What the run keys do to a session, live or replayed; what one cannot do is said, not ignored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from moetui.routing import MoetuiError, drawable
+from moetui.routing.events import RunState
+from moetui.session import Capability, Session
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+    _Base = App[int]
+else:
+    _Base = object
+
+_SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_TWICE = 2.0  # s within which a second ctrl+c quits
+_NEEDS = {
+    "step": Capability.STEP | Capability.SEEK,
+    "toggle_run": Capability.STEP | Capability.SEEK,
+    "resume": Capability.STEP,
+    "step_layer": Capability.STEP_LAYER,
+    "stop": Capability.GENERATE,
+    "prompt": Capability.GENERATE,
+    "step_back": Capability.SEEK,
+    "faster": Capability.SEEK,
+    "slower": Capability.SEEK,
+    "seek_dialog": Capability.SEEK,
+    "loop": Capability.SEEK,
+}
+_ONLY_IN = {
+    "toggle_run": (RunState.RUNNING, RunState.PAUSED),
+    "resume": (RunState.PAUSED,),
+    "step": (RunState.PAUSED, RunState.RUNNING),
+    "step_layer": (RunState.PAUSED, RunState.RUNNING),
+    "stop": (RunState.PAUSED, RunState.RUNNING),
+}
+
+
+class RunControls(_Base):
+    """Mixed into the app; ``session`` is the app's."""
+
+    session: Session
+    _interrupted = -_TWICE
+
+    def can(self, action: str) -> bool | None:
+        """Whether the session can do an action at all (False hides its key) and now (None dims it)."""
+        needs = _NEEDS.get(action)
+        if needs is not None and not needs & self.session.capabilities:
+            return False
+        replay = Capability.SEEK in self.session.capabilities
+        if not replay and action in _ONLY_IN and self.session.state not in _ONLY_IN[action]:
+            return None
+        return True
+
+    def ask(self, request: Callable[[], object]) -> bool:
+        """Ask the session for something; what it refuses is shown. Returns whether it was accepted."""
+        try:
+            request()
+        except MoetuiError as error:
+            self.say(error.message, error.hint, "warning")
+            return False
+        return True
+
+    def say(self, message: str, hint: str = "", severity: str = "information") -> None:
+        """Show a line for a few seconds."""
+        text = drawable(message) + (f"\n{drawable(hint)}" if hint else "")
+        self.notify(text, severity=severity, markup=False)  # type: ignore[arg-type]
+
+    def action_toggle_run(self) -> None:
+        """Pause or go on."""
+        running = self.session.state is RunState.RUNNING
+        self.ask(self.session.pause if running else self.session.resume)
+
+    def action_resume(self) -> None:
+        """Go on."""
+        self.ask(self.session.resume)
+
+    def action_step(self) -> None:
+        """One step."""
+        self.ask(self.session.step)
+
+    def action_step_layer(self) -> None:
+        """One router."""
+        self.ask(self.session.step_layer)
+
+    def action_step_back(self) -> None:
+        """One step back."""
+        self.ask(lambda: self.session.step(-1))
+
+    def action_stop(self) -> None:
+        """End the run."""
+        self.ask(self.session.stop)
+
+    def action_faster(self) -> None:
+        """Twice as fast."""
+        self._change_speed(1)
+
+    def action_slower(self) -> None:
+        """Half as fast."""
+        self._change_speed(-1)
+
+    def action_seek(self, token: int) -> None:
+        """Go to a token."""
+        self.ask(lambda: self.session.seek(token))
+
+    def _change_speed(self, by: int) -> None:
+        playback = self.session.playback
+        if playback is None:
+            return
+        nearest = min(range(len(_SPEEDS)), key=lambda i: abs(_SPEEDS[i] - playback.speed))
+        self.ask(lambda: self.session.set_speed(_SPEEDS[min(max(nearest + by, 0), len(_SPEEDS) - 1)]))
+
+    def action_interrupt(self) -> None:
+        """Pause a run; quit when none is running, or when pressed twice."""
+        now = time.monotonic()
+        again = now - self._interrupted < _TWICE
+        self._interrupted = now
+        if again or self.session.state is not RunState.RUNNING:
+            self.exit(0)
+        elif self.ask(self.session.pause):
+            self.say("paused; ctrl+c once more quits")

@@ -1,0 +1,36 @@
+"""The keys of the app itself. Each has an id, so that a settings file can move it; panels have their own besides."""
+
+from __future__ import annotations
+
+from textual.binding import Binding, BindingType
+
+RUN = Binding.Group("run")
+KEYS: list[BindingType] = [
+    Binding("space", "toggle_run", "pause", id="toggle", tooltip="Pause the run, or go on"),
+    Binding("n,f10", "step", "token", id="step", tooltip="Let one step of the model pass"),
+    Binding("s,f11", "step_layer", "layer", id="step_layer", tooltip="Go on to the next router and pause there"),
+    Binding("c,f5", "resume", "continue", id="resume", tooltip="Go on until the end or the next breakpoint"),
+    Binding("x", "stop", "stop", id="stop", tooltip="End the run; what was generated stays"),
+    Binding("comma", "step_back", "back", id="step_back", tooltip="One step back in the recording"),
+    Binding("plus,equals_sign", "faster", "faster", id="faster", tooltip="Play twice as fast", show=False),
+    Binding("minus", "slower", "slower", id="slower", tooltip="Play half as fast", show=False),
+    Binding("g", "seek_dialog", "go to", id="seek", tooltip="Go to a token of the recording"),
+    Binding("o", "loop", "loop", id="loop", tooltip="Repeat the last 32 tokens, or stop repeating", show=False),
+    Binding("p", "prompt", "prompt", id="prompt", tooltip="Type a prompt"),
+    Binding("escape,colon", "drawer", "console", id="console", tooltip="Open or close the console under this tab"),
+    Binding(
+        "exclamation_mark", "findings", "findings", id="findings", tooltip="What the diagnostics found", show=False
+    ),
+    Binding("1", "tab('network')", "Network", id="network", tooltip="Tokens, experts, load", show=False),
+    Binding("2", "tab('elements')", "Elements", id="elements", tooltip="Modules, experts, parameters", show=False),
+    Binding("3", "tab('console')", "Console", id="console_tab", tooltip="Commands and Python", show=False),
+    Binding("4", "tab('profiler')", "Profiler", id="profiler", tooltip="Where the time goes", show=False),
+    Binding("right_curly_bracket,ctrl+pagedown", "next_tab(1)", "next tab", id="next_tab", show=False),
+    Binding("left_curly_bracket,ctrl+pageup", "next_tab(-1)", "previous tab", id="previous_tab", show=False),
+    Binding("question_mark,f1", "help", "help", id="help", tooltip="All keys that do something here"),
+    Binding("q", "quit", "quit", id="quit", tooltip="Leave; a recording is closed properly"),
+    Binding("ctrl+q", "quit", "quit", show=False, priority=True, tooltip="Leave, from anywhere"),
+    Binding("ctrl+c", "interrupt", "pause, twice: quit", show=False, priority=True),
+    Binding("ctrl+z", "suspend_process", "suspend", show=False, tooltip="Back to the shell; fg returns"),
+    Binding("ctrl+l", "redraw", "redraw", id="redraw", show=False, tooltip="Draw everything anew"),
+]

@@ -1,0 +1,108 @@
+"""How the screen is to be drawn: colours, glyphs, rate. Fixed before Textual is imported, which reads them then."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from moetui.routing.errors import UsageError
+
+ColorMode = Literal["auto", "truecolor", "256", "16", "none"]
+
+# what Textual's TEXTUAL_COLOR_SYSTEM calls them
+_COLOR_SYSTEMS = {"auto": "auto", "truecolor": "truecolor", "256": "256", "16": "standard", "none": "standard"}
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenOptions:
+    """What a person asked of the screen.
+
+    Attributes:
+        fps: frames a second at most; None leaves it to the line's speed (2 to 10).
+        low_bandwidth: 256 colours, no mouse, fewer frames; None means "when under ssh".
+        color: colours to use; ``auto`` asks the terminal's environment and ``NO_COLOR``.
+        ascii: draw with ASCII alone.
+        mouse: let the terminal send mouse events.
+        theme: name of a theme; empty for the one that fits the colours.
+        prompt: run this as soon as the model is ready.
+        keys: binding id → keys, comma-separated, instead of the built-in ones.
+    """
+
+    fps: float | None = None
+    low_bandwidth: bool | None = None
+    color: ColorMode = "auto"
+    ascii: bool = False
+    mouse: bool = True
+    theme: str = ""
+    prompt: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is drawn with, once the environment was asked.
+
+    Attributes:
+        colors: how many the terminal is sent: ``truecolor``, ``256``, ``16`` or ``none``.
+        slow: the line is to be spared.
+    """
+
+    colors: Literal["truecolor", "256", "16", "none"]
+    slow: bool
+    ascii: bool
+    mouse: bool
+
+
+def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
+    """Decide colours and rate from the options and the environment (terminal, ``NO_COLOR``, ssh, locale)."""
+    slow = options.low_bandwidth if options.low_bandwidth is not None else "SSH_CONNECTION" in environ
+    colors = options.color
+    if colors == "auto":
+        colors = "none" if environ.get("NO_COLOR") else _terminal_colors(environ)
+        if slow and colors == "truecolor":
+            colors = "256"
+    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse and not slow)
+
+
+def _terminal_colors(environ: Mapping[str, str]) -> Literal["truecolor", "256", "16"]:
+    if environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        return "truecolor"
+    term = environ.get("TERM", "").lower()
+    if term.endswith(("-direct", "-truecolor")):
+        return "truecolor"
+    return "256" if "256color" in term or term.startswith(("xterm-kitty", "alacritty", "foot", "tmux")) else "16"
+
+
+def _unicode(environ: Mapping[str, str]) -> bool:
+    """Whether the locale says UTF-8; none at all is taken for a bare environment of today, which is."""
+    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
+    return not locale or locale in ("C", "POSIX") or "utf" in locale.lower()
+
+
+def check_terminal(environ: Mapping[str, str]) -> None:
+    """Refuse what cannot show a screen.
+
+    Raises:
+        UsageError: no terminal on standard input or output, or ``TERM=dumb``.
+    """
+    hint = "'moetui record' runs without a screen, 'moetui stats' prints a recording's numbers"
+    if environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        raise UsageError(f"this terminal cannot show a screen (TERM={environ['TERM']})", hint)
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
+        raise UsageError("the screen needs a terminal", hint)
+
+
+def prepare_environment(look: Look, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what Textual and Rich read at import, so that the look holds."""
+    environ["TEXTUAL_COLOR_SYSTEM"] = _COLOR_SYSTEMS[look.colors]
+    environ["TEXTUAL_ANIMATIONS"] = "none"
+    environ["TEXTUAL_SMOOTH_SCROLL"] = "0"
+    # Textual's own ceiling on repaints, for scrolling and cursor moves; new data comes by the ticker's rate.
+    environ["TEXTUAL_FPS"] = "15" if look.slow else "30"
+    if look.colors == "none":
+        environ["NO_COLOR"] = "1"
+    else:
+        environ.pop("NO_COLOR", None)

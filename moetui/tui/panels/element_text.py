@@ -1,0 +1,216 @@
+"""Facts as rows of text: a dim label at the left, the value at the right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from moetui.routing import ModelInfo, Site, TimelineView, drawable
+from moetui.tui.cells import fit
+from moetui.tui.ink import Ink
+from moetui.tui.panels.element_facts import ExpertFacts, RouterFacts
+from moetui.tui.panels.outline import Entry, Outline, bytes_text, count_text, router_note
+from moetui.tui.panels.weights import WeightFacts
+from moetui.tui.status import dtype_name
+
+_LABEL = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text with a role, or in an expert's colour."""
+
+    text: str
+    role: str = ""
+    expert: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled line; an empty one without both."""
+
+    label: str = ""
+    pieces: tuple[Piece, ...] = field(default=())
+
+
+Rows = list[Row]
+
+
+def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink) -> Text:
+    """The rows as one text."""
+    text = Text()
+    for number, row in enumerate(rows):
+        text.append("\n" if number else "")
+        text.append(fit(row.label, _LABEL) if row.label or row.pieces else "", styles["label"])
+        for piece in row.pieces:
+            text.append(piece.text, _style(piece, styles, ink))
+    return text
+
+
+def _style(piece: Piece, styles: Mapping[str, Style], ink: Ink) -> Style:
+    color = None if piece.expert is None else ink.expert(piece.expert)
+    if color is not None:
+        return Style(color=Color.from_rgb(*color), bold=True)
+    return styles[piece.role] if piece.role else Style()
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as percent; a dash where it is unknown."""
+    return "–" if math.isnan(share) else f"{share:.{digits}%}"
+
+
+def value(number: float, digits: int = 3) -> str:
+    """A number; a dash where it is unknown."""
+    return "–" if math.isnan(number) else f"{number:.{digits}f}"
+
+
+def expert_rows(facts: ExpertFacts, view: TimelineView, ink: Ink) -> Rows:
+    """What an expert did over the recent tokens."""
+    times = ink.glyphs.times
+    if not facts.tokens:
+        return [Row("usage", (Piece("no token passed here yet", "dim"),)), Row()]
+    dead = facts.load == 0
+    rows = [
+        Row(
+            "usage",
+            (
+                Piece(percent(facts.share), "bad" if dead else "strong"),
+                Piece(f"  {facts.relative:.1f}{times} even share", ""),
+                Piece(f"  {facts.load:,} of the last {facts.tokens:,} tokens", "dim"),
+            ),
+        ),
+        Row("first choice", (Piece(f"{percent(facts.first)} of the tokens"),)),
+        Row("gate mass", (Piece(percent(facts.mass)), Piece(f"  mean weight {value(facts.weight, 2)}", "dim"))),
+    ]
+    favourites: list[Piece] = []
+    for token, share, count in facts.favourites:
+        favourites += [
+            Piece(drawable(view.text(token), spaces=True), "strong"),
+            Piece(f" {share:.0%} of {count}   ", "dim"),
+        ]
+    rows.append(Row("favourites", tuple(favourites) or (Piece("no token met three times came here", "dim"),)))
+    partners: list[Piece] = []
+    for expert, share in facts.partners:
+        partners += [Piece(f"E{expert}", expert=expert), Piece(f" {share:.0%}   ", "dim")]
+    rows.append(Row("together with", tuple(partners) or (Piece("–", "dim"),)))
+    return [*rows, Row()]
+
+
+def site_rows(facts: RouterFacts, site: Site, ink: Ink) -> Rows:
+    """A router's rule, and what it did over the recent tokens."""
+    rule = [Piece(router_note(site), "strong"), Piece(f"  top-{site.top_k} of {site.num_experts}")]
+    if site.scale is not None and site.scale != 1.0:
+        rule.append(Piece(f"  scaled by {site.scale:g}", "dim"))
+    rows = [Row("rule", tuple(rule))]
+    if site.shared_experts:
+        rows.append(Row("shared", (Piece(f"{site.shared_experts} experts that every token passes"),)))
+    if site.note:
+        rows.append(Row("note", (Piece(drawable(site.note)),)))
+    if not facts.tokens:
+        return [*rows, Row("entropy", (Piece("no token passed here yet", "dim"),)), Row()]
+    most = math.log(max(2, site.num_classes))
+    spark = ink.glyphs.spark(facts.history, len(facts.history), 0.0, most)
+    rows += [
+        Row(
+            "entropy",
+            (
+                Piece(value(facts.entropy, 2), "strong"),
+                Piece(f" of {most:.2f} nats  ", "dim"),
+                Piece(spark, "bar"),
+                Piece(f"  last {facts.tokens:,} tokens", "dim"),
+            ),
+        ),
+        Row("margin", (Piece(value(facts.margin, 2)), Piece(f"  near ties {percent(facts.ties)}", "dim"))),
+        Row("fairness", (Piece(value(facts.fairness, 2)), Piece("  1 even, 1/E all to one", "dim"))),
+        Row(),
+    ]
+    return rows + _load_rows(facts, site, ink) + [Row()]
+
+
+def _load_rows(facts: RouterFacts, site: Site, ink: Ink, most: int = 16) -> Rows:
+    """The busiest experts as bars, relative to the even share."""
+    even = facts.tokens * site.top_k / site.num_experts
+    order = sorted(range(site.num_experts), key=lambda e: -int(facts.loads[e]))
+    shown = order[:most] if site.num_experts > most else list(range(site.num_experts))
+    top = max(1, int(facts.loads.max()))
+    rows = []
+    for number, expert in enumerate(shown):
+        load = int(facts.loads[expert])
+        length = round(24 * load / top)
+        title = ("loads" if site.num_experts <= most else f"busiest {most}") if number == 0 else ""
+        bar = ink.glyphs.bar * length or ("" if load else ink.glyphs.zero)
+        rows.append(
+            Row(
+                title,
+                (
+                    Piece(f"E{expert:<4}", expert=expert),
+                    Piece(f"{load:>6,}  {load / even:>4.1f}{ink.glyphs.times} ", "bad" if not load else ""),
+                    Piece(bar, expert=expert),
+                ),
+            )
+        )
+    return rows
+
+
+def module_rows(info: ModelInfo) -> Rows:
+    """The model as a whole."""
+    versions = "  ".join(f"{drawable(name)} {drawable(text)}" for name, text in info.versions.items())
+    rows = [
+        Row("model", (Piece(drawable(info.name), "strong"), Piece(f"  {drawable(info.architecture)}", "dim"))),
+        Row("parameters", (Piece(count_text(info.parameters)), Piece(f"  {bytes_text(info.nbytes)}", "dim"))),
+        Row("runs on", (Piece(f"{drawable(info.device) or '–'}  {dtype_name(info.dtype)}"),)),
+        Row("layers", (Piece(f"{info.num_layers}"), Piece(f"  {len(info.sites)} with a router", "dim"))),
+        Row("experts", (Piece(f"{info.num_experts}"), Piece(f"  top-{info.top_k}", "dim"))),
+        Row("vocabulary", (Piece(f"{info.vocab_size:,}" if info.vocab_size else "–"),)),
+        Row("context", (Piece(f"{info.context_length:,} tokens" if info.context_length else "–"),)),
+    ]
+    if versions:
+        rows.append(Row("versions", (Piece(versions, "dim"),)))
+    return [*rows, Row()]
+
+
+def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
+    """Shapes, types and places of the parameters in and below a node."""
+    parameters = outline.parameters(entry)
+    if not parameters:
+        return []
+    total = (Piece(count_text(entry.parameters), "strong"), Piece(f"  {bytes_text(entry.nbytes)}", "dim"))
+    rows = [Row("parameters", total)]
+    width = min(40, max(len(parameter.name) for parameter in parameters[:most]))
+    for parameter in parameters[:most]:
+        shape = "×".join(str(length) for length in parameter.shape) or "1"
+        rows.append(
+            Row(
+                "",
+                (
+                    Piece(f"{fit(drawable(parameter.name), width)}  "),
+                    Piece(f"{shape:<14} {dtype_name(parameter.dtype):<5} {drawable(parameter.device)}", "dim"),
+                    Piece(f"  {bytes_text(parameter.nbytes)}", "dim"),
+                ),
+            )
+        )
+    if len(parameters) > most:
+        rows.append(Row("", (Piece(f"and {len(parameters) - most} or more further", "dim"),)))
+    return rows
+
+
+def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink) -> Rows:
+    """Distributions of weights; or why they are not known, or that they are being read."""
+    if found is None:
+        return [Row("weights", (Piece("being read, between two steps", "dim"),)), Row()]
+    if isinstance(found, str):
+        return [Row("weights", (Piece(drawable(found), "bad"),)), Row()]
+    rows = []
+    for facts in found:
+        numbers = f"  mean {facts.mean:+.3f}  sd {facts.std:.3f}  max {facts.largest:.2f}  norm {facts.norm:.1f}"
+        spark = ink.glyphs.spark([math.sqrt(count) for count in facts.histogram], len(facts.histogram), 0.0)
+        rows.append(Row("weights", (Piece(drawable(facts.name), "strong"), Piece(numbers, "dim"))))
+        sampled = "  of a sample" if facts.sampled else ""
+        ends = (Piece(f"{facts.low:.2f} ", "dim"), Piece(spark, "bar"), Piece(f" {facts.high:.2f}{sampled}", "dim"))
+        rows.append(Row("", ends))
+    return [*rows, Row()] if rows else []

@@ -1,0 +1,174 @@
+"""The Elements tab: the module tree at the left, what is known of the selected node at the right."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Static
+
+from moetui.routing import ModelInfo, MoetuiError, TimelineView, drawable
+from moetui.session import Capability, Session
+from moetui.tui.ink import Ink, ink_of
+from moetui.tui.messages import Selection, SiteSelected
+from moetui.tui.panels.element_facts import Recent, expert_facts, recent, router_facts, usage
+from moetui.tui.panels.element_text import (
+    Rows,
+    expert_rows,
+    module_rows,
+    parameter_rows,
+    rows_text,
+    site_rows,
+    weight_rows,
+)
+from moetui.tui.panels.outline import Entry, Outline
+from moetui.tui.panels.outline_view import OutlineView
+from moetui.tui.panels.weights import WeightFacts, weight_reader
+
+
+class ElementsPanel(Horizontal):
+    """Tree and details, one selection."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"fact--{name}" for name in ("label", "dim", "strong", "bar", "bad")}
+    DEFAULT_CSS = """
+    ElementsPanel {
+        height: 1fr;
+        & > OutlineView { width: 46%; border: round $border-blurred; border-title-color: $foreground-muted; }
+        & > OutlineView:focus { border: round $border; border-title-color: $accent; }
+        & > #facts { width: 1fr; border: round $border-blurred; padding: 0 1; border-title-color: $foreground-muted; }
+        & > #facts:focus { border: round $border; border-title-color: $accent; }
+        & #facts-text { width: 1fr; height: auto; }
+        & .fact--label { color: $foreground-muted; }
+        & .fact--dim { color: $foreground-muted; }
+        & .fact--strong { text-style: bold; }
+        & .fact--bar { color: $accent; }
+        & .fact--bad { color: $text-error; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._info: ModelInfo | None = None
+        self._outline: Outline | None = None
+        self._view: TimelineView | None = None
+        self._session: Session | None = None
+        self._weights: dict[str, tuple[WeightFacts, ...] | str] = {}
+        self._asked: set[str] = set()
+
+    def compose(self) -> ComposeResult:
+        """Tree, details."""
+        tree = OutlineView(id="outline")
+        tree.border_title = "model"
+        yield tree
+        with VerticalScroll(id="facts"):
+            yield Static(id="facts-text")
+
+    @property
+    def view(self) -> OutlineView:
+        """The module tree."""
+        return self.query_one(OutlineView)
+
+    def refresh_from(self, view: TimelineView, session: Session) -> None:
+        """Draw this view."""
+        self._view, self._session = view, session
+        info = session.info
+        if info is None:
+            return
+        if self._info is None or info.modules is not self._info.modules or info.sites != self._info.sites:
+            self._outline = Outline(info)
+            self.view.load(self._outline)
+            self.select(self.app.selection if hasattr(self.app, "selection") else Selection())
+        self._info = info
+        seen = recent(view)
+        self.view.show_usage(usage(view, seen))
+        self._show(seen)
+
+    def select(self, selection: Selection) -> None:
+        """Move to the selected router or expert."""
+        if selection.site is not None and self._outline is not None:
+            self.view.reveal(selection.site, selection.expert)
+            self._show()
+
+    @on(OutlineView.Moved)
+    def _moved(self, event: OutlineView.Moved) -> None:
+        event.stop()
+        entry = event.entry
+        self._show()
+        if entry.site is not None and (entry.expert is not None or entry.role == "router"):
+            self.post_message(SiteSelected(entry.site, entry.expert))
+
+    def _show(self, seen: Recent | None = None) -> None:
+        entry, outline, view = self.view.entry, self._outline, self._view
+        if entry is None or outline is None or view is None:
+            return
+        seen = seen or recent(view)
+        rows: Rows = []
+        site = None if entry.site is None else outline.info.sites[entry.site]
+        ink = ink_of(self)
+        if site is not None and entry.expert is not None:
+            title = f"{drawable(site.name)} · expert {entry.expert}"
+            rows += expert_rows(expert_facts(seen, site, entry.expert), view, ink)
+        elif site is not None:
+            title = f"{drawable(site.name)} · {entry.label}"
+            rows += site_rows(router_facts(seen, site), site, ink)
+        else:
+            title = drawable(entry.path) or entry.label
+        if not entry.path:
+            rows += module_rows(outline.info)
+        rows += self._weight_rows(entry, outline, ink)
+        rows += parameter_rows(entry, outline)
+        self.query_one("#facts").border_title = title
+        self.query_one("#facts-text", Static).update(self._text(rows))
+
+    def _text(self, rows: Rows) -> Text:
+        styles: dict[str, Style] = {
+            name: self.get_component_rich_style(f"fact--{name}", partial=True)
+            for name in ("label", "dim", "strong", "bar", "bad")
+        }
+        return rows_text(rows, styles, ink_of(self))
+
+    # ------------------------------------------------------------------ weights
+
+    def _weight_rows(self, entry: Entry, outline: Outline, ink: Ink) -> Rows:
+        session = self._session
+        node = outline.node(entry)
+        if session is None or Capability.INSPECT not in session.capabilities:
+            return []
+        path, expert = (node.path, None) if node is not None else ("", entry.expert)
+        if node is None and entry.expert is not None and entry.site is not None:
+            path = outline.info.sites[entry.site].path
+        direct = node is None or any(len(parameter.shape) > 1 for parameter in node.parameters)
+        if not path or not direct:
+            return []
+        key = f"{path}[{expert}]"
+        if key not in self._asked:
+            self._asked.add(key)
+            self._ask(session, key, path, expert)
+        return weight_rows(self._weights.get(key), ink)
+
+    def _ask(self, session: Session, key: str, path: str, expert: int | None) -> None:
+        app = self.app
+
+        def answered(future: Future[tuple[WeightFacts, ...]]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            found = f"{type(error).__name__}: {error}" if error is not None else future.result()
+            app.call_later(self._answer, key, found)
+
+        try:
+            session.call(weight_reader(path, expert)).add_done_callback(answered)
+        except MoetuiError as error:
+            self._weights[key] = error.message
+
+    def _answer(self, key: str, found: tuple[WeightFacts, ...] | str) -> None:
+        if len(self._weights) > 512:
+            self._weights.clear()
+            self._asked.clear()
+        self._weights[key] = found
+        self._show()

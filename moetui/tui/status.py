@@ -1,0 +1,175 @@
+"""What the bars say: the model, the run, the line, in parts that a narrow terminal can drop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moetui.routing import ModelInfo, Phase, TimelineView, drawable
+from moetui.routing.events import Branch, RunState
+from moetui.session import Playback, Session
+from moetui.tui.lines import Part
+
+_MARKS = {
+    RunState.LOADING: ("◌", "o", "accent"),
+    RunState.READY: ("○", "o", "good"),
+    RunState.RUNNING: ("●", "*", "good"),
+    RunState.PAUSED: ("‖", "=", "warn"),
+    RunState.FINISHED: ("✓", "+", "good"),
+    RunState.FAILED: ("✗", "x", "bad"),
+}
+_SHORT_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
+_RATE_STEPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What can be said of the run from the timeline.
+
+    Attributes:
+        generated: tokens that came out so far, the one not yet passed through the model included.
+        rate: tokens a second over the last steps; NaN before two decode steps.
+    """
+
+    generated: int = 0
+    rate: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class LineFacts:
+    """The way to the terminal: kilobytes a second, frames a second, seconds until it answers (None: it does not)."""
+
+    kilobytes: float = 0.0
+    fps: float = 0.0
+    round_trip: float | None = None
+
+
+def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
+    """Tokens and rate of the newest branch; for a recording of unknown branches, of all steps."""
+    steps = view.steps()
+    mine = np.flatnonzero(steps.branch == branches[-1].id) if branches else np.arange(len(steps.index))
+    if not mine.size:
+        return RunFacts()
+    decode = mine[steps.phase[mine] == Phase.DECODE]
+    generated = int(decode.size) + (1 if decode.size < mine.size else 0)
+    last = decode[-_RATE_STEPS:]
+    if last.size < 2:
+        return RunFacts(generated)
+    # Gaps between steps are the generation loop's own, except where the run was paused: then they say nothing.
+    seconds = np.diff(steps.started[last])
+    usual = 4.0 * float(np.median(seconds))
+    spent = float(np.minimum(seconds, usual).sum())
+    sequences = float(steps.num_tokens[last[1:]].sum())
+    return RunFacts(generated, sequences / spent if spent > 0 else math.nan)
+
+
+def short_architecture(info: ModelInfo) -> str:
+    """``Mixtral 6×8 top-2`` from a ``MixtralForCausalLM`` of six sites with eight experts."""
+    name = info.architecture
+    for tail in ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model"):
+        name = name.removesuffix(tail)
+    if not info.sites:
+        return f"{drawable(name)} no router"
+    return f"{drawable(name)} {len(info.sites)}×{info.num_experts} top-{info.top_k}"
+
+
+def dtype_name(name: str) -> str:
+    """``bf16`` for ``bfloat16``."""
+    return _SHORT_DTYPES.get(name, drawable(name))
+
+
+def title_parts(
+    session: Session, run: RunFacts, line: LineFacts, limit: int, *, ascii_only: bool = False
+) -> tuple[list[Part], list[Part]]:
+    """The title bar: the model at the left, the run at the right; the least needed carry the highest rank."""
+    info = session.info
+    left = [Part(" moetui ", "accent", 9), Part(f" {drawable(session.name)}", "strong")]
+    if info is not None:
+        left.append(Part(f" · {short_architecture(info)}", "", 4))
+        left.append(Part(f" · {drawable(info.device)} {dtype_name(info.dtype)}".rstrip(), "dim", 7))
+    right = [state_part(session.state, ascii_only=ascii_only)]
+    playback = session.playback
+    if playback is not None:
+        right.append(Part(f"  token {playback.position:,}/{playback.end:,}", "", 2))
+    elif run.generated:
+        right.append(Part(f"  token {run.generated}/{max(limit, run.generated)}", "", 2))
+    if not math.isnan(run.rate):
+        right.append(Part(f"  {run.rate:.1f} tok/s", "", 3))
+    if session.costs:
+        right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 6))
+    if line.kilobytes >= 0.05:
+        right.append(Part(f"  {line.kilobytes:.0f} KB/s" if line.kilobytes >= 1 else "  <1 KB/s", "dim", 8))
+    if session.findings:
+        mark = "!" if ascii_only else "⚠"
+        right.append(Part(f"  {mark} {len(session.findings)}", findings_role(session), 1, "app.findings"))
+    right.append(Part(" "))
+    return left, right
+
+
+def findings_role(session: Session) -> str:
+    """The style of the worst finding."""
+    worst = {finding.severity for finding in session.findings}
+    return "bad" if "error" in worst else "warn" if "warning" in worst else "dim"
+
+
+def state_part(state: RunState, *, ascii_only: bool = False) -> Part:
+    """The run's state as mark and word."""
+    mark, plain, role = _MARKS[state]
+    return Part(f"{plain if ascii_only else mark} {state.value}", role)
+
+
+def state_parts(
+    session: Session, where: str, *, ascii_only: bool = False, hint: str = ""
+) -> tuple[list[Part], list[Part]]:
+    """The line under the prompt while the run stands still: why, where, and how to go on."""
+    state = session.state
+    left = [Part(" "), state_part(state, ascii_only=ascii_only)]
+    if where:
+        left.append(Part(f"  {where}", "strong", 2))
+    if session.reason:
+        left.append(Part(f"  {drawable(session.reason)}", "", 0))
+    if hint:
+        left.append(Part(f"  {drawable(hint)}", "dim", 3))
+    if state is not RunState.PAUSED:
+        return left, []
+    right = [
+        Part("c", "key", 1, "app.resume"),
+        Part(" continue  ", "dim", 1),
+        Part("n", "key", 1, "app.step"),
+        Part(" token  ", "dim", 1),
+        Part("x", "key", 2, "app.stop"),
+        Part(" stop ", "dim", 2),
+    ]
+    return left, right
+
+
+def transport_parts(playback: Playback, playing: bool, width: int, *, ascii_only: bool = False) -> list[Part]:
+    """The transport line of a replay: play or pause, speed, where it stands, what it repeats."""
+    play = ("||" if playing else "> ") if ascii_only else ("‖ " if playing else "▶ ")
+    speed = f"{playback.speed:g}".rstrip() + ("x" if ascii_only else "×")
+    position = f"{playback.position:,}/{playback.end:,}"
+    loop = "" if playback.loop is None else f"  loop {playback.loop[0]:,}–{playback.loop[1]:,}"
+    room = max(8, width - len(position) - len(speed) - len(loop) - 12)
+    return [
+        Part(f" {play}", "accent", 0, "app.toggle_run"),
+        Part(f" {speed:<5} ", "strong", 1),
+        *position_bar(playback, room, ascii_only=ascii_only),
+        Part(f"  {position}", ""),
+        Part(loop, "warn", 2),
+        Part(" "),
+    ]
+
+
+def position_bar(playback: Playback, width: int, *, ascii_only: bool = False) -> list[Part]:
+    """How far a replay is, as a bar whose cells seek when clicked."""
+    full, empty = ("=", "-") if ascii_only else ("━", "─")
+    share = playback.position / playback.end if playback.end else 0.0
+    done = min(width, max(0, round(share * width)))
+    cells = []
+    for cell in range(width):
+        token = max(0, math.ceil((cell + 1) / width * playback.end) - 1)
+        cells.append(Part(full if cell < done else empty, "accent" if cell < done else "dim", 0, f"app.seek({token})"))
+    return cells

@@ -1,0 +1,127 @@
+"""The themes: dark, light, and one of the terminal's own colours."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+from moetui.tui.options import Look
+
+DARK = Theme(
+    name="moetui-dark",
+    primary="#6ea8fe",
+    secondary="#8b949e",
+    accent="#58c4dc",
+    foreground="#d6dae0",
+    background="#0f1216",
+    surface="#14181d",
+    panel="#1b2027",
+    success="#57c785",
+    warning="#e3b341",
+    error="#f2777a",
+    dark=True,
+    variables={
+        "foreground-muted": "#8a929c",
+        "border": "#3a424d",
+        "border-blurred": "#2c333c",
+        "block-cursor-background": "#23435a",
+        "block-cursor-foreground": "#f2f5f8",
+        "block-cursor-text-style": "none",
+        "block-cursor-blurred-background": "#222a33",
+        "block-cursor-blurred-foreground": "#d6dae0",
+        "input-cursor-background": "#d6dae0",
+        "input-cursor-foreground": "#0f1216",
+        "scrollbar": "#3a424d",
+        "scrollbar-hover": "#58606b",
+        "scrollbar-active": "#58c4dc",
+        "scrollbar-background": "#14181d",
+        "scrollbar-background-hover": "#14181d",
+        "scrollbar-background-active": "#14181d",
+        "scrollbar-corner-color": "#14181d",
+    },
+)
+LIGHT = Theme(
+    name="moetui-light",
+    primary="#1f5fbf",
+    secondary="#57606a",
+    accent="#0b7285",
+    foreground="#1f2328",
+    background="#fbfbfa",
+    surface="#f4f5f5",
+    panel="#e9ebec",
+    success="#1a7f37",
+    warning="#8a5a00",
+    error="#b3261e",
+    dark=False,
+    variables={
+        "foreground-muted": "#59636e",
+        "border": "#b6bdc5",
+        "border-blurred": "#d0d5da",
+        "block-cursor-background": "#cfe6f2",
+        "block-cursor-foreground": "#10151a",
+        "block-cursor-text-style": "none",
+        "block-cursor-blurred-background": "#e2e8ec",
+        "block-cursor-blurred-foreground": "#1f2328",
+        "input-cursor-background": "#1f2328",
+        "input-cursor-foreground": "#fbfbfa",
+        "scrollbar": "#b6bdc5",
+        "scrollbar-hover": "#8a929c",
+        "scrollbar-active": "#0b7285",
+        "scrollbar-background": "#eceeef",
+        "scrollbar-background-hover": "#eceeef",
+        "scrollbar-background-active": "#eceeef",
+        "scrollbar-corner-color": "#eceeef",
+    },
+)
+TERMINAL = Theme(
+    name="moetui-terminal",
+    ansi=True,
+    primary="ansi_blue",
+    secondary="ansi_default",
+    accent="ansi_cyan",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    success="ansi_green",
+    warning="ansi_yellow",
+    error="ansi_red",
+    variables={
+        "foreground-muted": "ansi_default",
+        "text-success": "ansi_green",
+        "text-warning": "ansi_yellow",
+        "text-error": "ansi_red",
+        "text-accent": "ansi_cyan",
+        "border": "ansi_bright_black",
+        "border-blurred": "ansi_bright_black",
+        "block-cursor-background": "ansi_default",
+        "block-cursor-foreground": "ansi_default",
+        "block-cursor-text-style": "reverse",
+        "block-cursor-blurred-background": "ansi_default",
+        "block-cursor-blurred-foreground": "ansi_default",
+        "block-cursor-blurred-text-style": "bold",
+        "input-cursor-background": "ansi_default",
+        "input-cursor-foreground": "ansi_default",
+        "input-cursor-text-style": "reverse",
+        "input-selection-background": "ansi_blue",
+        "scrollbar": "ansi_bright_black",
+        "scrollbar-hover": "ansi_white",
+        "scrollbar-active": "ansi_cyan",
+        "scrollbar-background": "ansi_default",
+        "scrollbar-background-hover": "ansi_default",
+        "scrollbar-background-active": "ansi_default",
+        "scrollbar-corner-color": "ansi_default",
+    },
+)
+THEMES = (DARK, LIGHT, TERMINAL)
+_SHORT = {"dark": DARK.name, "light": LIGHT.name, "ansi": TERMINAL.name, "terminal": TERMINAL.name}
+
+
+def theme_name(asked: str, look: Look) -> str:
+    """The theme to start with: the one asked for (``dark``, ``light``, ``ansi``, or any by its name), else by colours.
+
+    With sixteen colours or none only the terminal's own palette can be drawn truly.
+    """
+    if look.colors in ("16", "none"):
+        return TERMINAL.name
+    return _SHORT.get(asked, asked) or DARK.name

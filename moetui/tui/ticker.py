@@ -1,0 +1,89 @@
+"""When to repaint: at once after a quiet time, at an adaptive rate while things happen, never when nothing did."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SLOWEST, FASTEST = 2.0, 10.0  # Hz
+USUAL = 4.0
+_COST_SHARE = 0.15  # of one core that painting may take
+
+
+@dataclass(slots=True)
+class Rate:
+    """The rate of repaints, by what one costs here and how long the line takes.
+
+    Args:
+        fixed: frames a second that a person asked for; None to adapt.
+        ceiling: never faster than this.
+    """
+
+    fixed: float | None = None
+    ceiling: float = FASTEST
+    hz: float = USUAL
+
+    def __post_init__(self) -> None:
+        self.hz = self.fixed or min(USUAL, self.ceiling)
+
+    def painted(self, seconds: float, round_trip: float | None = None) -> None:
+        """Take note of a repaint: its CPU time, and the terminal's last answer time if it answers.
+
+        A fast line earns a higher rate, up to twice the usual one; a costly picture or a slow line a lower one.
+        """
+        if self.fixed is not None:
+            return
+        by_cost = _COST_SHARE / max(seconds, 1e-4)
+        by_line = USUAL if round_trip is None else 0.5 / max(round_trip, 0.01)
+        goal = min(max(min(by_cost, by_line, 2 * USUAL), SLOWEST), self.ceiling)
+        self.hz += (goal - self.hz) * 0.3
+
+
+class Ticker:
+    """Calls ``paint`` on the event loop when something was marked dirty.
+
+    Args:
+        paint: draws; its time is measured.
+        rate: how often at most.
+        may_paint: asked before each repaint; False puts it off (the line has not swallowed the last frames yet).
+        round_trip: seconds of the terminal's last answer, None if it gives none.
+    """
+
+    def __init__(
+        self,
+        paint: Callable[[], None],
+        rate: Rate,
+        *,
+        may_paint: Callable[[], bool] = lambda: True,
+        round_trip: Callable[[], float | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._paint = paint
+        self._may_paint = may_paint
+        self._round_trip = round_trip
+        self._clock = clock
+        self._dirty = asyncio.Event()
+        self.rate = rate
+        self.frames = 0
+
+    def mark(self) -> None:
+        """Something changed. Cheap; on the event loop only."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Repaint until cancelled."""
+        last = -1.0
+        while True:
+            await self._dirty.wait()
+            wait = last + 1.0 / self.rate.hz - self._clock()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            while not self._may_paint():
+                await asyncio.sleep(0.02)
+            self._dirty.clear()
+            last = self._clock()
+            self._paint()
+            self.frames += 1
+            self.rate.painted(self._clock() - last, self._round_trip())
