@@ -5,13 +5,40 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from moetui.session.protocol import Capability, Playback, Session
+from moetui.session.protocol import (
+    Analysing,
+    Breakable,
+    Breakpoint,
+    Capability,
+    Configurable,
+    Filing,
+    Playback,
+    Recording,
+    Rewindable,
+    Session,
+    Waitable,
+)
 
 if TYPE_CHECKING:
     from moetui.session.live import LiveOptions, LiveSession
     from moetui.session.replay import ReplaySession
 
-__all__ = ["Capability", "LiveOptions", "LiveSession", "Playback", "ReplaySession", "Session"]
+__all__ = [
+    "Analysing",
+    "Breakable",
+    "Breakpoint",
+    "Capability",
+    "Configurable",
+    "Filing",
+    "LiveOptions",
+    "LiveSession",
+    "Playback",
+    "Recording",
+    "ReplaySession",
+    "Rewindable",
+    "Session",
+    "Waitable",
+]
 
 _HOMES = {
     "LiveOptions": "moetui.session.live",

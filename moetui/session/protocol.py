@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moetui.routing.events import Branch, Event, Finding, GenerationSettings, RunState
 from moetui.routing.interventions import Intervention
@@ -149,3 +149,174 @@ class Session(Protocol):
 
     def close(self, timeout: float = 1.0) -> None:
         """End everything: the run, the recording (properly closed), the threads. Returns within ``timeout`` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Where a run pauses, or what is logged while it passes.
+
+    Attributes:
+        id: number within the session, from 1; never used twice.
+        expression: in the query language, ``entropy < 0.3 and layer == 5``.
+        log_only: write a line and go on.
+        temporary: gone after its first hit.
+        ignore: hits that still pass before it acts.
+        enabled: whether it is looked at.
+        hits: how often its condition held so far.
+    """
+
+    id: int
+    expression: str
+    log_only: bool = False
+    temporary: bool = False
+    ignore: int = 0
+    enabled: bool = True
+    hits: int = 0
+
+
+# What follows a session may offer or not. A screen and a console ask with ``isinstance`` and say what is missing.
+
+
+@runtime_checkable
+class Waitable(Protocol):
+    """A session that a script can wait for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the session waits for a command (nothing loads or runs; it may be paused) or was closed.
+
+        Returns:
+            False if ``timeout`` seconds were not enough.
+        """
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Block until all tokens that went through the model are in the timeline; False after ``timeout`` seconds."""
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A session whose defaults for the next run can be changed."""
+
+    def configure(self, settings: GenerationSettings) -> None:
+        """Let ``settings`` be those of the next run that names none.
+
+        Raises:
+            UsageError: a value outside its range.
+        """
+
+
+@runtime_checkable
+class Rewindable(Protocol):
+    """A session that can take a run back to an earlier token."""
+
+    def rewind(self, token: int) -> None:
+        """Stand paused right before timeline token ``token`` goes through the model, on a branch of its own.
+
+        What went before is kept (the caches are cut, or the prefix is run again); what came after stays in the
+        timeline as the branch it was. Going on chooses anew, under the interventions then in force.
+
+        Raises:
+            UsageError: a token that is not held, or that is no token of the decoder.
+            UnsupportedError: a model whose state cannot be taken back; the message says why.
+        """
+
+    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
+        """Start a branch that shares all before timeline token ``token`` and runs on from there at once.
+
+        Args:
+            token: the first token that the branch runs through the model itself.
+            settings: None for those of the run it leaves.
+            name: as shown and typed; empty for one of the session's choice.
+
+        Raises:
+            UsageError: as for ``rewind``, or a name that is taken.
+            UnsupportedError: as for ``rewind``.
+        """
+
+
+@runtime_checkable
+class Breakable(Protocol):
+    """A session whose runs stop where a condition holds."""
+
+    @property
+    def breakpoints(self) -> Sequence[Breakpoint]:
+        """All breakpoints and log points, oldest first."""
+
+    def add_breakpoint(
+        self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
+    ) -> Breakpoint:
+        """Add one, looked at from the next site on; ``BreakpointHit`` tells of its hits.
+
+        Raises:
+            QueryError: the expression does not parse.
+            UnsupportedError: it asks for what a running step cannot tell; the message says what.
+        """
+
+    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
+        """Switch one on or off.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+
+    def remove_breakpoint(self, number: int) -> None:
+        """Remove one.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+
+
+@runtime_checkable
+class Analysing(Protocol):
+    """A session that runs analyses on its model, each by a name; ``moetui.session.analyses`` has their values."""
+
+    @property
+    def analyses(self) -> Sequence[str]:
+        """The names known here, e.g. ``token_impact``, ``router_decomposition``, ``expert_similarity``."""
+
+    def analyze(self, name: str, **arguments: Any) -> Future[Any]:
+        """Run an analysis in the generation thread, between steps; its passes are not captured.
+
+        The future's exception is a ``MoetuiError`` where a person can put it right.
+
+        Raises:
+            UsageError: no analysis of this name, or an argument that it does not take.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """A recording that was opened beside the session: what a comparison needs of it."""
+
+    path: str
+    info: ModelInfo
+    timeline: TimelineSource
+    branches: tuple[Branch, ...] = ()
+
+
+@runtime_checkable
+class Filing(Protocol):
+    """A session that reads and writes files for its user."""
+
+    def save(self, path: str, *, overwrite: bool = False) -> int:
+        """Write all tokens held, with what happened meanwhile, to a trace; return its bytes. Blocks while it writes.
+
+        Raises:
+            UsageError: the file exists (without ``overwrite``), or its folder does not.
+            TraceError: it cannot be written.
+        """
+
+    def export(self, path: str, format: str, *, overwrite: bool = False) -> int:  # noqa: A002
+        """Write all tokens held in one of the formats of ``moetui export``; return the bytes. Blocks while it writes.
+
+        Raises:
+            UsageError: an unknown format, or a path as for ``save``.
+            TraceError: it cannot be written.
+        """
+
+    def load(self, path: str) -> Recording:
+        """Open a recording beside this session.
+
+        Raises:
+            TraceError: no trace, or damaged beyond use.
+        """
