@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from moetui.routing.text import drawable
@@ -16,7 +17,7 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def columns(rows: list[tuple[str, ...]], *, left: int = 1) -> str:
+def columns(rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:
     """Rows of equal length as aligned columns: the first ``left`` to the left, the others to the right."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = []

@@ -1,0 +1,52 @@
+"""Progress of a run without a screen, on standard error."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from moetui.routing.events import Event, FindingRaised, LoadProgress, Notice, RunState, RunStateChanged, StepCaptured
+from moetui.routing.text import drawable
+
+
+class Progress:
+    """One line that is written again; nothing at all when it is not wanted.
+
+    Args:
+        wanted: whether to show progress.
+        total: tokens to generate.
+    """
+
+    def __init__(self, wanted: bool, total: int) -> None:
+        self._wanted, self._total = wanted, total
+        self._shown = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._draw("")
+
+    def take(self, event: Event) -> None:
+        """Show what an event says; called from any thread."""
+        if isinstance(event, LoadProgress):
+            share = "" if event.fraction is None else f" {event.fraction:.0%}"
+            self._draw(f"{event.message}{share}")
+        elif isinstance(event, StepCaptured):
+            self._draw(f"{event.end} tokens")
+        elif isinstance(event, RunStateChanged) and event.state is RunState.RUNNING:
+            self._draw("running")
+        elif isinstance(event, Notice | FindingRaised) and self._wanted:
+            text = event.message if isinstance(event, Notice) else event.finding.message
+            self._draw("")
+            sys.stderr.write(f"{drawable(text)}\n")
+
+    def _draw(self, text: str) -> None:
+        if not self._wanted:
+            return
+        line = drawable(text)[:79]
+        sys.stderr.write("\r" + line + " " * max(0, self._shown - len(line)) + ("\r" if not line else ""))
+        sys.stderr.flush()
+        self._shown = len(line)

@@ -1,0 +1,82 @@
+"""``moetui record``: a run without a screen."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moetui.cli.common import check_writable, common_options, print_json, progress_wanted
+from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, grouped
+
+# `--force` names experts here, and replaces files everywhere else: without experts it does that here as well.
+_FLAG = "overwrite"
+
+
+@click.command("record")
+@click.argument("model")
+@grouped(PROMPT)
+@click.option("-o", "--output", required=True, help="The recording to write; - for standard output.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file (so does --force without experts).")
+@click.option("--force", is_flag=False, flag_value=_FLAG, help="Send tokens to these experts: 0,3,7.")
+@click.option("--ban", help="Keep tokens from these experts: 1 or 0-3.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Experts a token may use.")
+@click.option("--layers", help="Only in these layers: 2-5.")
+@click.option("--exec", "script", type=click.Path(exists=True, dir_okay=False), help="Run console commands first.")
+@click.option("--json", "as_json", is_flag=True, help="Print the recording's numbers as one JSON document.")
+@grouped(GENERATION, MODEL, CAPTURE)
+@common_options
+@click.pass_context
+def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **options: Any) -> int:
+    """Run MODEL on a prompt and record it, without a screen."""
+    from moetui.routing.errors import UsageError
+
+    if options["force"] == _FLAG:
+        options["force"], options["overwrite"] = None, True
+    if output == "-":
+        if as_json:
+            raise UsageError("--json and '-o -' both want standard output", "write the recording to a file")
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "trace.msgpack"
+            status = _record(ctx, model, target, as_json, options)
+            with target.open("rb") as stream:
+                shutil.copyfileobj(stream, sys.stdout.buffer)
+        return status
+    check_writable(Path(output), force=options["overwrite"])
+    return _record(ctx, model, Path(output), as_json, options)
+
+
+def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options: dict[str, Any]) -> int:
+    from moetui.cli.progress import Progress
+    from moetui.cli.values import generation_settings, interventions_of, load_request, prompt_of
+    from moetui.routing.errors import TraceError, UsageError
+    from moetui.session import LiveOptions
+    from moetui.session.headless import run_headless
+
+    prompt = prompt_of(options["prompt"], options["prompt_file"])
+    if prompt is None and options["script"] is None:
+        raise UsageError("record needs a prompt", "for instance: -p 'Once there was'")
+    live = LiveOptions(
+        load=load_request(model, options),
+        prompt=prompt or "",
+        settings=generation_settings(options),
+        interventions=interventions_of(options["force"], options["ban"], options["top_k"], options["layers"]),
+        record=target,
+        force=options["overwrite"],
+        logits=options["logits"],
+        sample_rate=options["sample_rate"],
+        buffer_tokens=options["buffer_tokens"],
+    )
+    with Progress(progress_wanted(ctx), live.settings.max_new_tokens) as progress:
+        run = run_headless(live, on_event=progress.take)
+    if run.problem:
+        raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")
+    if as_json:
+        from moetui.trace import trace_stats
+
+        print_json(trace_stats(target))
+    return 0

@@ -1,0 +1,28 @@
+"""``moetui replay``: a recording on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moetui.cli.common import Common, common_options
+from moetui.cli.options import SCREEN, grouped
+
+
+@click.command("replay")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--speed", type=click.FloatRange(0.25, 64), default=1.0, show_default=True, help="Times real time.")
+@click.option("--follow", is_flag=True, help="Go on reading while the file is being written.")
+@grouped(SCREEN)
+@common_options
+@click.pass_context
+def command(ctx: click.Context, /, trace: Path, speed: float, follow: bool, **options: Any) -> int:
+    """Open the recording TRACE; needs no model and no torch."""
+    from moetui.cli.screen import screen_options
+    from moetui.session import ReplaySession
+    from moetui.tui import run_app
+
+    session = ReplaySession(trace, speed=speed, follow=follow)
+    return run_app(session, screen_options(options, ctx.ensure_object(Common).keys))

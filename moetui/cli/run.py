@@ -1,0 +1,47 @@
+"""``moetui run``: a model, live, on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moetui.cli.common import Common, check_writable, common_options
+from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, SCREEN, grouped
+
+
+@click.command("run")
+@click.argument("model")
+@grouped(PROMPT)
+@click.option("--record", type=click.Path(path_type=Path), help="Record the session to this file.")
+@click.option("--force", is_flag=True, help="Replace an existing recording.")
+@grouped(GENERATION, MODEL, CAPTURE, SCREEN)
+@common_options
+@click.pass_context
+def command(ctx: click.Context, /, model: str, record: Path | None, force: bool, **options: Any) -> int:
+    """Watch and debug MODEL: an alias, a hub id, a folder, or random:ARCH.
+
+    moetui run demo needs no download.
+    """
+    from moetui.cli.screen import screen_options
+    from moetui.cli.values import generation_settings, load_request, prompt_of
+    from moetui.session import LiveOptions, LiveSession
+    from moetui.tui import run_app
+
+    prompt = prompt_of(options["prompt"], options["prompt_file"])
+    if record is not None:
+        check_writable(record, force=force)
+    session = LiveSession(
+        LiveOptions(
+            load=load_request(model, options),
+            prompt=prompt or "",
+            settings=generation_settings(options),
+            record=record,
+            force=force,
+            logits=options["logits"],
+            sample_rate=options["sample_rate"],
+            buffer_tokens=options["buffer_tokens"],
+        )
+    )
+    return run_app(session, screen_options(options, ctx.ensure_object(Common).keys))
