@@ -247,6 +247,11 @@ class MoetuiApp(RunControls, App[int]):
             width = max(LEAST_WIDTH, self.size.width)
             self.query_one("#transport", LineWidget).show(transport_parts(playback, playing, width, ascii_only=plain))
 
+    def mark_dirty(self, tab: str) -> None:
+        """Let a tab be drawn again at the next tick, if it is visible then."""
+        self._dirty.add(tab)
+        self.ticker.mark()
+
     def line_facts(self) -> LineFacts:
         """How the line to the terminal does."""
         return LineFacts()

@@ -1,0 +1,206 @@
+"""The Console tab, and the drawer under the others: a log of what was typed and came of it, and an input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, RichLog
+
+from moetui.console import Console, Result
+from moetui.routing import TimelineView, drawable
+from moetui.session import Session
+from moetui.tui.ink import ink_of
+from moetui.tui.lines import LineWidget, Part, styles_of
+from moetui.tui.messages import Selection
+
+_SCROLLBACK = 5000  # lines
+
+
+class ConsoleInput(Input):
+    """An input with history and completion."""
+
+    HELP_TITLE = "console"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "earlier", "earlier line", show=False),
+        Binding("down", "later", "later line", show=False),
+        Binding("tab", "complete", "complete", priority=True),
+        Binding("ctrl+l", "clear_log", "clear", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="help", compact=True, id="console-input", select_on_focus=False)
+        self.history: list[str] = []
+        self._at = 0
+        self._draft = ""
+
+    def remember(self, line: str) -> None:
+        """Add a line to the history."""
+        if not self.history or self.history[-1] != line:
+            self.history.append(line)
+        self._at = len(self.history)
+
+    def action_earlier(self) -> None:
+        """The line before."""
+        self._go(-1)
+
+    def action_later(self) -> None:
+        """The line after; past the last one what was being typed."""
+        self._go(1)
+
+    def _go(self, by: int) -> None:
+        if self._at == len(self.history):
+            self._draft = self.value
+        self._at = min(max(self._at + by, 0), len(self.history))
+        self.value = self.history[self._at] if self._at < len(self.history) else self._draft
+        self.cursor_position = len(self.value)
+
+    def action_complete(self) -> None:
+        """Complete the word before the cursor."""
+        panel = self.query_ancestor(ConsolePanel)
+        panel.complete()
+
+    def action_clear_log(self) -> None:
+        """Empty the log."""
+        self.query_ancestor(ConsolePanel).log_view.clear()
+
+
+class ConsolePanel(Vertical):
+    """Log and input. Lines run one after the other in a thread of their own: one may wait for the model."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"say--prompt", "say--bad", "say--dim"}
+    DEFAULT_CSS = """
+    ConsolePanel {
+        & > RichLog { height: 1fr; padding: 0 1; background: $background; scrollbar-size: 1 1; }
+        & > #console-line { height: 1; }
+        & #console-mark { width: 6; }
+        & #console-input { width: 1fr; }
+        & > #console-words { display: none; }
+        & .say--prompt { color: $accent; }
+        & .say--bad { color: $text-error; }
+        & .say--dim { color: $foreground-muted; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._session: Session | None = None
+        self._moe: Console | None = None
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._busy = 0
+
+    def compose(self) -> ComposeResult:
+        """Log, words to complete with, input."""
+        yield RichLog(id="console-log", max_lines=_SCROLLBACK, wrap=True, markup=False, highlight=False, min_width=20)
+        yield LineWidget(id="console-words")
+        with Horizontal(id="console-line"):
+            mark = LineWidget(id="console-mark")
+            mark.show([Part(" moe> " if self._ascii else " moe› ", "accent")])
+            yield mark
+            yield ConsoleInput()
+
+    @property
+    def _ascii(self) -> bool:
+        return ink_of(self).ascii_only
+
+    @property
+    def log_view(self) -> RichLog:
+        """The log."""
+        return self.query_one(RichLog)
+
+    @property
+    def input(self) -> ConsoleInput:
+        """The input."""
+        return self.query_one(ConsoleInput)
+
+    def refresh_from(self, view: TimelineView, session: Session) -> None:
+        """Take the session; the log shows what was typed, not the timeline."""
+        if self._session is None:
+            self._session, self._moe = session, Console(session)
+
+    def select(self, selection: Selection) -> None:
+        """The console has no selection of its own."""
+
+    def type_in(self, line: str) -> None:
+        """Put a line into the input, not yet run."""
+        self.input.value = line
+        self.input.cursor_position = len(line)
+        self.input.focus()
+
+    def on_unmount(self) -> None:
+        """Let the thread end; it is a daemon, should a line never return."""
+        self._lines.put(None)
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        line = event.value.strip()
+        if not line or self._moe is None:
+            return
+        self.input.remember(line)
+        self.input.value = ""
+        self._show_words(())
+        style = styles_of(self, "say")
+        self.log_view.write(Text.assemble(("moe> " if self._ascii else "moe› ", style("prompt")), drawable(line)))
+        self._busy += 1
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._work, args=(loop,), daemon=True, name="moetui-console")
+            self._thread.start()
+        self._lines.put(line)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._moe is not None
+        while (line := self._lines.get()) is not None:
+            result = self._moe.run(line)
+            try:
+                loop.call_soon_threadsafe(self._done, result)
+            except RuntimeError:  # the loop was closed meanwhile: nobody is there to read it
+                return
+
+    def _done(self, result: Result) -> None:
+        self._busy -= 1
+        if not self.is_mounted:
+            return
+        self.write(result)
+
+    def write(self, result: Result) -> None:
+        """Append a result to the log."""
+        style = styles_of(self, "say")
+        shown: list[RenderableType] = list(result.renderables)
+        if result.error:
+            shown.append(Text(f"error: {result.error}", style("bad")))
+        if result.hint:
+            shown.append(Text(f"hint: {result.hint}", style("dim")))
+        for renderable in shown:
+            self.log_view.write(Padding(renderable, (0, 0, 0, 2)))
+
+    def complete(self) -> None:
+        """Complete the word before the cursor as far as it is certain, and show what it could be."""
+        if self._moe is None:
+            return
+        text, cursor = self.input.value, self.input.cursor_position
+        found = self._moe.complete(text, cursor)
+        if found.words:
+            common = os.path.commonprefix(list(found.words))  # noqa: RUF071 - characters, not paths
+            tail = " " if len(found.words) == 1 and not text[cursor:].startswith(" ") else ""
+            self.input.value = text[: found.start] + common + tail + text[cursor:]
+            self.input.cursor_position = found.start + len(common + tail)
+        self._show_words(found.words if len(found.words) > 1 else ())
+
+    def _show_words(self, words: Sequence[str]) -> None:
+        line = self.query_one("#console-words", LineWidget)
+        line.display = bool(words)
+        line.show([Part(" " * 6)] + [Part(f"{drawable(word)}  ", "dim", rank) for rank, word in enumerate(words, 1)])

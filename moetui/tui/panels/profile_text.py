@@ -1,0 +1,126 @@
+"""The Profiler's facts as rows of text. What is measured, apportioned or only imagined is said beside the number."""
+
+from __future__ import annotations
+
+import math
+
+from moetui.routing import Site, drawable
+from moetui.session import Session
+from moetui.tui.ink import Ink
+from moetui.tui.panels.element_text import Piece, Row, Rows, percent
+from moetui.tui.panels.outline import bytes_text
+from moetui.tui.panels.profile_facts import ExpertLoads, StepFacts, Stretch
+from moetui.tui.status import LineFacts
+
+_BAR = 28
+_EMPTY = [Row("", (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
+
+
+def rate_rows(facts: StepFacts, ink: Ink) -> Rows:
+    """Decode rate and step times, with the last 24 steps as a spark."""
+    if not facts.number and math.isnan(facts.prefill_rate):
+        return list(_EMPTY)
+    rows = []
+    if facts.number:
+        rate = 1e3 / facts.median if facts.median > 0 else math.nan
+        spark = ink.glyphs.spark([float(value) for value in facts.rate], 24, 0.0)
+        pieces = (Piece(f"{rate:.1f}", "strong"), Piece(" steps/s in the model  ", ""), Piece(spark, "bar"))
+        rows.append(Row("decode", pieces))
+        times = f"median {facts.median:.1f} ms   95% below {facts.high:.1f} ms   of {facts.number} steps"
+        rows.append(Row("step", (Piece(times),)))
+    if not math.isnan(facts.prefill_rate):
+        text = f"{facts.prefill_rate:,.0f} tokens/s"
+        rows.append(Row("prefill", (Piece(text), Piece(f"  {facts.prefill_tokens} tokens", "dim"))))
+    return rows
+
+
+def stretch_rows(parts: list[Stretch], ink: Ink) -> Rows:
+    """The waterfall of a step: one row from each router's choice to the next one's."""
+    if not parts:
+        return list(_EMPTY)
+    name = max(len(f"{drawable(part.start)} → {drawable(part.stop)}") for part in parts)
+    arrow = "->" if ink.ascii_only else "→"
+    rows = []
+    for part in parts:
+        label = f"{drawable(part.start)} {arrow} {drawable(part.stop)}"
+        before = round(part.offset * _BAR)
+        length = max(1, round((part.offset + part.share) * _BAR) - before)
+        rows.append(
+            Row(
+                "",
+                (
+                    Piece(f"{label:<{name + 1}}", "dim"),
+                    Piece(f"{part.ms:>7.2f} ms {part.share:>5.1%}  "),
+                    Piece(" " * before + ink.glyphs.bar * length, "bar"),
+                ),
+            )
+        )
+    note = "a stretch holds one layer's experts and the next one's attention and router"
+    return [*rows, Row(), Row("", (Piece(note, "dim"),))]
+
+
+def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) -> Rows:
+    """The busiest experts, and what a cache or a placement would do with the routing seen."""
+    if facts is None:
+        return list(_EMPTY)
+    times = ink.glyphs.times
+    rows = []
+    for site, expert, load, relative in facts.busiest(sites, 10):
+        rows.append(
+            Row(
+                "",
+                (
+                    Piece(f"{drawable(site.name):<6} ", "dim"),
+                    Piece(f"E{expert:<4}", expert=expert),
+                    Piece(f"{load:>6,} tokens  {relative:>4.1f}{times} even "),
+                    Piece(ink.glyphs.bar * min(12, round(relative * 3)), expert=expert),
+                ),
+            )
+        )
+    hit = float(facts.hits[facts.cache - 1]) if facts.hits.size >= facts.cache else math.nan
+    total = facts.hits.size
+    cache = f"of the look-ups hit with {facts.cache} of {total} experts kept (least recently used leaves)"
+    rows += [
+        Row(),
+        Row("", (Piece("what if, by the routing seen", "dim"),)),
+        Row("cache", (Piece(percent(hit), "strong"), Piece(f" {cache}"))),
+        Row(
+            f"{facts.devices} devices",
+            (
+                Piece(f"max/mean {facts.even:.2f}", "strong"),
+                Piece(f" in order, {facts.balanced:.2f} placed by load (1 is even)"),
+            ),
+        ),
+    ]
+    return rows
+
+
+def memory_rows(session: Session) -> Rows:
+    """What the process holds."""
+    import psutil
+
+    rss = psutil.Process().memory_info().rss
+    info = session.info
+    rows = [Row("process", (Piece(bytes_text(rss), "strong"), Piece("  resident", "dim")))]
+    if info is not None and info.nbytes:
+        rows.append(
+            Row("model", (Piece(bytes_text(info.nbytes)), Piece(f"  on {drawable(info.device) or '–'}", "dim")))
+        )
+    return rows
+
+
+def cost_rows(session: Session, line: LineFacts) -> Rows:
+    """What the debugger takes, measured: shares of the run's wall time, and the way to the terminal."""
+    rows = [Row()]
+    if session.costs:
+        total = sum(session.costs.values())
+        rows.append(Row("itself", (Piece(percent(total), "strong"), Piece("  of the run's time", "dim"))))
+        for name, share in session.costs.items():
+            rows.append(Row(f"  {drawable(name)}", (Piece(percent(share, 2)),)))
+    else:
+        rows.append(Row("itself", (Piece("not measured: nothing runs here", "dim"),)))
+    if line.fps:
+        rows.append(Row("screen", (Piece(f"{line.fps:.1f} frames/s  {line.kilobytes:.1f} KB/s"),)))
+    if line.round_trip is not None:
+        rows.append(Row("terminal", (Piece(f"answers in {1e3 * line.round_trip:.0f} ms"),)))
+    return rows

@@ -1,0 +1,153 @@
+"""The Profiler tab: rates, times between routers, experts' tokens, memory, and what the debugger itself costs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.style import Style
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import Static
+
+from moetui.routing import TimelineView
+from moetui.session import Session
+from moetui.tui.ink import ink_of
+from moetui.tui.lines import styles_of
+from moetui.tui.messages import Selection
+from moetui.tui.panels.element_text import Rows, rows_text
+from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_facts, stretches
+from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_rows, rate_rows, stretch_rows
+from moetui.tui.status import LineFacts
+
+if TYPE_CHECKING:
+    from textual_plotext import PlotextPlot
+
+_SLOWLY = 2.0  # s between two counts of what changes slowly and costs much
+
+
+class ProfilerPanel(Vertical):
+    """Four boxes and a chart."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"prof--{name}" for name in ("label", "dim", "strong", "bar", "bad")}
+    DEFAULT_CSS = """
+    ProfilerPanel {
+        height: 1fr;
+        & .box { border: round $border-blurred; border-title-color: $foreground-muted; padding: 0 1; }
+        & .box:focus { border: round $border; border-title-color: $accent; }
+        & .box > Static { width: 1fr; height: auto; }
+        & > #profile-top { height: 13; }
+        & > #profile-bottom { height: 1fr; }
+        & #profile-rate { width: 1fr; }
+        & #profile-chart { width: 1fr; height: 1fr; }
+        & #profile-self { width: 44; }
+        & #profile-layers { width: 1fr; }
+        & #profile-experts { width: 1fr; }
+        & .prof--label { color: $foreground-muted; }
+        & .prof--dim { color: $foreground-muted; }
+        & .prof--strong { text-style: bold; }
+        & .prof--bar { color: $accent; }
+        & .prof--bad { color: $text-warning; }
+    }
+    Screen.-narrow ProfilerPanel {
+        & #profile-self { width: 36; }
+    }
+    Screen.-short ProfilerPanel {
+        & > #profile-top { height: 8; }
+        & #profile-chart { display: none; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._loads: ExpertLoads | None = None
+        self._counted = -_SLOWLY
+        self._counted_end = -1
+        self._plotted = -_SLOWLY
+        self._step: int | None = None
+        self._selection = Selection()
+
+    def compose(self) -> ComposeResult:
+        """The boxes; the chart comes with the first data."""
+        with Horizontal(id="profile-top"):
+            with Vertical(id="profile-rate", classes="box") as rate:
+                rate.border_title = "tokens a second"
+                yield Static(id="profile-rate-text")
+            with VerticalScroll(id="profile-self", classes="box") as own:
+                own.border_title = "memory · the debugger itself"
+                yield Static(id="profile-self-text")
+        with Horizontal(id="profile-bottom"):
+            with VerticalScroll(id="profile-layers", classes="box"):
+                yield Static(id="profile-layers-text")
+            with VerticalScroll(id="profile-experts", classes="box"):
+                yield Static(id="profile-experts-text")
+
+    def select(self, selection: Selection) -> None:
+        """Show the times of the selected token's step."""
+        self._selection = selection
+
+    def refresh_from(self, view: TimelineView, session: Session) -> None:
+        """Draw this view."""
+        now = time.monotonic()
+        ink = ink_of(self)
+        steps = view.steps()
+        facts = step_facts(steps)
+        self._fill("profile-rate-text", rate_rows(facts, ink))
+        self._fill("profile-self-text", [*memory_rows(session), *cost_rows(session, self._line())])
+        step = self._selected_step(view)
+        parts, number = stretches(steps, view.sites, step)
+        about = f"step {step}" if step is not None else f"mean of {number} decode steps"
+        self.query_one("#profile-layers").border_title = f"from router to router · host time · {about}"
+        self._fill("profile-layers-text", stretch_rows(parts, ink))
+        if view.end != self._counted_end and now - self._counted > _SLOWLY:
+            self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
+            self.set_timer(_SLOWLY, self._again)
+        title = "tokens by expert" if self._loads is None else f"tokens by expert · last {self._loads.tokens:,}"
+        self.query_one("#profile-experts").border_title = title
+        self._fill("profile-experts-text", expert_rows(self._loads, view.sites, ink))
+        if facts.number > 1 and now - self._plotted > _SLOWLY:
+            self._plotted = now
+            self._plot([float(rate) for rate in facts.rate])
+
+    def _again(self) -> None:
+        # The last tokens of a run may have come right after a count: look once more when it may be done again.
+        mark = getattr(self.app, "mark_dirty", None)
+        if mark is not None:
+            mark("profiler")
+
+    def _line(self) -> LineFacts:
+        facts = getattr(self.app, "line_facts", None)
+        return facts() if facts is not None else LineFacts()
+
+    def _selected_step(self, view: TimelineView) -> int | None:
+        token = self._selection.token
+        if token is None or not view.first <= token < view.end:
+            return None
+        return int(view.tokens(token, token + 1).step[0])
+
+    def _fill(self, name: str, rows: Rows) -> None:
+        style = styles_of(self, "prof")
+        styles: dict[str, Style] = {name: style(name) for name in ("label", "dim", "strong", "bar", "bad")}
+        self.query_one(f"#{name}", Static).update(rows_text(rows, styles, ink_of(self)))
+
+    def _plot(self, rates: list[float]) -> None:
+        if ink_of(self).ascii_only:
+            return
+        from textual_plotext import PlotextPlot
+
+        found = self.query(PlotextPlot)
+        if not found:
+            chart = PlotextPlot(id="profile-chart")
+            self.query_one("#profile-rate").mount(chart)
+            self._draw_plot(chart, rates)
+        else:
+            self._draw_plot(found.first(), rates)
+
+    def _draw_plot(self, chart: PlotextPlot, rates: list[float]) -> None:
+        plot = chart.plt
+        plot.clear_data()
+        plot.plot(list(range(-len(rates) + 1, 1)), rates, marker="braille")
+        plot.ylim(0, 1.15 * max(rates))
+        plot.xfrequency(5)
+        plot.yfrequency(4)
+        chart.refresh()
