@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import Current, Gate, RoutingFunction, SiteHandle
+from moetui.engine.adapters import Gate, RoutingFunction
+from moetui.engine.adapters.base import Current
+from moetui.engine.assemble import Assembler
+from moetui.engine.compiled import refuse_compiled
+from moetui.engine.gather import Gatherer
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
 from moetui.engine.sites import find_sites
-from moetui.engine.streams import Stream, find_streams, reorders_rows
+from moetui.engine.streams import Stream, find_streams, predicts_next, reorders_rows
+from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
@@ -29,24 +33,28 @@ class Capture:
     """The routing of every forward pass of a model, as it is executed.
 
     A context manager: within it every forward pass, ``generate`` included, yields a ``Step`` a stack of tokens. Steps
-    are built and handed on in the recorder's thread, in order.
+    are built and handed on in the recorder's thread, in order. Hooks never raise into the model: where one breaks, the
+    capture ends with a finding and the model goes on.
 
     Args:
         model: any transformers model; it is not changed but for hooks, and those leave with ``detach``.
         options: what to keep.
         on_step: called with each step, in the recorder's thread.
-        on_event: called with ``ModelChanged`` (more became known of the model) and ``FindingRaised``, in the
-            recorder's thread or the generating one; must be quick and thread-safe.
+        on_event: called with ``ModelChanged`` (more became known of the model: before the steps it applies to) and
+            ``FindingRaised``, mostly in the recorder's thread; must be quick and thread-safe.
         tokenizer: for the text of tokens; None shows ids.
         name: what the user called the model.
+        epoch: ``perf_counter_ns`` that ``Step.started`` counts from; now by default.
 
     Raises:
         ModelError: no router was found in the model.
-        UnsupportedError: the model is compiled, so that hooks would be skipped.
+        UnsupportedError: the model is compiled, so that hooks would be skipped (by ``attach`` too).
 
     Attributes:
-        branch: number of the branch that the next passes belong to.
-        before_step: called in the generating thread before each pass; it may block (a pause).
+        handles: the sites with their modules and adapters.
+        branch: number of the branch that the next passes belong to; set it between passes.
+        before_step: called in the generating thread before each pass, not part of its duration; it may block.
+        gate: called in the generating thread at each site before the experts get their routing; it may block.
     """
 
     def __init__(
@@ -58,7 +66,9 @@ class Capture:
         on_event: Callable[[Event], None] | None = None,
         tokenizer: Any = None,
         name: str = "",
+        epoch: int | None = None,
     ) -> None:
+        refuse_compiled(model)
         self.model = model
         self.options = options or CaptureOptions()
         self.handles = find_sites(model)
@@ -70,13 +80,18 @@ class Capture:
         self.wants_logits = self.options.logits
         self.branch = 0
         self.before_step: Callable[[], None] | None = None
-        self._texts = TokenTexts(tokenizer)
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
         self._on_step, self._on_event = on_step, on_event
-        self._hooks: list[RemovableHandle] = []
+        self._study = Study(self.handles, self._info, self.current, self._emit)
+        self._candidates = self.options.candidates if predicts_next(model) else 0
+        self._gatherer = Gatherer(self.handles, self._candidates, self.options.logits)
+        self._assembler = Assembler(
+            self.sites, self.options, TokenTexts(tokenizer), perf_counter_ns() if epoch is None else epoch
+        )
+        self._site_hooks: dict[int, list[RemovableHandle]] = {}
+        self._stream_hooks: list[RemovableHandle] = []
         self._steps = 0
-        self._muted = False
         self._recorder: Recorder | None = None
 
     @property
@@ -92,30 +107,38 @@ class Capture:
     @property
     def attached(self) -> bool:
         """Whether hooks are on the model."""
-        return bool(self._hooks)
+        return bool(self._stream_hooks)
+
+    @property
+    def steps(self) -> int:
+        """Forward passes begun so far, kept or not."""
+        return self._steps
 
     def attach(self) -> None:
         """Put the hooks on and start the recorder's thread; no effect when attached."""
-        if self._hooks:
+        if self.attached:
             return
+        refuse_compiled(self.model)
         if self._recorder is None:
-            self._recorder = Recorder(self.handles, self._info, self.options, self._texts, self._on_step, self._emit)
+            self._recorder = Recorder(
+                self._gatherer, self._assembler, self._on_step, self._study, self._lost, self.options.queue
+            )
         try:
-            for handle in self.handles:
-                if self.options.layers is None or handle.site.layer in self.options.layers:
-                    self._hooks += handle.adapter.install(handle, self)
             for stream in self._streams:
-                self._hooks.append(self._on_enter(stream))
-                self._hooks.append(self._on_leave(stream))
+                self._stream_hooks += [self._on_enter(stream), self._on_leave(stream)]
+            self._hook_sites()
+            self._study.attach()
         except BaseException:
             self.detach()
             raise
 
     def detach(self) -> None:
         """Take every hook off; what was captured so far still reaches ``on_step``. No effect when detached."""
-        hooks, self._hooks = self._hooks, []
-        for hook in hooks:
-            hook.remove()
+        for hooks in [*self._site_hooks.values(), self._stream_hooks]:
+            for hook in hooks:
+                hook.remove()
+        self._site_hooks, self._stream_hooks = {}, []
+        self._study.detach()
         self.current.frame = None
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -128,39 +151,19 @@ class Capture:
         recorder, self._recorder = self._recorder, None
         return recorder is None or recorder.close(timeout)
 
-    @contextmanager
-    def muted(self) -> Iterator[None]:
-        """Within it this thread's passes are neither recorded nor counted nor held up; routing functions still apply.
-
-        For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
-        """
-        frame, self.current.frame = self.current.frame, None
-        held = self.before_step, self.gate, self._muted
-        self.before_step, self.gate, self._muted = None, None, True
-        try:
-            yield
-        finally:
-            self.before_step, self.gate, self._muted = held
-            self.current.frame = frame
-
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:
         """Replace the functions that change the routing, by site number; they hold from the next site passed on."""
         for number in range(len(self.functions)):
             self.functions[number] = functions.get(number)
+        if self.attached:
+            self._hook_sites()
 
     def fail(self, error: Exception) -> None:
         """See ``Tap``: a bug in a hook ends the capture, never the model's forward."""
         self.detach()
-        self._emit(
-            FindingRaised(
-                Finding(
-                    "capture_failed",
-                    "error",
-                    f"capture stopped at an internal error: {type(error).__name__}: {error}",
-                    "the model goes on without moetui; please report this with the model's name",
-                )
-            )
-        )
+        message = f"capture stopped at an internal error: {type(error).__name__}: {error}"
+        hint = "the model goes on unwatched and unchanged; please report this with the model's name"
+        self._emit(FindingRaised(Finding("capture_failed", "error", message, hint)))
 
     def __enter__(self) -> Capture:
         self.attach()
@@ -178,62 +181,72 @@ class Capture:
         if self._on_event is not None:
             self._on_event(event)
 
+    def _lost(self, step: int, error: Exception) -> None:
+        message = f"step {step} was not recorded: {type(error).__name__}: {error}"
+        hint = "the run goes on; please report this with the model's name"
+        self._emit(FindingRaised(Finding("step_lost", "error", message, hint)))
+
+    def _hook_sites(self) -> None:
+        """Hooks on the sites that are kept or changed, anew where a function needs the router's call too."""
+        for handle in self.handles:
+            number, layers = handle.site.index, self.options.layers
+            if layers is None or handle.site.layer in layers or self.functions[number] is not None:
+                for hook in self._site_hooks.pop(number, []):
+                    hook.remove()
+                self._site_hooks[number] = handle.adapter.install(handle, self)
+
     def _on_enter(self, stream: Stream) -> RemovableHandle:
         current = self.current
 
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame
             if frame is None or not _is_running(frame):
                 if self.before_step is not None:
                     self.before_step()
                 current.frame = frame = self._begin(stream)
             try:
-                for inputs in stream.read(args, kwargs):
-                    known = frame.inputs.get(inputs.stack)
-                    if known is None or (known.ids is None and inputs.ids is not None) or known.shape is None:
-                        frame.inputs[inputs.stack] = inputs
-                        if inputs.shape is not None and inputs.shape[0] > 1:
-                            inputs.reordered = reorders_rows()
+                stream.read(args, kwargs, frame.inputs)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
 
         return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
 
     def _begin(self, stream: Stream) -> RawStep:
-        if self._muted:
-            return RawStep(-1, self.branch, stream, sys._getframe(2), False, perf_counter_ns())
         index = self._steps
         self._steps += 1
-        keep = self.options.keeps(index)
-        return RawStep(index, self.branch, stream, sys._getframe(2), keep, perf_counter_ns())
+        frame = RawStep(index, self.branch, stream, sys._getframe(2), self.options.keeps(index))
+        frame.reordered = reorders_rows()
+        frame.started = perf_counter_ns()
+        return frame
 
     def _on_leave(self, stream: Stream) -> RemovableHandle:
         current = self.current
 
-        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
             frame = current.frame
             if frame is None or frame.owner is not stream:
                 return
-            current.frame = None
             frame.ended = perf_counter_ns()
-            frame.caller = None
-            if output is None or not frame.keep or self._recorder is None:
+            current.frame = frame.caller = None
+            recorder = self._recorder
+            if output is None or not frame.keep or recorder is None:
                 return
             try:
-                frame.output = output
-                self._recorder.put(frame)
+                logits = getattr(output, "logits", None)
+                frame.logits = logits if isinstance(logits, Tensor) else None
+                recorder.put(frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
 
-        # Called even when the forward raises, so that an aborted pass is no open one.
+        # Called even when the forward raises, so that an aborted pass does not stay open.
         return stream.module.register_forward_hook(leave, always_call=True)
 
 
 def _is_running(frame: RawStep) -> bool:
-    """Whether the outermost forward of a frame is still on this thread's stack, or was left by an interrupt."""
-    caller, running = frame.caller, sys._getframe(1)
-    while running is not None:
-        if running is caller:
-            return True
-        running = running.f_back  # type: ignore[assignment]
-    return False
+    """Whether the outermost forward of a pass is still on this thread's stack, or was left by an interrupt."""
+    running = sys._getframe(1)
+    while running is not frame.caller:
+        if running.f_back is None:
+            return False
+        running = running.f_back
+    return True

@@ -45,6 +45,6 @@ class CaptureOptions:
             raise UsageError(f"the recorder's queue needs room for one step, not {self.queue}")
 
     def keeps(self, step: int) -> bool:
-        """Whether step number ``step`` is kept: step ``n`` is when ``⌊(n+1)·rate⌋ > ⌊n·rate⌋``, and the first always."""
+        """Whether step ``n`` is kept: it is when ``⌊(n+1)·rate⌋ > ⌊n·rate⌋``, and the first always."""
         rate = self.sample_rate
         return rate >= 1.0 or int((step + 1) * rate) > int(step * rate) or (step == 0 and rate > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -23,9 +24,9 @@ class TokenInputs:
         shape: ``(B, T)``, None where nothing tells.
         mask: ``[B, L]`` 2-D attention mask over past and new tokens, None if there is none.
         positions: ``[B, T]`` as given, used where there is no 2-D mask.
+        modality: ``[B, T]`` 0 for text, where the model was told which tokens are not.
         past: cached tokens before this pass: a number, or a 0-d tensor where only the device knows it.
         cache: the cache object, for its identity alone.
-        reordered: rows of the batch may have been permuted since the last pass (beam search).
     """
 
     stack: str
@@ -33,9 +34,9 @@ class TokenInputs:
     shape: tuple[int, int] | None = None
     mask: Tensor | None = None
     positions: Tensor | None = None
+    modality: Tensor | None = None
     past: int | Tensor = 0
-    cache: Any = None
-    reordered: bool = False
+    cache: weakref.ref[Any] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -46,17 +47,30 @@ class TokenInputs:
 
 
 @dataclass(slots=True, eq=False)
+class ProbeRows:
+    """The first rows of what a router got in a pass, and of its last linear's output where it calls one."""
+
+    input: Tensor
+    projected: Tensor | None = None
+
+
+@dataclass(slots=True, eq=False)
 class RawStep:
     """What a forward pass left behind.
 
     Attributes:
-        index: number of the pass. branch: whose tokens these are.
+        index: number of the pass.
+        branch: whose tokens these are.
+        owner: what began the pass, compared by identity.
+        caller: the Python frame in which the outermost module runs, as long as it does.
+        keep: whether this pass is to be recorded.
         started, ended: ``perf_counter_ns``.
-        inputs: one a stack that ran.
+        reordered: rows of the batch may have been permuted since the pass before (beam search).
+        inputs: the tokens of each stack that was called.
         seen: what the sites' hooks saw, in order.
         router_outputs: ``(site number, output)`` in order.
-        output: what the outermost forward returned.
-        caller: the Python frame in which the outermost module runs, as long as it does.
+        logits: ``[B, columns, V]`` of the language model's head, None where there are none.
+        probes: what the first passes keep to study the routers, by site number.
     """
 
     index: int
@@ -64,19 +78,14 @@ class RawStep:
     owner: object
     caller: FrameType | None
     keep: bool = True
+    reordered: bool = False
     started: int = 0
     ended: int = 0
     inputs: dict[str, TokenInputs] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     router_outputs: list[tuple[int, Any]] = field(default_factory=list)
-    output: Any = None
-    extra: list[tuple[str, int, Tensor]] = field(default_factory=list)
-
-    def stood(self, nanoseconds: int) -> None:
-        """The pass was held up between two sites: that time is no part of its duration."""
-        self.started += nanoseconds
-        for seen in self.seen:
-            seen.time += nanoseconds
+    logits: Tensor | None = None
+    probes: dict[int, ProbeRows] = field(default_factory=dict)
 
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""

@@ -5,44 +5,69 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from time import perf_counter_ns
+from dataclasses import dataclass
 
-from moetui.engine.adapters.base import SiteHandle
+import torch
+from torch import Tensor
+
 from moetui.engine.assemble import Assembler
-from moetui.engine.options import CaptureOptions
+from moetui.engine.gather import Gathered, Gatherer, each_tensor
 from moetui.engine.raw import RawStep
-from moetui.engine.texts import TokenTexts
-from moetui.engine.transfer import Parcel, pack
-from moetui.routing import ModelInfo, Step
-from moetui.routing.events import Event, Finding, FindingRaised
+from moetui.engine.transfer import Transfer
+from moetui.routing import Step
+
+_GONE = torch.empty(0)
+
+Study = Callable[[Gathered], None]
+"""Looks at each gathered pass on the host, before its steps are handed on."""
+
+
+@dataclass(slots=True, eq=False)
+class _Parcel:
+    """A pass on its way: still raw, or gathered with its tensors under way."""
+
+    raw: RawStep
+    gathered: Gathered | None = None
+    transfer: Transfer | None = None
 
 
 class Recorder:
-    """Owns a daemon thread; ``put`` is called in the generating thread, ``on_step`` and ``on_event`` in its own.
+    """Owns a daemon thread; ``put`` is called in the generating thread, every callable given here in its own.
 
-    A bounded queue lies between the two: when the recorder is that many steps behind, ``put`` waits.
+    A bounded queue lies between the two: only when the recorder is that many steps behind does ``put`` wait.
+
+    Args:
+        gatherer, assembler: the two halves of the work.
+        on_step: called with each step.
+        study: called with each pass on the host, before its steps.
+        on_error: called with the pass's number and what went wrong with it.
+        queue_size: steps that may wait.
     """
 
     def __init__(
         self,
-        handles: tuple[SiteHandle, ...],
-        info: ModelInfo,
-        options: CaptureOptions,
-        texts: TokenTexts,
+        gatherer: Gatherer,
+        assembler: Assembler,
         on_step: Callable[[Step], None],
-        on_event: Callable[[Event], None],
+        study: Study,
+        on_error: Callable[[int, Exception], None],
+        queue_size: int = 256,
     ) -> None:
-        self._assembler = Assembler(handles, info, options, texts, on_event, perf_counter_ns())
-        self._options = options
-        self._on_step, self._on_event = on_step, on_event
-        self._room = threading.Semaphore(options.queue)
-        self._queue: queue.SimpleQueue[Parcel | threading.Event | None] = queue.SimpleQueue()
+        self._gatherer, self._assembler = gatherer, assembler
+        self._on_step, self._study, self._on_error = on_step, study, on_error
+        self._room = threading.Semaphore(queue_size)
+        self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="moetui-recorder", daemon=True)
         self._thread.start()
 
     def put(self, raw: RawStep) -> None:
-        """Take a finished forward pass: start its way off the device and queue it."""
-        parcel = pack(raw, self._assembler)
+        """Take a finished pass. Off the host, or with a graph attached, it is gathered here and now."""
+        parcel = _Parcel(raw)
+        if torch.is_grad_enabled() or not _on_host(raw):
+            with torch.no_grad():
+                parcel.gathered = self._gatherer.gather(raw)
+                parcel.transfer = _send(parcel.gathered)
+            raw.seen, raw.router_outputs, raw.logits = [], [], None
         self._room.acquire()
         self._queue.put(parcel)
 
@@ -62,6 +87,7 @@ class Recorder:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        torch.set_grad_enabled(False)  # of this thread alone
         while True:
             item = self._queue.get()
             if item is None:
@@ -70,15 +96,43 @@ class Recorder:
                 item.set()
                 continue
             try:
-                for step in self._assembler.steps(item):
-                    self._on_step(step)
+                self._record(item)
             except Exception as error:  # noqa: BLE001 - one bad step must not silence those after it
-                self._report(item, error)
+                self._on_error(item.raw.index, error)
             finally:
                 self._room.release()
 
-    def _report(self, item: Parcel, error: Exception) -> None:
-        message = f"step {item.raw.index} was not recorded: {type(error).__name__}: {error}"
-        self._on_event(
-            FindingRaised(Finding("step_lost", "error", message, "please report this with the model's name"))
-        )
+    def _record(self, parcel: _Parcel) -> None:
+        gathered = parcel.gathered
+        if gathered is None:
+            gathered = self._gatherer.gather(parcel.raw)
+        elif parcel.transfer is not None:
+            arrived = iter(parcel.transfer.arrived())
+            each_tensor(gathered, lambda _: next(arrived))
+        self._study(gathered)
+        for step in self._assembler.steps(gathered):
+            self._on_step(step)
+
+
+def _on_host(raw: RawStep) -> bool:
+    """Whether nothing that the sites' hooks saw lies on another device."""
+    for seen in raw.seen:
+        first = seen.routing[0]
+        tensor = first if isinstance(first, Tensor) else first[0]
+        if not tensor.is_cpu:
+            return False
+    return True
+
+
+def _send(gathered: Gathered) -> Transfer:
+    tensors: list[Tensor] = []
+
+    def take(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    each_tensor(gathered, take)
+    transfer = Transfer(tensors)
+    # The device's memory must not wait for the recorder.
+    each_tensor(gathered, lambda _: _GONE)
+    return transfer

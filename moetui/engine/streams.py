@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from moetui.engine.adapters.base import SiteHandle, module_at
 from moetui.engine.raw import TokenInputs
 
+_MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
 _CACHES = ("past_key_values", "cache_params")
 
 
@@ -31,10 +33,20 @@ class Stream:
     parameters: tuple[str, ...]
     stacks: tuple[tuple[str, str], ...]
 
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[TokenInputs]:
-        """What a call says of the tokens of each stack."""
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[str, TokenInputs]) -> None:
+        """Note what a call says of the tokens of each stack, unless an outer module said it already."""
         named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
-        return [_inputs(stack, prefix, named) for stack, prefix in self.stacks]
+        for stack, prefix in self.stacks:
+            before = known.get(stack)
+            if before is None or before.shape is None:
+                known[stack] = _inputs(stack, prefix, named)
+
+
+def predicts_next(model: nn.Module) -> bool:
+    """Whether the model's ``logits`` are of the token that follows each position."""
+    head = getattr(model, "get_output_embeddings", None)
+    can_generate = getattr(model, "can_generate", None)
+    return head is not None and can_generate is not None and bool(can_generate()) and head() is not None
 
 
 def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Stream, ...]:
@@ -81,11 +93,13 @@ def _inputs(stack: str, prefix: str, named: dict[str, Any]) -> TokenInputs:
     inputs.mask = mask if mask is not None and mask.dim() == 2 else None
     positions = _tensor(named.get(prefix + "position_ids"))
     inputs.positions = positions if positions is not None and positions.dim() == 2 else None
+    modality = next((value for name in _MODALITIES if (value := _tensor(named.get(name))) is not None), None)
+    inputs.modality = modality if modality is not None and modality.dim() == 2 else None
     if stack != "encoder":
         for name in _CACHES:
             cache = named.get(name)
             if cache is not None:
-                inputs.past, inputs.cache = past_length(cache), cache
+                inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
     return inputs
 
 
@@ -106,7 +120,7 @@ def past_length(cache: Any) -> int | Tensor:
 
 def reorders_rows(depth: int = 8) -> bool:
     """Whether a beam search of transformers called, which permutes the batch's rows between passes."""
-    frame = sys._getframe(2)
+    frame = sys._getframe(3)
     for _ in range(depth):
         if frame.f_code.co_name == "_beam_search":
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moetui.engine.raw import TokenInputs
 from moetui.routing import Phase
@@ -13,7 +14,7 @@ from moetui.routing.step import I16, I32, Bool
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenArrays:
-    """``[T]`` each, batch-major, as in ``Step``; ``batch`` and ``new`` are their extents."""
+    """``[T]`` each, batch-major, as in ``Step``; ``batch`` and ``new`` are their extents, ``past`` what was cached."""
 
     phase: Phase
     sequence: I16
@@ -22,6 +23,7 @@ class TokenArrays:
     pad: Bool
     batch: int
     new: int
+    past: int
 
 
 def token_arrays(inputs: TokenInputs | None, rows: int) -> TokenArrays:
@@ -35,6 +37,7 @@ def token_arrays(inputs: TokenInputs | None, rows: int) -> TokenArrays:
             np.zeros(rows, np.bool_),
             1,
             rows,
+            0,
         )
     batch, new = inputs.shape
     past = int(inputs.past)
@@ -48,7 +51,24 @@ def token_arrays(inputs: TokenInputs | None, rows: int) -> TokenArrays:
         pad.reshape(rows),
         batch,
         new,
+        past,
     )
+
+
+def attribute_rows(inputs: TokenInputs | None, rows: int, count: int, *, vision: bool) -> NDArray[np.intp] | None:
+    """Which of a pass's rows a site got that saw ``count`` of them only; None if nothing tells.
+
+    Args:
+        inputs: the pass's arguments; their ``modality`` splits text from the rest.
+        rows: all rows of the pass.
+        count: rows that the site got.
+        vision: whether the site is the one for what is not text.
+    """
+    if inputs is None or inputs.modality is None or inputs.modality.numel() != rows:
+        return None
+    other = inputs.modality.numpy().reshape(-1) != 0
+    at = np.flatnonzero(other if vision else ~other)
+    return at if len(at) == count else None
 
 
 def _places(inputs: TokenInputs, batch: int, new: int, past: int) -> tuple[I32, Bool]:
@@ -61,6 +81,6 @@ def _places(inputs: TokenInputs, batch: int, new: int, past: int) -> tuple[I32, 
             place += past
         pad = ~mask[:, -new:]
         return np.where(pad, np.int32(-1), place[:, -new:]).astype(np.int32), pad
-    if inputs.positions is not None and inputs.positions.shape == (batch, new):
+    if inputs.positions is not None and tuple(inputs.positions.shape) == (batch, new):
         return inputs.positions.numpy().astype(np.int32), pad
     return np.broadcast_to(np.arange(past, past + new, dtype=np.int32), (batch, new)).copy(), pad

@@ -156,7 +156,7 @@ class Adapter(Protocol):
         """The sites of this kind in a model, in traversal order."""
 
     def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
-        """Put this kind's hooks on one site: they append ``Seen`` and router outputs to the frame, apply the function."""
+        """Put this kind's hooks on one site: they note what passes in the frame and apply the site's function."""
 
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what was seen.

@@ -62,11 +62,11 @@ class DenseAdapter:
         indices, weights = _chosen(routing[0], handle.site.top_k) if len(routing) == 1 else routing
         return indices.masked_fill(weights == 0, -1), weights
 
-    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's second output."""
         return rows(output[1])
 
-    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+    def refusal(self, handle: SiteHandle) -> str:
         """Nothing stands in the way."""
         return ""
 

@@ -58,11 +58,11 @@ class IndexedAdapter:
             indices = indices.masked_fill(skipped, handle.site.num_experts)
         return indices, weights
 
-    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's first output, or its only one."""
         return rows(output[0] if isinstance(output, tuple | list) and output else output)
 
-    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+    def refusal(self, handle: SiteHandle) -> str:
         """Nothing stands in the way."""
         return ""
 
@@ -96,7 +96,7 @@ def experts_hook(handle: SiteHandle, tap: Tap, call: RouterCall, names: tuple[st
                     frame.seen.append(Seen(number, perf_counter_ns(), routing))
                 return None
             hidden = args[0] if args else next(iter(kwargs.values()))
-            changed = run_function(handle, tap, call, *routing, hidden)
+            changed = run_function(handle, tap, call, routing[0], routing[1], hidden)
             if frame is not None:
                 frame.seen.append(Seen(number, perf_counter_ns(), changed or routing, routing if changed else None))
             return replace(args, kwargs, names, changed) if changed else None

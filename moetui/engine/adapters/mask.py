@@ -74,7 +74,7 @@ class MaskAdapter:
 
         return [*router_hook(handle, tap, call), handle.experts.register_forward_pre_hook(on_experts)]
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """The ones of the mask; an empty slot where there are none."""
         mask, gates = routing
         if mask.dim() == 2:
@@ -85,7 +85,7 @@ class MaskAdapter:
         dropped = mask.sum(-1) == 0
         return mask.argmax(-1).masked_fill(dropped, -1), gates.masked_fill(dropped, 0)
 
-    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's last output."""
         return rows(output[-1])
 

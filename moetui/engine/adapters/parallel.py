@@ -57,15 +57,15 @@ class ParallelAdapter:
 
         return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Put the sorted lists back into the tokens' order, slots as the router chose them."""
         return _unsorted(routing[0]) if len(routing) == 1 else (routing[0], routing[1])
 
-    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's last output."""
         return rows(output[-1])
 
-    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+    def refusal(self, handle: SiteHandle) -> str:
         """Nothing stands in the way, as long as every token keeps its k slots."""
         return ""
 

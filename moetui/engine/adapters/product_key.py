@@ -75,14 +75,14 @@ class ProductKeyAdapter:
         scores = logits.gather(1, indices // keys) + logits.gather(1, keys + indices % keys)
         return indices, scores.softmax(-1)
 
-    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:  # noqa: ARG002 - the protocol's signature
+    def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """``[T, 2n]`` the two key logits that decide each token, as the block splits them."""
         keys = output.shape[-1] // 2
         tokens = math.prod(output.shape[:-1])
         # The block splits the flat buffer in two halves, so with several tokens the rows are not the gate's.
         return torch.cat(tuple(output.reshape(2, tokens, keys)), -1)
 
-    def refusal(self, handle: SiteHandle) -> str:  # noqa: ARG002 - the protocol's signature
+    def refusal(self, handle: SiteHandle) -> str:
         """Nothing stands in the way, as long as every token keeps its k slots."""
         return ""
 
@@ -121,9 +121,9 @@ class _Hooks:
             tap.fail(error)
             return None
 
-    def on_up(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002
+    def on_up(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if self._indices is None else (self._indices,)
 
-    def after_up(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:  # noqa: ARG002
+    def after_up(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         factors, self._indices, self._factors = self._factors, None, None
         return None if factors is None else output * factors.unsqueeze(-1).to(output.dtype)

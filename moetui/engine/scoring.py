@@ -1,0 +1,153 @@
+"""Finds out from numbers alone how a router's logits become gate weights, and what its logits are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moetui.routing.model import LogitsForm, Scoring
+
+MIN_TOKENS = 3
+"""Fewer tokens prove nothing."""
+
+# Largest deviation from a rule, relative to the token's largest weight, that rounding explains.
+_TOLERANCE = {torch.float64: 2e-3, torch.float32: 2e-3, torch.float16: 4e-3, torch.bfloat16: 1.6e-2}
+_CLEARLY_BETTER = 4.0
+_ROUNDING = 1e-5
+
+_RULES: dict[Scoring, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "sqrt_softplus": lambda logits: functional.softplus(logits).sqrt(),
+    "identity": lambda logits: logits,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How gate weights follow from logits: ``w = scale · s(logits)``, over the chosen's sum where normalised.
+
+    ``normalised`` and ``scale`` are None where the weights share a token's mass in proportion to their scores, but the
+    mass itself depends on more than these logits.
+    """
+
+    scoring: Scoring = "unknown"
+    normalised: bool | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    rule: Rule
+    error: float
+
+
+def tolerance(*tensors: Tensor) -> float:
+    """The largest relative deviation that the coarsest of these tensors' types explains."""
+    return max(_TOLERANCE.get(tensor.dtype, 2e-3) for tensor in tensors)
+
+
+def find_rule(logits: Tensor, indices: Tensor, weights: Tensor, expert_scale: Tensor | None = None) -> Rule | None:
+    """The scoring rule that some tokens' routing follows.
+
+    Args:
+        logits: ``[T, C]`` the router's first output.
+        indices: ``[T, K]`` chosen classes; negative for an empty slot.
+        weights: ``[T, K]`` their gate weights.
+        expert_scale: ``[E]`` constant factors on the experts' weights, where the router has any.
+
+    Returns:
+        The rule; an unknown one if none fits; None if the tokens are too few or too alike to tell.
+    """
+    used = ((indices >= 0) & (indices < logits.shape[1]) & (weights != 0)).all(-1)
+    used &= logits.isfinite().all(-1) & weights.isfinite().all(-1)
+    if int(used.sum()) < MIN_TOKENS:
+        return None
+    allowed = tolerance(logits, weights)
+    chosen, gates = indices[used].long(), weights[used].float()
+    if expert_scale is not None:
+        gates = gates / expert_scale.float()[chosen]
+    fits = _fits(logits[used].float(), chosen, gates)
+    best, *others = sorted(fits, key=lambda fit: fit.error)
+    if best.error > allowed:
+        return Rule()
+    # Scores so alike that two rules fit as well tell nothing yet.
+    if any(other.error < max(_CLEARLY_BETTER * best.error, _ROUNDING) for other in others):
+        return None
+    return best.rule
+
+
+def _fits(logits: Tensor, chosen: Tensor, gates: Tensor) -> list[_Fit]:
+    """Each rule's best constant and its error; a rule's weaker forms only where its stronger one fails."""
+    mass = gates.sum(-1)
+    several = gates.shape[1] > 1
+    constant_mass = bool((mass - mass.median()).abs().max() <= 1e-2 * mass.median().abs())
+    fits = []
+    for scoring, score in _RULES.items():
+        scores = score(logits).gather(1, chosen)
+        shares = scores / scores.sum(-1, keepdim=True)
+        if several and constant_mass:
+            constant = float(mass.median())
+            fits.append(_Fit(Rule(scoring, True, _rounded(constant)), _error(gates, constant * shares)))
+            continue
+        constant = float((gates / scores).median())
+        fits.append(_Fit(Rule(scoring, False, _rounded(constant)), _error(gates, constant * scores)))
+        if several:
+            fits.append(_Fit(Rule(scoring), _error(gates, mass.unsqueeze(-1) * shares) + 10 * _ROUNDING))
+    return fits
+
+
+def _error(gates: Tensor, predicted: Tensor) -> float:
+    relative = ((gates - predicted).abs() / gates.abs().amax(-1, keepdim=True)).max()
+    return float(relative) if relative.isfinite() else float("inf")
+
+
+def _rounded(value: float) -> float:
+    """A constant as it was written in a configuration: 2.5, not 2.4999998."""
+    candidates = (float(f"{value:.{digits}g}") for digits in (1, 2, 3, 4))
+    return next((short for short in candidates if abs(short - value) <= 1e-4 * abs(value)), value)
+
+
+def find_form(logits: Tensor, projected: Tensor | None) -> LogitsForm:
+    """What a router's first output is.
+
+    Args:
+        logits: ``[T, C]`` the output.
+        projected: ``[T, C]`` the router's weight applied to its input; None where it has no such weight.
+
+    Returns:
+        ``probabilities`` if every row is a distribution, else by comparison with ``projected``: equal, in constant
+        proportion, or ``c · tanh(x / c)`` of it.
+    """
+    values = logits.float()
+    sums = values.sum(-1)
+    if bool((values >= 0).all()) and bool(((sums - 1).abs() < 1e-2).all()):
+        return "probabilities"
+    if projected is None or projected.shape != logits.shape:
+        return "unknown"
+    raw, allowed = projected.float(), 4 * tolerance(logits, projected)
+    size = raw.abs().max()
+    if bool((values - raw).abs().max() <= allowed * size):
+        return "logits"
+    ratio = float((values * raw).sum() / (raw * raw).sum())
+    if bool((values - ratio * raw).abs().max() <= allowed * abs(ratio) * size):
+        return "scaled"
+    return "soft_capped" if _is_capped(values, raw, allowed) else "unknown"
+
+
+def _is_capped(values: Tensor, raw: Tensor, allowed: float) -> bool:
+    """Whether ``values`` is ``c · tanh(raw / c)`` for some c, found by bisection at the largest input."""
+    at = raw.abs().argmax()
+    x, y = float(raw.abs().flatten()[at]), float(values.abs().flatten()[at])
+    low, high = y, 1e6 * max(y, 1e-6)
+    for _ in range(80):
+        middle = (low * high) ** 0.5
+        if middle * float(torch.tanh(torch.tensor(x / middle))) < y:
+            low = middle
+        else:
+            high = middle
+    return bool((values - high * torch.tanh(raw / high)).abs().max() <= allowed * y)

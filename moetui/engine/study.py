@@ -1,0 +1,193 @@
+"""What the first passes teach of a model: each site's scoring rule, and which sites stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from moetui.engine.adapters.base import Current, SiteHandle, rows
+from moetui.engine.gather import Gathered, SiteTensors
+from moetui.engine.raw import ProbeRows
+from moetui.engine.scoring import Rule, find_form, find_rule
+from moetui.routing import ModelInfo, Site
+from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
+
+_SAMPLE = 64  # tokens looked at
+_ATTEMPTS = 8  # passes after which a rule that cannot be told stays unknown
+
+
+class Study:
+    """Learns what it can from a capture's first passes, then does nothing.
+
+    Args:
+        handles: the sites.
+        info: what is known of the model so far.
+        current: where probes find the pass.
+        on_event: told when more is known, in the recorder's thread.
+    """
+
+    def __init__(
+        self,
+        handles: tuple[SiteHandle, ...],
+        info: ModelInfo,
+        current: Current,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._handles, self._info, self._on_event = handles, info, on_event
+        self._probes = {handle.site.index: Probe(handle, current) for handle in handles}
+        self._samples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._open = {handle.site.index for handle in handles}
+        self._attempts = dict.fromkeys(self._open, 0)
+        self._unheard = {handle.site.stack for handle in handles}
+
+    def attach(self) -> None:
+        """Put probes on the routers that are not understood yet."""
+        for number in self._open:
+            self._probes[number].attach()
+
+    def detach(self) -> None:
+        """Take the probes off."""
+        for probe in self._probes.values():
+            probe.detach()
+
+    def __call__(self, gathered: Gathered) -> None:
+        """Look at a pass whose tensors are on the host."""
+        if self._unheard:
+            self._report_silent(gathered)
+        if not self._open:
+            return
+        learned: dict[int, Site] = {}
+        for passed in gathered.sites:
+            if passed.number in self._open:
+                site = self._learn(passed, gathered.raw.probes.get(passed.number))
+                if site is not None:
+                    learned[passed.number] = site
+        if learned:
+            sites = tuple(learned.get(site.index, site) for site in self._info.sites)
+            self._info = replace(self._info, sites=sites)
+            self._on_event(ModelChanged(self._info))
+
+    def _learn(self, passed: SiteTensors, kept: ProbeRows | None) -> Site | None:
+        number = passed.number
+        if passed.logits is None or passed.logits.shape[0] != passed.indices.shape[0]:
+            return None
+        handle, probe = self._handles[number], self._probes[number]
+        indices = passed.indices if passed.before_indices is None else passed.before_indices
+        weights = passed.weights if passed.before_weights is None else passed.before_weights
+        self._samples.setdefault(number, []).append((passed.logits[:_SAMPLE], indices[:_SAMPLE], weights[:_SAMPLE]))
+        logits, indices, weights = (torch.cat(parts) for parts in zip(*self._samples[number]))
+        rule = find_rule(logits, indices, weights, probe.expert_scale())
+        self._attempts[number] += 1
+        if rule is None and self._attempts[number] < _ATTEMPTS:
+            return None
+        form = find_form(*probe.compare(passed.logits, kept))
+        self._open.discard(number)
+        self._samples.pop(number)
+        probe.detach()
+        return _known(handle.site, rule or Rule(), form)
+
+    def _report_silent(self, gathered: Gathered) -> None:
+        """Name the sites that a pass over their stack's tokens did not reach."""
+        called = [stack for stack in gathered.inputs if stack in self._unheard]
+        heard = {passed.number for passed in gathered.sites}
+        for stack in called:
+            self._unheard.discard(stack)
+            for handle in self._handles:
+                site = handle.site
+                if site.stack == stack and site.index not in heard:
+                    self._on_event(FindingRaised(silent(site)))
+
+
+def silent(site: Site) -> Finding:
+    """A site that no token reached in the first pass."""
+    if "vision" in site.name or "audio" in site.name:
+        message = f"no token reached {site.name} in the first pass: it serves images or sound"
+        return Finding("site_silent", "info", message, "give the model such input to see its routing", site.name)
+    return Finding(
+        "site_silent",
+        "warning",
+        f"{site.name} ({site.path}) was not called in the first pass: its routing cannot be shown",
+        "a fused kernel may stand in its place; try --experts-implementation eager, or without quantization",
+        site.name,
+    )
+
+
+def _known(site: Site, rule: Rule, form: Any) -> Site:
+    scoring = rule.scoring
+    if form == "probabilities" and scoring == "identity":
+        scoring = "softmax"
+    return replace(site, scoring=scoring, logits_form=form, normalised=rule.normalised, scale=rule.scale)
+
+
+class Probe:
+    """Keeps a few rows of what a router gets in a pass, and of what a linear inside it makes of it."""
+
+    def __init__(self, handle: SiteHandle, current: Current) -> None:
+        self._number, self._router, self._current = handle.site.index, handle.router, current
+        self._hooks: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Put the hooks on; no effect when they are."""
+        if self._hooks:
+            return
+        self._hooks.append(self._router.register_forward_pre_hook(self._on_router, with_kwargs=True))
+        for module in self._router.modules():
+            if module is not self._router and isinstance(module, nn.Linear):
+                self._hooks.append(module.register_forward_hook(self._on_linear))
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook.remove()
+
+    def expert_scale(self) -> Tensor | None:
+        """``[E]`` constant factors that the router puts on the experts' weights, if it has any."""
+        scale = getattr(self._router, "per_expert_scale", None)
+        return scale.detach().cpu() if isinstance(scale, Tensor) and not scale.is_meta else None
+
+    def compare(self, logits: Tensor, kept: ProbeRows | None) -> tuple[Tensor, Tensor | None]:
+        """``[T, C]`` logits and the projection of the same tokens, as many as were kept."""
+        projected = None if kept is None else self._projection(kept, logits.shape[1])
+        if projected is None:
+            return logits[:_SAMPLE], None
+        count = min(len(projected), len(logits))
+        return logits[:count], projected[:count].cpu()
+
+    def _projection(self, kept: ProbeRows, classes: int) -> Tensor | None:
+        if kept.projected is not None:
+            return kept.projected[:, :classes]
+        weight, bias = _own_projection(self._router)
+        if kept.input is None or weight is None or weight.is_meta or weight.shape[1] != kept.input.shape[1]:
+            return None
+        if not weight.is_floating_point():
+            return None
+        bias = bias.float() if bias is not None and bias.shape == weight.shape[:1] else None
+        return functional.linear(kept.input.float(), weight.float(), bias)[:, :classes]
+
+    def _on_router(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        frame = self._current.frame
+        kept = rows(args[0] if args else next(iter(kwargs.values()), None))
+        if frame is not None and kept is not None:
+            frame.probes[self._number] = ProbeRows(kept[:_SAMPLE].detach().clone())
+
+    def _on_linear(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        frame = self._current.frame
+        kept = rows(output)
+        if frame is not None and kept is not None and self._number in frame.probes:
+            frame.probes[self._number].projected = kept[:_SAMPLE].detach().clone()
+
+
+def _own_projection(router: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """The router's own weight and bias, or those of a linear in it that it applies without calling."""
+    for owner in (router, *(module for module in router.modules() if isinstance(module, nn.Linear))):
+        weight, bias = getattr(owner, "weight", None), getattr(owner, "bias", None)
+        if isinstance(weight, Tensor) and weight.dim() == 2:
+            return weight.detach(), bias.detach() if isinstance(bias, Tensor) else None
+    return None, None
