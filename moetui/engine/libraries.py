@@ -105,9 +105,9 @@ class _Bar:
     def refresh(self, *_: object, **__: object) -> None:
         if not self.n and not self.total:
             return
-        what = self.desc.rstrip(": ")
+        what = self.desc.rpartition("/")[2].rstrip(": ")
         if self._unit == "B" and self.total:
-            what = f"{what} {self.n / 1e9:.2f} of {self.total / 1e9:.2f} GB"
+            what = f"{what} {_amount(self.n)} of {_amount(self.total)}"
         self._progress(what, min(1.0, self.n / self.total) if self.total else None)
 
     def close(self) -> None:
@@ -124,6 +124,10 @@ class _Bar:
         if name.startswith("__"):
             raise AttributeError(name)
         return _nothing
+
+
+def _amount(nbytes: float) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
 def _nothing(*_: object, **__: object) -> None:

@@ -99,6 +99,8 @@ def _files(causes: list[BaseException], request: LoadRequest, source: ModelSourc
     del request
     for cause in causes:
         text = str(cause)
+        if isinstance(cause, hub.StrictDataclassError):
+            return ModelError(f"the configuration of {source.name} is wrong: {_line(cause)}", "correct its config.json")
         if isinstance(cause, SafetensorError) or "Error while deserializing header" in text:
             return ModelError(
                 f"the weights of {source.name} are damaged: {_line(cause)}", "download or save the model again"

@@ -52,7 +52,7 @@ def run_headless(
     SIGTERM and SIGHUP end it like Ctrl-C, and the recording is closed properly in every case.
 
     Args:
-        options: see ``LiveOptions``; ``prompt`` is what is run.
+        options: see ``LiveOptions``; ``prompt`` is what is run. It may be empty if ``prepare`` runs something itself.
         on_event: called with each event, in some thread; must be quick.
         prepare: called with the session before the run begins and with the model loaded.
 
@@ -71,8 +71,9 @@ def run_headless(
             if prepare is not None:
                 prepare(session)
                 _await(session)
-            session.generate(options.prompt, options.settings)
-            _await(session)
+            if options.prompt or prepare is None:
+                session.generate(options.prompt, options.settings)
+                _await(session)
             session.flush()
             return _result(session, options)
         finally:
@@ -91,7 +92,7 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     assert info is not None
     view = session.timeline.snapshot()
     tokens = view.tokens(view.first, view.end)
-    last = session.branches[-1].id
+    last = session.branches[-1].id if session.branches else -1
     keep = ~tokens.pad & (tokens.branch == last) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
     return HeadlessRun(
