@@ -1,0 +1,198 @@
+"""Chunks by number, unpacked when asked for; the last ones are kept, up to a number of bytes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from pathlib import Path
+from typing import TypeAlias
+
+from moetui.routing.errors import TraceError
+from moetui.trace.arrays import Array, unknown, unpack_array, widen
+from moetui.trace.catalog import Catalog, Chunk, read_map
+from moetui.trace.frames import DamagedError, read_frame
+from moetui.trace.layout import CHUNK_KINDS, Column, Widths
+
+Table: TypeAlias = dict[str, Array]
+
+_LIGHT_BYTES = 48 << 20
+_HEAVY_BYTES = 48 << 20
+
+
+class FileSource:
+    """Bytes of a file by position.
+
+    Read, not mapped: a mapped file that another program cuts short kills the process that looks at it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._size = os.fstat(self._fd).st_size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was last looked at."""
+        return self._size
+
+    def look(self) -> int:
+        """Take notice that the file has grown or shrunk; its size."""
+        if self._fd >= 0:
+            self._size = os.fstat(self._fd).st_size
+        return self._size
+
+    def read(self, start: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``start``; fewer at the end.
+
+        Raises:
+            DamagedError: the disk gives an error.
+            TraceError: the file was closed.
+        """
+        if self._fd < 0:
+            raise TraceError("the recording was closed")
+        try:
+            return os.pread(self._fd, length, start)
+        except OSError as error:
+            raise DamagedError(f"it cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Store:
+    """The tables of a file's chunks.
+
+    What damage took stands as unknown; ``damage`` counts the records that it took.
+
+    Args:
+        source: the file.
+        catalog: where its chunks are; may grow.
+    """
+
+    def __init__(self, source: FileSource, catalog: Catalog) -> None:
+        self._source = source
+        self._catalog = catalog
+        self._lock = threading.RLock()
+        self._light = _Cache(_LIGHT_BYTES)
+        self._heavy = _Cache(_HEAVY_BYTES)
+        self._broken: set[tuple[int, str]] = set()
+        self.widths = Widths(0, 0, 0, 0)
+        self.optional: frozenset[str] = frozenset()
+
+    @property
+    def damage(self) -> int:
+        """Records that turned out to be unreadable when they were looked at."""
+        return len(self._broken)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """The chunks, in order."""
+        return self._catalog.chunks
+
+    def chunk_range(self, start: int, stop: int) -> range:
+        """Numbers of the chunks that hold tokens ``start .. stop - 1``."""
+        if start >= stop:
+            return range(0)
+        chunks = self._catalog.chunks
+        low = bisect_right(chunks, start, key=lambda chunk: chunk.first) - 1
+        high = bisect_right(chunks, stop - 1, key=lambda chunk: chunk.first)
+        return range(max(low, 0), high)
+
+    def table(self, number: int, kind: str) -> Table:
+        """One kind of columns of chunk ``number``."""
+        cache = self._heavy if kind in ("routing", "logits") else self._light
+        with self._lock:
+            found = cache.get((number, kind))
+            if found is None:
+                found = self._load(self._catalog.chunks[number], kind, number)
+                cache.put((number, kind), found)
+            return found
+
+    def forget(self) -> None:
+        """Drop all tables: the widths of arrays have changed."""
+        with self._lock:
+            self._light.clear()
+            self._heavy.clear()
+
+    def _load(self, chunk: Chunk, kind: str, number: int) -> Table:
+        columns = CHUNK_KINDS[kind]
+        start = chunk.records.get(kind)
+        if start is not None:
+            try:
+                return self._unpack(chunk, kind, start)
+            except DamagedError:
+                self._broken.add((number, kind))
+        elif kind not in self.optional:
+            self._broken.add((number, kind))
+        rows = 0 if kind == "steps" else chunk.count
+        return {c.name: unknown(self.widths.shape(c, rows), c.dtype, c.fill) for c in columns}
+
+    def _unpack(self, chunk: Chunk, kind: str, start: int) -> Table:
+        frame = read_frame(self._source, start)
+        if (frame.kind, frame.first, frame.count) != (kind, chunk.first, chunk.count):
+            raise DamagedError("another record stands in its place")
+        packed = read_map(self._source, frame)
+        table: Table = {}
+        rows: int | None = None if kind == "steps" else chunk.count
+        for column in CHUNK_KINDS[kind]:
+            if column.name not in packed:
+                continue
+            array = unpack_array(packed[column.name])
+            rows = len(array) if rows is None and array.ndim else rows
+            table[column.name] = self._fitted(column, array, rows or 0)
+        rows = rows or 0
+        if rows > chunk.count:
+            raise DamagedError("more steps than tokens")
+        for column in CHUNK_KINDS[kind]:
+            if column.name not in table:
+                table[column.name] = unknown(self.widths.shape(column, rows), column.dtype, column.fill)
+        return table
+
+    def _fitted(self, column: Column, array: Array, rows: int) -> Array:
+        shape = self.widths.shape(column, rows)
+        if array.dtype.str.lstrip("<|=") != column.dtype.lstrip("<|="):
+            raise DamagedError("a column of another type")
+        if array.ndim != len(shape) or array.shape[0] != rows:
+            raise DamagedError("a column of another shape")
+        if column.axis in ("", "sites"):
+            if array.shape != shape:
+                raise DamagedError("a column of another shape")
+            return array
+        if array.shape[1:-1] != shape[1:-1]:
+            raise DamagedError("a column of another shape")
+        return widen(array, shape[-1], column.fill)
+
+
+class _Cache:
+    """The tables last used, as many as fit into ``limit`` bytes; the newest always."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._tables: OrderedDict[tuple[int, str], Table] = OrderedDict()
+
+    def get(self, key: tuple[int, str]) -> Table | None:
+        table = self._tables.get(key)
+        if table is not None:
+            self._tables.move_to_end(key)
+        return table
+
+    def put(self, key: tuple[int, str], table: Table) -> None:
+        self._tables[key] = table
+        self._held += _size(table)
+        while self._held > self._limit and len(self._tables) > 1:
+            _, old = self._tables.popitem(last=False)
+            self._held -= _size(old)
+
+    def clear(self) -> None:
+        self._tables.clear()
+        self._held = 0
+
+
+def _size(table: Table) -> int:
+    # Arrays that repeat one number (stride 0) take no memory.
+    return 1024 + sum(array.nbytes for array in table.values() if any(array.strides))

@@ -1,0 +1,103 @@
+"""The file a trace is written to: whole records or none of them, and never a file harmed that was there before."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from moetui.routing.errors import TraceError
+
+
+class Target:
+    """An output file opened for appending.
+
+    A new file is made in place. An existing one (``overwrite``) is replaced by ``commit``: until then the bytes go
+    into a hidden file beside it, so that a recording that never gets going leaves the old file alone.
+
+    Raises:
+        TraceError: it exists already (without ``overwrite``), is no regular file, or cannot be created.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.nbytes = 0
+        self.problem = ""
+        self._stranded = False
+        self._final = Path(os.path.realpath(path)) if overwrite else path
+        self._actual = self._final
+        if os.path.lexists(self._final):
+            if not overwrite:
+                raise TraceError(f"{path.name} exists already", "--force or overwrite=True replaces it")
+            if not stat.S_ISREG(self._final.stat().st_mode):
+                raise TraceError(f"{path.name} is no regular file", "name another file")
+            self._actual = self._final.with_name(f".{self._final.name}.{os.getpid()}.partial")
+        try:
+            # Exclusive, so that a file made meanwhile by another program is kept as well.
+            self._fd = os.open(self._actual, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        except FileExistsError:
+            raise TraceError(f"{path.name} exists already", "--force or overwrite=True replaces it") from None
+        except OSError as error:
+            raise TraceError(f"cannot write {path.name}: {_reason(error)}", "choose another place") from None
+
+    def write(self, data: bytes) -> bool:
+        """Append ``data`` whole; on failure nothing of it stays, ``problem`` says why, and later calls do nothing."""
+        if self.problem:
+            return False
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._fd, memoryview(data)[done:])
+            if os.fstat(self._fd).st_nlink == 0:
+                self.problem = f"{self._final.name} was removed while it was written"
+                return False
+        except OSError as error:
+            self.problem = f"cannot write {self._final.name}: {_reason(error)}"
+            self._cut()
+            return False
+        self.nbytes += len(data)
+        return True
+
+    def commit(self) -> None:
+        """Put the file where it belongs, if it is not there yet."""
+        if self._actual == self._final or self.problem:
+            return
+        try:
+            os.replace(self._actual, self._final)  # noqa: PTH105
+        except OSError as error:
+            self._stranded = True
+            self.problem = f"cannot replace {self._final.name}: {_reason(error)}; the recording is {self._actual.name}"
+            return
+        self._actual = self._final
+
+    def close(self) -> None:
+        """Close the file; one that never came to replace the old file is removed."""
+        self._close()
+        if self._actual != self._final and not self._stranded:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._close()
+        try:
+            self._actual.unlink(missing_ok=True)
+        except OSError as error:
+            self.problem = self.problem or f"cannot remove {self._actual.name}: {_reason(error)}"
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            os.close(fd)
+        except OSError as error:  # some file systems report a full disk only now
+            self.problem = self.problem or f"cannot write {self._final.name}: {_reason(error)}"
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._fd, self.nbytes)
+        except OSError:
+            return  # a reader sees that the last record is torn
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
