@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, StoppingCriteriaList
 
 from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings
@@ -45,12 +45,12 @@ def encode(tokenizer: Any, text: str, settings: GenerationSettings, *, vocab_siz
         return Prompt(text, _read_ids(text, vocab_size))
     chat = _wants_chat(tokenizer, settings)
     try:
-        plain = list(tokenizer(text, add_special_tokens=False).input_ids)
-        ids = _chat_ids(tokenizer, text, settings.system) if chat else list(tokenizer(text).input_ids)
+        (text + settings.system).encode()
     except UnicodeEncodeError as error:
         raise UsageError("the prompt is no valid UTF-8", "check the encoding of the file or the terminal") from error
-    if not plain:
+    if not tokenizer(text, add_special_tokens=False).input_ids:
         raise UsageError("the prompt has no tokens: the tokenizer makes nothing of it", "write some words")
+    ids = _chat_ids(tokenizer, text, settings.system) if chat else list(tokenizer(text).input_ids)
     return Prompt(text, tuple(ids), chat)
 
 
@@ -107,8 +107,11 @@ def generate(
 
 
 def writes_text(model: Any) -> bool:
-    """Whether ``model.generate`` yields text token by token."""
-    return bool(model.can_generate()) and model.get_output_embeddings() is not None
+    """Whether ``model.generate`` yields text token by token: by the library's loop, or by code that came with it."""
+    if not model.can_generate() or model.get_output_embeddings() is None:
+        return False
+    kind = type(model)
+    return kind.generate is GenerationMixin.generate or not kind.__module__.startswith("transformers.")
 
 
 def generation_config(model: Any, settings: GenerationSettings) -> GenerationConfig:
