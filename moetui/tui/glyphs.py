@@ -45,7 +45,6 @@ class Glyphs:
     ellipsis: str
     rule: str
     delta: str
-    mean_entropy: str
     dash: str
     up: str
     down: str
@@ -94,7 +93,6 @@ UNICODE = Glyphs(
     ellipsis="…",
     rule="┆",
     delta="Δ",
-    mean_entropy="H̄",
     dash="–",
     up="▲",
     down="▼",
@@ -119,7 +117,6 @@ ASCII = Glyphs(
     ellipsis="~",
     rule="|",
     delta="d",
-    mean_entropy="H",
     dash="-",
     up="^",
     down="v",

@@ -9,7 +9,11 @@ from rich.style import Style
 from textual.widget import Widget
 
 from moetui.tui.glyphs import ASCII, UNICODE, Glyphs, expert_color
-from moetui.tui.ramps import RGB, ColorDepth, RampName, diverging_ramp, ramp, reduce_color
+from moetui.tui.ramps import RGB, ColorDepth, RampName, diverging_ramp, ramp, reduce_color, xterm_rgb
+
+_PLAIN = str.maketrans({"·": "-", "×": "x", "–": "-", "−": "-", "…": "~", "▾": "v", "▴": "^", "↵": "<"})
+# The hues of ``glyphs.expert_color`` as far as sixteen colours have them; digits tell experts apart there.
+_EXPERTS_OF_16 = (12, 3, 10, 9, 13, 11, 14, 5, 1, 2, 6, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,10 @@ class Ink:
         """The characters to draw with."""
         return ASCII if self.ascii_only else UNICODE
 
+    def words(self, text: str) -> str:
+        """The app's own words in characters there are (not for what a model says)."""
+        return text.translate(_PLAIN) if self.ascii_only else text
+
     @property
     def colored(self) -> bool:
         """Whether there is colour at all."""
@@ -45,8 +53,10 @@ class Ink:
 
     def expert(self, expert: int) -> RGB | None:
         """An expert's colour on this terminal; None without colour."""
+        if self.depth == "16":
+            return xterm_rgb(_EXPERTS_OF_16[expert % len(_EXPERTS_OF_16)])
         color = reduce_color(expert_color(expert), self.depth)
-        if color is None or self.dark or self.depth == "16":
+        if color is None or self.dark:
             return color
         red, green, blue = color
         return reduce_color((red * 4 // 5, green * 4 // 5, blue * 4 // 5), self.depth)

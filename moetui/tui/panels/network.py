@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.layout import Layout
 from textual.widget import Widget
 
+from moetui.routing import query
 from moetui.routing.metrics import dead_experts
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals
@@ -19,28 +20,16 @@ from moetui.tui.messages import Selection, SiteSelected, TokenSelected
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
 from moetui.tui.widgets.filter_line import FilterLine
+from moetui.tui.widgets.flow import FlowView
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heatmap import Heatmap
+from moetui.tui.widgets.sharing import copy, save
 from moetui.tui.widgets.token_detail import TokenDetail
 from moetui.tui.widgets.token_rows import SORT_KEYS, TokenQuery
 from moetui.tui.widgets.token_table import TokenTable
 from moetui.tui.widgets.windows import BalanceTrail, Matched, token_rate
 
 _COUNT_PORTION = 8192
-
-
-def parse_query(text: str) -> TokenQuery:
-    """A filter from its text (``moetui.routing.query``)."""
-    from moetui.routing import query
-
-    return query.parse(text)
-
-
-def complete_query(text: str, cursor: int) -> Sequence[str]:
-    """Whole lines that the text could become."""
-    from moetui.routing import query
-
-    return query.complete(text, cursor)
 
 
 class NetworkPanel(Widget):
@@ -81,6 +70,8 @@ class NetworkPanel(Widget):
         Binding("backslash", "hide", "hide others", id="network.hide", show=False, tooltip="Hide or show other tokens"),
         Binding("greater_than_sign", "match(1)", "next match", id="network.next_match", show=False),
         Binding("less_than_sign", "match(-1)", "previous match", id="network.previous_match", show=False),
+        Binding("y", "copy", "copy", id="network.copy", show=False, tooltip="Copy what has the focus"),
+        Binding("Y", "save", "save csv", id="network.save", show=False, tooltip="Write it to a CSV file"),
         Binding("m", "mark", "mark", id="network.mark", show=False, tooltip="Mark the token, or unmark it"),
         Binding("apostrophe", "next_mark", "next mark", id="network.next_mark", show=False, key_display="'"),
     ]
@@ -109,7 +100,8 @@ class NetworkPanel(Widget):
         yield TokenTable(id="tokens")
         yield Heatmap(id="heatmap")
         yield TokenDetail(id="detail")
-        yield FilterLine(parse_query, complete_query, id="filter")
+        yield FlowView(id="flow")
+        yield FilterLine(self._parse, self._complete, id="filter")
         yield BalanceStrip(id="balance")
 
     # -- what the app calls -------------------------------------------------------------------------------------
@@ -155,9 +147,8 @@ class NetworkPanel(Widget):
         done = self.tokens.show(view)
         self._say_matches()
         done &= self._draw_heat(view)
-        self.detail.show(view, self.tokens.token)
+        self._draw_detail(view)
         done &= self._draw_balance(view)
-        self._arrange()
         if not done:
             self._go_on_later()
 
@@ -201,11 +192,17 @@ class NetworkPanel(Widget):
         self.query_one(BalanceStrip).show(gauges)
         return done
 
-    def _draw_selected(self, view: TimelineView) -> None:
+    def _draw_detail(self, view: TimelineView) -> None:
         self.detail.show(view, self.tokens.token)
+        self._arrange()
+        flow = self.query_one(FlowView)
+        if flow.display:
+            flow.show(self.detail.facts, self.tokens.site)
+
+    def _draw_selected(self, view: TimelineView) -> None:
+        self._draw_detail(view)
         if self.source.window.kind == "token":
             self._draw_heat(view)
-        self._arrange()
 
     def _say_matches(self) -> None:
         rows = self.tokens.rows
@@ -260,6 +257,18 @@ class NetworkPanel(Widget):
             self.query_one(FilterLine).value = f"layer:{layer} expert:{event.expert}"
 
     # -- the filter ---------------------------------------------------------------------------------------------
+
+    def _parse(self, text: str) -> TokenQuery:
+        return query.parse(text, self._branch_numbers())
+
+    def _complete(self, text: str, cursor: int) -> Sequence[str]:
+        info = self._session.info if self._session is not None else None
+        found = query.complete(text, cursor, info, self._branch_numbers())
+        return [text[: one.start] + one.text + text[one.stop :] for one in found]
+
+    def _branch_numbers(self) -> dict[str, int]:
+        branches = self._session.branches if self._session is not None else ()
+        return {branch.name: branch.id for branch in branches}
 
     @on(FilterLine.Changed)
     def _filter_changed(self, event: FilterLine.Changed) -> None:
@@ -356,3 +365,15 @@ class NetworkPanel(Widget):
             self.notify("no token is marked (m marks)", markup=False)
         else:
             self.tokens.go_to(found)
+
+    async def action_copy(self) -> None:
+        """Copy the focused part: rows of the table, cells of the heatmap, experts of the detail."""
+        await copy(self, *self._focused_part().shared())
+
+    async def action_save(self) -> None:
+        """Write the focused part to a CSV file."""
+        await save(self, *self._focused_part().shared())
+
+    def _focused_part(self) -> TokenTable | Heatmap | TokenDetail:
+        focused = self.screen.focused
+        return focused if isinstance(focused, (Heatmap, TokenDetail)) else self.tokens

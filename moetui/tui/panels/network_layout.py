@@ -80,7 +80,7 @@ def _narrow(body: Region, wanted: Wanted) -> dict[Part, Region]:
     if wanted.drawer and body.height >= 8:
         rest, out["detail"] = body.split_horizontal(body.height - min(wanted.detail_lines + FRAME, body.height // 2))
     if rest.height >= 14:
-        out["heatmap"], rest = rest.split_horizontal(_upper(rest, wanted.heat_lines, 0.45))
+        out["heatmap"], rest = rest.split_horizontal(_upper(rest, wanted.heat_lines, 0.5))
     out["tokens"] = rest
     return out
 

@@ -72,10 +72,6 @@ class BalanceStrip(Pens):
             self._gauges = gauges
             self.refresh()
 
-    def copy_text(self) -> str:
-        """Names and numbers, tab-separated."""
-        return "".join(f"{gauge.name}\t{gauge.text}\n" for gauge in self._gauges)
-
     def render_line(self, y: int) -> Strip:
         """The line."""
         width, plain = self.content_size.width, self.pen()

@@ -76,14 +76,15 @@ def plan_grid(
 def _nearest(
     columns: int, room: int, extras: tuple[tuple[int, int], ...], stacked: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    widest = 4 if stacked == 1 else 2
-    wanted = [(cell, fold) for cell, fold in ZOOMS if cell <= widest]
+    widest = CELL_WIDTHS[0] if stacked == 1 else 2
     # Numbers behind the row are worth more than wide cells, but not more than seeing each expert by itself.
-    for cell, fold in wanted:
-        for extra in extras[:2] if fold == 1 and cell > 1 else extras[1:] or extras:
-            if -(-columns // fold) * cell + sum(extra) <= room:
+    for cell, fold in ZOOMS:
+        if cell > widest:
+            continue
+        for extra in extras if (cell, fold) == (1, 1) else extras[:2]:
+            if -(-columns // fold) * cell + sum(extra) <= room and (cell <= 4 or extra == extras[0]):
                 return (cell, fold), extra
-    return wanted[-1], extras[-1]
+    return ZOOMS[-1], extras[-1]
 
 
 def keep_in_view(offset: int, cursor: int, shown: int, total: int) -> int:

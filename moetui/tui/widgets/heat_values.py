@@ -95,12 +95,13 @@ def _share(sums: NDArray[np.number]) -> F64:
 
 
 def nice_ceiling(value: float, *, doubling: bool = False) -> float:
-    """The next round number at or above ``value``: 1, 2, 5, 10 ... or, doubling, 2, 4, 8 ..."""
+    """The next round number at or above ``value``: 1, 2, 5, 10 ... or, doubling, 2, 3, 4, 6, 8, 12 ..."""
     if not math.isfinite(value) or value <= 0:
         return 2.0 if doubling else 1.0
     if doubling:
-        return 2.0 ** max(1, math.ceil(math.log2(value) - 1e-9))
-    power: float = 10.0 ** math.floor(math.log10(value))
+        power = 2.0 ** math.floor(math.log2(value) + 1e-9)
+        return max(2.0, next(step * power for step in (1, 1.5, 2) if value <= step * power * (1 + 1e-9)))
+    power = 10.0 ** math.floor(math.log10(value))
     for step in (1, 2, 5, 10):
         if value <= step * power * (1 + 1e-9):
             return step * power

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import ClassVar
@@ -23,6 +23,7 @@ from moetui.tui.ramps import LEVELS, contrast_text
 from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
 from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatValues, Levels, Pooling, pool, quantise
 from moetui.tui.widgets.pens import PEN_CSS, Pens
+from moetui.tui.widgets.sharing import Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,9 @@ class HeatPicture:
     fairness: F64
     trail: F64
     loads: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = field(repr=False)
+
+
+_SHORT_UNITS = {"%": "%", "× uniform": "×"}
 
 
 class Heatmap(Pens, can_focus=True):
@@ -133,9 +137,9 @@ class Heatmap(Pens, can_focus=True):
         across, down = ("layers", "experts") if self.swapped else ("experts", "layers")
         words = []
         if grid.fold > 1:
-            words.append(f"{self.pooling} of {grid.fold} {across} a cell")
+            words.append(f"a cell: {self.pooling} of {grid.fold} {across}")
         if grid.stacked > 1:
-            words.append(f"2 {down} a line")
+            words.append(f"a line: 2 {down}")
         shown_rows, shown = grid.lines * grid.stacked, grid.columns * grid.fold
         if rows > shown_rows:
             words.append(f"{down} {self._top}–{min(rows, self._top + shown_rows) - 1} of {rows}")
@@ -144,17 +148,18 @@ class Heatmap(Pens, can_focus=True):
             words.append(f"{across} {first}–{min(columns, first + shown) - 1} of {columns}")
         return " · ".join(words)
 
-    def copy_text(self) -> str:
-        """The values shown, as tab-separated text with a header."""
-        if self._picture is None:
-            return ""
-        values = self._picture.heat.values
-        head = "\t".join(["site", *(str(e) for e in range(values.shape[1]))])
-        rows = [
-            "\t".join([drawable(name), *("" if np.isnan(v) else f"{v:.6g}" for v in row)])
-            for name, row in zip(self._picture.names, values)
-        ]
-        return "\n".join([head, *rows]) + "\n"
+    def shared(self) -> tuple[str, Callable[[], Rows]]:
+        """The values shown, unfolded, as rows with a header."""
+        picture = self._picture
+
+        def rows() -> Rows:
+            if picture is None:
+                return
+            yield ("site", *range(picture.heat.values.shape[1]))
+            for name, values in zip(picture.names, picture.heat.values.tolist()):
+                yield (drawable(name), *values)
+
+        return "moetui-heatmap", rows
 
     # -- actions ------------------------------------------------------------------------------------------------
 
@@ -248,8 +253,8 @@ class Heatmap(Pens, can_focus=True):
         self._top = top - top % grid.stacked
         self._left = keep_in_view(self._left, column // grid.fold, grid.columns, -(-columns // grid.fold))
         subtitle = self.layout_text()
-        self.border_subtitle = Content(subtitle) if subtitle else None
-        self.border_title = Content(self._picture.title if self._picture is not None else "routing")
+        self.border_subtitle = Content(self.ink.words(subtitle)) if subtitle else None
+        self.border_title = Content(self.ink.words(self._picture.title if self._picture is not None else "routing"))
         self.refresh()
 
     # -- drawing ------------------------------------------------------------------------------------------------
@@ -433,9 +438,10 @@ class Heatmap(Pens, can_focus=True):
         assert picture is not None
         values = picture.heat.values.T if self.swapped else picture.heat.values
         levels = self._matrix()[row]
+        zero = self.ink.glyphs.zero
         digits = 0 if picture.heat.unit in ("%", "points") else 1
         return tuple(
-            "·" if levels[c] == ZERO else "?" if levels[c] == UNKNOWN else "" if levels[c] == ABSENT
+            zero if levels[c] == ZERO else "?" if levels[c] == UNKNOWN else "" if levels[c] == ABSENT
             else f"{values[row, c]:.{digits}f}"
             for c in range(self._left, min(self._left + grid.columns, values.shape[1]))
         )  # fmt: skip
@@ -449,10 +455,10 @@ class Heatmap(Pens, can_focus=True):
         if picture.heat.absent[site, expert]:
             return f"{name} has no expert {expert}"
         value, unit, load = values[site, expert], picture.heat.unit, int(picture.loads[site, expert])
-        shown = "unknown" if np.isnan(value) else f"{value:.3g}" + (unit if unit == "%" else f" {unit}")
+        shown = "unknown" if np.isnan(value) else f"{value:.3g}{_SHORT_UNITS.get(unit, ' ' + unit)}"
         if not load and not picture.heat.diverging:
             shown = f"no load{'' if np.isnan(value) or not value else ', ' + shown}"
-        return f"{name} E{expert}  {shown}  {load} of {int(picture.loads[site].sum())} slots"
+        return f"{name} E{expert}  {shown}  {load:,} of {int(picture.loads[site].sum()):,}"
 
     def _status(self, width: int) -> Strip:
         picture = self._picture
@@ -460,7 +466,9 @@ class Heatmap(Pens, can_focus=True):
         plain, dim = self.pen(), self.pen("dim")
         legend = self._legend()
         room = width - legend.width - 1
-        line = Line().add(fit(self._status_text(picture), max(0, room), "left", self.ink.glyphs.ellipsis), plain)
+        line = Line().add(
+            fit(self.ink.words(self._status_text(picture)), max(0, room), "left", self.ink.glyphs.ellipsis), plain
+        )
         line.to(width - legend.width, plain)
         for segment in legend.strip(legend.width, dim):
             line.add(segment.text, segment.style or plain)
@@ -473,12 +481,12 @@ class Heatmap(Pens, can_focus=True):
         legend = Line()
         if not heat.diverging:
             legend.add(f"{ink.glyphs.zero} none  ", dim)
-        legend.add("0 " if not heat.diverging else f"−{self._high:g} ", dim)
+        legend.add("0 " if not heat.diverging else ink.words(f"−{self._high:g} "), dim)
         for level in range(0, LEVELS, 2):
             style = self._cell_style(level)
             legend.add(" " if ink.shaded else ink.glyphs.level(level), style)
         unit = heat.unit
-        return legend.add(f" {self._high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}", dim)
+        return legend.add(ink.words(f" {self._high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}"), dim)
 
 
 def _mean(values: F64) -> float:

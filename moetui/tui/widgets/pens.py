@@ -10,7 +10,7 @@ from textual.widget import Widget
 from moetui.tui.ink import Ink, colored, ink_of
 from moetui.tui.ramps import RGB
 
-PENS = ("dim", "head", "accent", "good", "warn", "bad", "cursor", "row", "strong")
+PENS = ("dim", "head", "accent", "good", "warn", "bad", "cursor", "row", "strong", "bar")
 
 PEN_CSS = """
     & > .pen--dim { color: $foreground-muted 65%; }
@@ -28,8 +28,10 @@ PEN_CSS = """
         background: $block-cursor-background;
         text-style: $block-cursor-text-style;
     }
+    & > .pen--bar { color: $accent 65%; }
     & > .pen--strong { text-style: bold; }
     &:ansi > .pen--dim { color: ansi_bright_black; }
+    &:ansi > .pen--bar { color: $accent; }
     &:ansi > .pen--cursor { background: ansi_default; color: ansi_default; text-style: reverse; }
 """
 
@@ -68,6 +70,34 @@ class Pens(Widget):
         style = cache.get(key)
         if style is None:
             style = cache[key] = colored(self.pen(base), foreground, background)
+        return style
+
+    def row_pen(self, name: str = "", lit: bool = True) -> Style:
+        """A semantic style on the ground of the selected row, if ``lit``."""
+        if not lit:
+            return self.pen(name)
+        cache = self._pens()
+        key = ("row", name)
+        style = cache.get(key)
+        if style is None:
+            row = self.pen("row")
+            if row.reverse:
+                # Reversed, a coloured character would become a coloured block.
+                style = self.pen() + row + Style(bold=name in ("accent", "strong", "bad"))
+            else:
+                style = self.pen(name) + Style(bgcolor=row.bgcolor)
+            cache[key] = style
+        return style
+
+    def expert_pen(self, expert: int, lit: bool = False) -> Style:
+        """An expert's own colour, on the ground of the selected row if ``lit``."""
+        cache = self._pens()
+        key = ("expert", expert, lit)
+        style = cache.get(key)
+        if style is None:
+            color = self.ink.expert(expert)
+            base = self.row_pen("", lit)
+            style = cache[key] = base if base.reverse else colored(base, color)
         return style
 
     def forget_drawn(self) -> None:

@@ -47,7 +47,7 @@ class TablePlan:
 
 _NUMBERS: tuple[tuple[SortKey, str, int, int], ...] = (
     # name, title, width, importance (the least important leaves first)
-    ("entropy", "H̄", 5, 6),
+    ("entropy", "H", 5, 6),
     ("confidence", "conf", 5, 4),
     ("margin", "margin", 6, 2),
     ("logprob", "logp", 6, 3),

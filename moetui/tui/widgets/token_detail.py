@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -18,6 +18,7 @@ from moetui.tui.messages import SiteSelected
 from moetui.tui.ramps import contrast_text
 from moetui.tui.widgets.heat_grid import keep_in_view
 from moetui.tui.widgets.pens import PEN_CSS, Pens
+from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.token_columns import NEAR_TIE
 from moetui.tui.widgets.token_facts import Choice, SiteFacts, TokenFacts, token_facts
 
@@ -57,15 +58,18 @@ class TokenDetail(Pens, can_focus=True):
             self.site = site
             self._frame()
 
-    def copy_text(self) -> str:
-        """The routing shown, as tab-separated text with a header."""
-        rows = ["site\tslot\texpert\tweight\tentropy\tmargin"]
-        for line in self.facts.sites if self.facts is not None else ():
-            for slot, choice in enumerate(line.choices):
-                values = (choice.weight, line.entropy, line.margin)
-                numbers = "\t".join("" if math.isnan(value) else f"{value:.6g}" for value in values)
-                rows.append(f"{drawable(line.site.name)}\t{slot}\t{choice.expert}\t{numbers}")
-        return "\n".join(rows) + "\n"
+    def shared(self) -> tuple[str, Callable[[], Rows]]:
+        """The routing shown, as rows with a header."""
+        facts = self.facts
+
+        def rows() -> Rows:
+            yield ("site", "layer", "slot", "expert", "weight", "entropy", "margin")
+            for one in facts.sites if facts is not None else ():
+                for slot, choice in enumerate(one.choices):
+                    name = drawable(one.site.name)
+                    yield (name, one.site.layer, slot, choice.expert, choice.weight, one.entropy, one.margin)
+
+        return f"moetui-token-{facts.token if facts is not None else 0}", rows
 
     def lines_wanted(self) -> int:
         """Content lines that show everything."""
@@ -140,22 +144,15 @@ class TokenDetail(Pens, can_focus=True):
             return Strip.blank(width, plain)
         return self._site(facts.sites[row], row == self.site, width)
 
-    def _lit(self, name: str, lit: bool) -> Style:
-        style = self.pen(name)
-        if lit:
-            row = self.pen("row")
-            style = style + (row if row.reverse or row.bgcolor is None else Style(bgcolor=row.bgcolor))
-        return style
-
     def _site(self, facts: SiteFacts, lit: bool, width: int) -> Strip:
-        plain, dim, glyphs = self._lit("", lit), self._lit("dim", lit), self.ink.glyphs
+        plain, dim, glyphs = self.row_pen("", lit), self.row_pen("dim", lit), self.ink.glyphs
         assert self.facts is not None
         label = min(12, max(len(drawable(one.site.name)) for one in self.facts.sites)) + 2
-        line = Line().add(fit(" " + drawable(facts.site.name), label), self._lit("accent" if lit else "head", lit))
+        line = Line().add(fit(" " + drawable(facts.site.name), label), self.row_pen("accent" if lit else "head", lit))
         line.space(1, plain)
         end = width - (_NUMBERS if width > 44 else 0)
         if facts.dropped and not facts.choices:
-            line.add(f"{glyphs.dropped} dropped: no expert took it", self._lit("bad", lit))
+            line.add(f"{glyphs.dropped} dropped: no expert took it", self.row_pen("bad", lit))
         elif not facts.choices:
             line.add("not passed", dim)
         else:
@@ -168,7 +165,7 @@ class TokenDetail(Pens, can_focus=True):
     def _numbers(self, line: Line, facts: SiteFacts, lit: bool) -> None:
         glyphs = self.ink.glyphs
         dash = glyphs.dash if not facts.passed else glyphs.unknown
-        dim, plain = self._lit("dim", lit), self._lit("", lit)
+        dim, plain = self.row_pen("dim", lit), self.row_pen("", lit)
         line.add(" H ", dim).add(fit(number(facts.entropy, 2, dash), 4, "right"), plain)
         line.add(f" {glyphs.delta} ", dim).add(fit(number(facts.margin, 2, dash), 4, "right"), plain)
         mark, pen = " ", "head"
@@ -176,12 +173,12 @@ class TokenDetail(Pens, can_focus=True):
             mark, pen = glyphs.broken, "bad"
         elif facts.margin < NEAR_TIE:
             mark, pen = glyphs.near_tie, "warn"
-        line.add(" " + mark, self._lit(pen, lit))
+        line.add(" " + mark, self.row_pen(pen, lit))
 
     def _choices(self, line: Line, facts: SiteFacts, room: int, lit: bool) -> None:
         choices = facts.choices
         if facts.forced:
-            line.add(self.ink.glyphs.forced + " ", self._lit("warn", lit))
+            line.add(self.ink.glyphs.forced + " ", self.row_pen("warn", lit))
             room -= 2
         slots = max(len(choices), min(facts.site.top_k, 8))
         each = room // max(1, slots)
@@ -197,32 +194,23 @@ class TokenDetail(Pens, can_focus=True):
     def _slot(self, line: Line, choice: Choice, width: int, full: float, lit: bool) -> None:
         """``●3 ━━━━━━ .71``: the bar's full length is a weight of one."""
         glyphs = self.ink.glyphs
-        color = self.ink.expert(choice.expert)
-        pen = self._lit("", lit) if color is None else self._in_color(color, lit)
+        pen = self.expert_pen(choice.expert, lit)
         name = f"{glyphs.dot}{choice.expert}"
         weight = number(choice.weight, 2, glyphs.unknown)
         if math.isnan(choice.weight):
             line.add(fit(f"{name} {weight}", width), pen)
             return
-        line.add(name, pen).add(" ", self._lit("", lit))
+        line.add(name, pen).add(" ", self.row_pen("", lit))
         used = len(name) + 1
         room = width - used - len(weight) - 2
         if width >= _SLOT_WITH_BAR and room >= 2:
             halves = round(abs(choice.weight) / full * room * 2)
             bar = glyphs.bar * (halves // 2) + (glyphs.half_bar if halves % 2 else "")
             bar = bar or glyphs.half_bar
-            line.add(bar, pen).add(" ", self._lit("", lit))
+            line.add(bar, pen).add(" ", self.row_pen("", lit))
             used += len(bar) + 1
-        line.add(weight, self._lit("", lit))
-        line.space(width - used - len(weight), self._lit("", lit))
-
-    def _in_color(self, color: tuple[int, int, int], lit: bool) -> Style:
-        cache = self._pens()
-        key = ("lit", color, lit)
-        style = cache.get(key)
-        if style is None:
-            style = cache[key] = self._lit("", lit) + Style(color=self.paint("", color).color)
-        return style
+        line.add(weight, self.row_pen("", lit))
+        line.space(width - used - len(weight), self.row_pen("", lit))
 
     def _stack(self, line: Line, choices: tuple[Choice, ...], room: int, lit: bool) -> None:
         """One bar, divided among many experts by weight, each part with its expert's number where it fits."""
@@ -239,10 +227,10 @@ class TokenDetail(Pens, can_focus=True):
             shown = text.center(cells) if len(text) < cells or len(text) == cells == 1 else " " * cells
             line.add(shown, self.paint("", None if color is None else contrast_text(color), color))
             at = until
-        line.space(room - at, self._lit("", lit))
+        line.space(room - at, self.row_pen("", lit))
 
     def _runners_up(self, line: Line, facts: SiteFacts, room: int, lit: bool) -> None:
-        dim = self._lit("dim", lit)
+        dim = self.row_pen("dim", lit)
         used = 0
         for index, other in enumerate(facts.runners_up):
             text = ("then " if not index else "") + f"{other.expert} {number(other.weight)}  "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,23 +15,16 @@ from textual.content import Content
 from textual.message import Message
 from textual.strip import Strip
 
-from moetui.routing import drawable
-from moetui.routing.metrics import first_choices
-from moetui.routing.scores import passed, site_margin
-from moetui.routing.step import NO_EXPERT, Phase, SiteFlag
-from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns
+from moetui.routing.step import Phase
+from moetui.routing.timeline import StepColumns, TimelineView, TokenColumns
 from moetui.tui.cells import Line, fit
-from moetui.tui.glyphs import expert_digit, waterfall_bar
+from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
 from moetui.tui.widgets.pens import PEN_CSS, Pens
-from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan, plan_columns
+from moetui.tui.widgets.sharing import Rows
+from moetui.tui.widgets.token_columns import TablePlan, plan_columns
+from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
-
-
-def near_ties(block: RoutingBlock, view: TimelineView) -> int:
-    """How many sites of a block's one token decided by less than ``NEAR_TIE``."""
-    close = site_margin(block.logits, view.sites, len(block.indices)) < NEAR_TIE
-    return int((close & passed(block.indices, block.flags)).sum())
 
 
 class TokenTable(Pens, can_focus=True):
@@ -67,7 +61,8 @@ class TokenTable(Pens, can_focus=True):
         self._view: TimelineView | None = None
         self._steps: StepColumns | None = None
         self._top = 0
-        self._row_cache: dict[object, tuple[Line, int]] = {}
+        self._row_cache: dict[tuple[int, bool], Line] = {}
+        self._painter = RowPainter(self)
         self._strips: dict[int, Strip] = {}
         self._plan: TablePlan | None = None
         self._span = (0.0, 1.0)
@@ -152,6 +147,11 @@ class TokenTable(Pens, can_focus=True):
             return f"tokens{order}"
         follow = "following · f stops" if self.following else f"token {self.token} · f follows"
         return f"tokens{order} · {follow}"
+
+    def shared(self) -> tuple[str, Callable[[], Rows]]:
+        """All rows in the order shown, with a header."""
+        view, numbers = self._view, self.rows.numbers
+        return "moetui-tokens", lambda: iter(()) if view is None else token_rows_for_sharing(view, numbers)
 
     # -- actions ------------------------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class TokenTable(Pens, can_focus=True):
         if plan != self._plan:
             self._plan, self._row_cache = plan, {}
         self._strips = {}
-        self.border_title = Content(self.title())
+        self.border_title = Content(self.ink.words(self.title()))
         self.refresh()
 
     def _measure(self, view: TimelineView, shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
@@ -339,7 +339,7 @@ class TokenTable(Pens, can_focus=True):
             if not column.width:
                 continue
             line.to(column.start, head)
-            title = glyphs.mean_entropy if column.name == "entropy" else column.title
+            title = column.title
             if column is plan.strip:
                 self._strip_header(line, plan, title)
                 continue
@@ -363,18 +363,18 @@ class TokenTable(Pens, can_focus=True):
         if not 0 <= at < len(text):
             line.add(text, self.pen("accent" if lit else "head"))
             return
-        mark = "▾" if not self.ink.ascii_only else "v"
-        line.add(text[:at], self.pen("accent" if lit else "head")).add(mark, self.pen("accent"))
-        line.add(text[at + 1 :], self.pen("accent" if lit else "head"))
+        pen = self.pen("accent" if lit else "head")
+        mark = text[at] if text[at] != " " else "v" if self.ink.ascii_only else "▾"
+        line.add(text[:at], pen).add(mark, self.pen("accent") + Style(underline=mark == text[at]))
+        line.add(text[at + 1 :], pen)
 
     def _draw_row(self, view: TimelineView, plan: TablePlan, token: int, y: int, width: int) -> Strip:
         selected = token == self.token
         columns = view.tokens(token, token + 1)
         if not len(columns.pad):
             return Strip.blank(width, self.pen())
-        line = Line()
-        self._left_part(line, view, plan, token, columns, selected)
-        plain = self._row_pen("", selected)
+        line = Line().extend(self._left_part(view, plan, token, columns, selected))
+        plain = self.row_pen("", selected)
         fall = plan.waterfall
         if fall.width:
             start, stop = self._times(columns)
@@ -383,12 +383,12 @@ class TokenTable(Pens, can_focus=True):
             first, bar = waterfall_bar(
                 (start - low) * scale, (stop - low) * scale, fall.width - 2, ascii_only=self.ink.ascii_only
             )
-            line.to(fall.start, plain).add(self.ink.glyphs.rule + " ", self._row_pen("dim", selected))
+            line.to(fall.start, plain).add(self.ink.glyphs.rule + " ", self.row_pen("dim", selected))
             prefill = int(columns.phase[0]) == Phase.PREFILL
-            line.space(first, plain).add(bar, self._row_pen("dim" if prefill else "bar", selected))
+            line.space(first, plain).add(bar, self.row_pen("dim" if prefill else "bar", selected))
         line.to(width - 1, plain)
         thumb = self._thumb(y)
-        line.add(thumb, self.pen("head") if thumb != " " else self._row_pen("", selected))
+        line.add(thumb, self.pen("head") if thumb != " " else self.row_pen("", selected))
         return line.strip(width, plain)
 
     def _thumb(self, y: int) -> str:
@@ -403,130 +403,24 @@ class TokenTable(Pens, can_focus=True):
             return "#" if inside else "|"
         return "▐" if inside else " "
 
-    def _row_pen(self, name: str, selected: bool) -> Style:
-        cache = self._pens()
-        key = ("row", name, selected)
-        style = cache.get(key)
-        if style is None:
-            style = self.pen("accent") + Style(bold=False) if name == "bar" else self.pen(name)
-            if selected:
-                row = self.pen("row")
-                style = style + (Style(bgcolor=row.bgcolor) if row.bgcolor is not None and not row.reverse else row)
-            cache[key] = style
-        return style
-
     def _left_part(
-        self, line: Line, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
-    ) -> None:
+        self, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
+    ) -> Line:
         key = (token, selected)
-        found = self._row_cache.get(key)
-        if found is None:
-            part = Line()
-            self._draw_left(part, view, plan, token, columns, selected)
+        line = self._row_cache.get(key)
+        if line is None:
             if len(self._row_cache) > 2048:
                 self._row_cache.clear()
-            found = self._row_cache[key] = (part, part.width)
-        line.extend(found[0])
-
-    def _draw_left(
-        self, line: Line, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
-    ) -> None:
-        glyphs, prefill = self.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
-        dim = self._row_pen("dim", selected)
-        plain = self._row_pen("", selected)
-        line.add(glyphs.selected if selected else " ", self._row_pen("accent", selected))
-        line.add(glyphs.mark if token in self.marks else " ", self._row_pen("warn", selected))
-        line.add(glyphs.prefill if prefill else " ", dim)
-        lit = self.rows.filtered and self.rows.is_match(token)
-        block = view.routing(token, token + 1)
-        for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
-            line.to(column.start, plain)
-            if column is plan.strip:
-                self._draw_strip(line, block, plan, selected)
-            elif column.name == "token":
-                text = drawable(view.text(int(columns.token_id[0])), spaces=True)
-                style = self._row_pen("strong" if selected else "head" if prefill else "", selected)
-                line.add(fit(text, column.width, "left", glyphs.ellipsis), style)
-            elif column.name == "index":
-                line.add(fit(str(token), column.width, "right"), self._row_pen("accent" if lit else "dim", selected))
-            elif column.name == "flags":
-                self._draw_flags(line, view, block, column, selected)
-            else:
-                text = _number_text(column, columns, glyphs.dash)
-                style = dim if text == glyphs.dash or (prefill and column.name == "ms") else plain
-                line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
-
-    def _draw_strip(self, line: Line, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
-        chosen = first_choices(block.indices, block.weights)[0].tolist()
-        flags = block.flags[0].tolist()
-        until = plan.strip_from + plan.strip.width * plan.fold
-        for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
-            if plan.fold == 2 and site + 1 < len(chosen):
-                self._draw_pair(line, chosen[site], chosen[site + 1], flags[site] | flags[site + 1], selected)
-            else:
-                self._draw_choice(line, chosen[site], flags[site], selected)
-
-    def _draw_choice(self, line: Line, expert: int, flags: int, selected: bool) -> None:
-        ink = self.ink
-        glyphs = ink.glyphs
-        if expert == NO_EXPERT:
-            dropped = flags & SiteFlag.DROPPED
-            line.add(glyphs.dropped if dropped else glyphs.zero, self._row_pen("bad" if dropped else "dim", selected))
-            return
-        by_digit = ink.ascii_only or ink.depth in ("16", "none")
-        text = glyphs.forced if flags & SiteFlag.FORCED else expert_digit(expert) if by_digit else glyphs.block
-        line.add(text, self._expert_pen(expert, selected))
-
-    def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:
-        if flags & SiteFlag.DROPPED:
-            line.add(self.ink.glyphs.dropped, self._row_pen("bad", selected))
-        elif flags & SiteFlag.FORCED:
-            line.add(self.ink.glyphs.forced, self._expert_pen(left if left != NO_EXPERT else right, selected))
-        elif NO_EXPERT in (left, right):
-            present = left if right == NO_EXPERT else right
-            style = self._row_pen("dim", selected) if present == NO_EXPERT else self._expert_pen(present, selected)
-            line.add(self.ink.glyphs.zero if present == NO_EXPERT else "▌" if right == NO_EXPERT else "▐", style)
-        else:
-            ink, plain = self.ink, self._row_pen("", selected)
-            key = ("pair", left, right)
-            style = self._pens().get(key) or self.paint("", ink.expert(left), ink.expert(right))
-            self._pens()[key] = style
-            line.add("▌" if plain else " ", style)
-
-    def _expert_pen(self, expert: int, selected: bool) -> Style:
-        key = ("expert", expert, selected)
-        style = self._pens().get(key)
-        if style is None:
-            base = self._row_pen("", selected)
-            style = base + Style(color=self.paint("", self.ink.expert(expert)).color)
-            self._pens()[key] = style
-        return style
-
-    def _draw_flags(self, line: Line, view: TimelineView, block: RoutingBlock, column: Column, selected: bool) -> None:
-        glyphs = self.ink.glyphs
-        flags = int(np.bitwise_or.reduce(block.flags[0])) if block.flags.shape[1] else 0
-        marks = (
-            (flags & SiteFlag.DROPPED, glyphs.dropped, "bad"),
-            (flags & SiteFlag.NON_FINITE, glyphs.broken, "bad"),
-            (flags & SiteFlag.FORCED, glyphs.forced, "warn"),
-            (near_ties(block, view), glyphs.near_tie, "head"),
-        )
-        shown = [(text, pen) for on, text, pen in marks if on][: column.width]
-        for text, pen in shown:
-            line.add(text, self._row_pen(pen, selected))
-        line.space(column.width - len(shown), self._row_pen("", selected))
-
-
-def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
-    if column.name == "branch":
-        return str(int(columns.branch[0]))
-    assert column.name is not None
-    value = float(getattr(columns, column.name)[0])
-    if math.isnan(value):
-        return dash
-    if column.name == "ms":
-        return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-    return f"{value:.2f}"
+            line = self._row_cache[key] = self._painter.row(
+                view,
+                plan,
+                token,
+                columns,
+                selected=selected,
+                marked=token in self.marks,
+                lit=self.rows.filtered and self.rows.is_match(token),
+            )
+        return line
 
 
 def _span_text(span: tuple[float, float], width: int, title: str) -> str:

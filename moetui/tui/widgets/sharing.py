@@ -1,0 +1,75 @@
+"""Handing on what is on the screen: to the clipboard, or to a file where that is too small or too far away."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from textual.widget import Widget
+
+from moetui.routing import drawable
+
+CLIPBOARD_BYTES = 70_000
+"""Terminals drop longer OSC 52 sequences without a word."""
+
+Rows = Iterable[Sequence[object]]
+
+
+def as_csv(rows: Rows, delimiter: str = ",") -> str:
+    """Rows as CSV; floats with six digits, NaN as nothing."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    return value
+
+
+def free_path(folder: Path, stem: str) -> Path:
+    """``stem.csv`` in the folder, or the first ``stem-2.csv`` ... that does not exist."""
+    number = 1
+    while True:
+        path = folder / (f"{stem}.csv" if number == 1 else f"{stem}-{number}.csv")
+        if not path.exists():
+            return path
+        number += 1
+
+
+def _write_new(folder: Path, stem: str, rows: Callable[[], Rows]) -> tuple[Path, int]:
+    text = as_csv(rows())
+    while True:
+        path = free_path(folder, stem)
+        try:
+            with path.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except FileExistsError:
+            continue
+        return path, max(0, text.count("\n") - 1)
+
+
+async def save(widget: Widget, stem: str, rows: Callable[[], Rows]) -> None:
+    """Write rows as a new CSV file into the working folder, off the event loop, and say where."""
+    try:
+        path, count = await asyncio.to_thread(_write_new, Path.cwd(), stem, rows)
+    except OSError as error:
+        reason = drawable(error.strerror or str(error))
+        widget.notify(f"not written: {reason}", severity="error", markup=False)
+        return
+    widget.notify(f"{count:,} rows in {drawable(path.name)}", markup=False)
+
+
+async def copy(widget: Widget, stem: str, rows: Callable[[], Rows]) -> None:
+    """Put rows, tab-separated, on the terminal's clipboard (OSC 52); into a file if they are too long for it."""
+    text = await asyncio.to_thread(lambda: as_csv(rows(), "\t"))
+    if len(text.encode("utf-8", "replace")) > CLIPBOARD_BYTES:
+        await save(widget, stem, rows)
+        return
+    widget.app.copy_to_clipboard(text)
+    widget.notify(f"{max(0, text.count(chr(10)) - 1):,} rows sent to the terminal's clipboard", markup=False)

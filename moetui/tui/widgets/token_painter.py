@@ -1,0 +1,162 @@
+"""Draws one token's row: numbers, the strip of first choices, marks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from moetui.routing import drawable
+from moetui.routing.metrics import first_choices
+from moetui.routing.scores import passed, site_margin
+from moetui.routing.step import I64, NO_EXPERT, Phase, SiteFlag
+from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
+from moetui.tui.cells import Line, fit
+from moetui.tui.glyphs import expert_digit
+from moetui.tui.widgets.pens import Pens
+from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan
+
+
+def near_ties(block: RoutingBlock, view: TimelineView) -> int:
+    """How many sites of a block's one token decided by less than ``NEAR_TIE``."""
+    close = site_margin(block.logits, view.sites, len(block.indices)) < NEAR_TIE
+    return int((close & passed(block.indices, block.flags)).sum())
+
+
+class RowPainter:
+    """Draws rows with a widget's pens."""
+
+    def __init__(self, pens: Pens) -> None:
+        self._pens = pens
+
+    def row(
+        self,
+        view: TimelineView,
+        plan: TablePlan,
+        token: int,
+        columns: TokenColumns,
+        *,
+        selected: bool,
+        marked: bool,
+        lit: bool,
+    ) -> Line:
+        """A token's cells up to the waterfall; ``lit`` for one that a search found."""
+        line = Line()
+        glyphs, prefill = self._pens.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
+        dim = self._pens.row_pen("dim", selected)
+        plain = self._pens.row_pen("", selected)
+        line.add(glyphs.selected if selected else " ", self._pens.row_pen("accent", selected))
+        line.add(glyphs.mark if marked else " ", self._pens.row_pen("warn", selected))
+        line.add(glyphs.prefill if prefill else " ", dim)
+        block = view.routing(token, token + 1)
+        for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
+            line.to(column.start, plain)
+            if column is plan.strip:
+                self._draw_strip(line, block, plan, selected)
+            elif column.name == "token":
+                text = drawable(view.text(int(columns.token_id[0])), spaces=True)
+                style = self._pens.row_pen("strong" if selected else "head" if prefill else "", selected)
+                line.add(fit(text, column.width, "left", glyphs.ellipsis), style)
+            elif column.name == "index":
+                line.add(
+                    fit(str(token), column.width, "right"), self._pens.row_pen("accent" if lit else "dim", selected)
+                )
+            elif column.name == "flags":
+                self._draw_flags(line, view, block, column, selected)
+            else:
+                text = _number_text(column, columns, glyphs.dash)
+                style = dim if text == glyphs.dash or (prefill and column.name == "ms") else plain
+                line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
+        return line
+
+    def _draw_strip(self, line: Line, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
+        chosen = first_choices(block.indices, block.weights)[0].tolist()
+        flags = block.flags[0].tolist()
+        until = plan.strip_from + plan.strip.width * plan.fold
+        for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
+            if plan.fold == 2 and site + 1 < len(chosen):
+                self._draw_pair(line, chosen[site], chosen[site + 1], flags[site] | flags[site + 1], selected)
+            else:
+                self._draw_choice(line, chosen[site], flags[site], selected)
+
+    def _draw_choice(self, line: Line, expert: int, flags: int, selected: bool) -> None:
+        ink = self._pens.ink
+        glyphs = ink.glyphs
+        if expert == NO_EXPERT:
+            dropped = flags & SiteFlag.DROPPED
+            line.add(
+                glyphs.dropped if dropped else glyphs.zero, self._pens.row_pen("bad" if dropped else "dim", selected)
+            )
+            return
+        by_digit = ink.ascii_only or ink.depth in ("16", "none")
+        text = glyphs.forced if flags & SiteFlag.FORCED else expert_digit(expert) if by_digit else glyphs.block
+        line.add(text, self._pens.expert_pen(expert, selected))
+
+    def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:
+        if flags & SiteFlag.DROPPED:
+            line.add(self._pens.ink.glyphs.dropped, self._pens.row_pen("bad", selected))
+        elif flags & SiteFlag.FORCED:
+            line.add(
+                self._pens.ink.glyphs.forced, self._pens.expert_pen(left if left != NO_EXPERT else right, selected)
+            )
+        elif NO_EXPERT in (left, right):
+            present = left if right == NO_EXPERT else right
+            style = (
+                self._pens.row_pen("dim", selected)
+                if present == NO_EXPERT
+                else self._pens.expert_pen(present, selected)
+            )
+            line.add(self._pens.ink.glyphs.zero if present == NO_EXPERT else "▌" if right == NO_EXPERT else "▐", style)
+        else:
+            ink = self._pens.ink
+            line.add("▌", self._pens.paint("", ink.expert(left), ink.expert(right)))
+
+    def _draw_flags(self, line: Line, view: TimelineView, block: RoutingBlock, column: Column, selected: bool) -> None:
+        glyphs = self._pens.ink.glyphs
+        flags = int(np.bitwise_or.reduce(block.flags[0])) if block.flags.shape[1] else 0
+        marks = (
+            (flags & SiteFlag.DROPPED, glyphs.dropped, "bad"),
+            (flags & SiteFlag.NON_FINITE, glyphs.broken, "bad"),
+            (flags & SiteFlag.FORCED, glyphs.forced, "warn"),
+            (near_ties(block, view), glyphs.near_tie, "head"),
+        )
+        shown = [(text, pen) for on, text, pen in marks if on][: column.width]
+        for text, pen in shown:
+            line.add(text, self._pens.row_pen(pen, selected))
+        line.space(column.width - len(shown), self._pens.row_pen("", selected))
+
+
+def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
+    if column.name == "branch":
+        return str(int(columns.branch[0]))
+    assert column.name is not None
+    value = float(getattr(columns, column.name)[0])
+    if math.isnan(value):
+        return dash
+    if column.name == "ms":
+        return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    return f"{value:.2f}"
+
+
+def token_rows_for_sharing(view: TimelineView, numbers: I64) -> Iterator[Sequence[object]]:
+    """Rows of a table's tokens with a header; token texts are drawable, experts by site joined by blanks."""
+    yield (
+        *("index", "branch", "phase", "sequence", "position", "token_id", "token", "first_experts"),
+        *("entropy", "confidence", "margin", "logprob", "ms", "flags"),
+    )
+    for token in numbers.tolist():
+        columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
+        first = first_choices(block.indices, block.weights)[0].tolist()
+        yield (
+            token,
+            int(columns.branch[0]),
+            Phase(int(columns.phase[0])).label,
+            int(columns.sequence[0]),
+            int(columns.position[0]),
+            int(columns.token_id[0]),
+            drawable(view.text(int(columns.token_id[0]))),
+            " ".join("-" if expert == NO_EXPERT else str(expert) for expert in first),
+            *(float(getattr(columns, name)[0]) for name in ("entropy", "confidence", "margin", "logprob", "ms")),
+            int(columns.flags[0]),
+        )
