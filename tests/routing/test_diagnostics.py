@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 from moetui.routing import NO_EXPERT, ModelInfo, SiteFlag, Step
 from moetui.routing.diagnostics import DEFAULTS, DIAGNOSTICS, Thresholds, diagnose, new_findings
 from moetui.routing.events import Finding
 from moetui.routing.totals import RoutingTotals
+from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 INFO = make_info(make_site(0, experts=8), make_site(1, experts=8))
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from routing_cases import make_site
 
 from moetui.routing import NO_EXPERT, metrics
+from tests.routing.routing_cases import make_site
 
 SITES = (make_site(0), make_site(1, experts=3))
 counts = arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(1, 9)), elements=st.integers(0, 10**12))

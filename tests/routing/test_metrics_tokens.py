@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from routing_cases import make_info, make_site, make_step, timeline_of
 
 from moetui.routing import NO_EXPERT, metrics
 from moetui.routing.metrics import Placement
+from tests.routing.routing_cases import make_info, make_site, make_step, timeline_of
 
 choices = arrays(
     np.uint16, st.tuples(st.integers(0, 30), st.just(2)), elements=st.sampled_from([0, 1, 2, 3, NO_EXPERT])

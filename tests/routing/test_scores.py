@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from routing_cases import make_info, make_site, make_step
 
 from moetui.routing import NO_EXPERT, SiteFlag, scores
+from tests.routing.routing_cases import make_info, make_site, make_step
 
 halves = st.one_of(st.floats(-30, 30, width=16), st.sampled_from([np.nan, np.inf, -np.inf, 65504.0, -65504.0]))
 rows = arrays(np.float16, st.tuples(st.integers(0, 6), st.integers(1, 5)), elements=halves)

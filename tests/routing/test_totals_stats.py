@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 from moetui.routing import NO_EXPERT, Phase, SiteFlag, TimelineView, empty_view, metrics, totals
 from moetui.routing.events import Finding
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope
 from moetui.routing.stats import compute_stats
 from moetui.routing.totals import RoutingTotals
+from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 KEYS = [
     "model",

@@ -1,0 +1,134 @@
+"""A parsed query, ready to be asked of any view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from moetui.routing.query.evaluate import at_sites, matching
+from moetui.routing.query.explain import Explanation, explain_tree
+from moetui.routing.query.frame import Frame, Source
+from moetui.routing.query.parser import parse_tree
+from moetui.routing.query.tree import Node, is_site_level, leaves, names
+from moetui.routing.step import Bool
+from moetui.routing.timeline import TimelineView
+from moetui.routing.totals import chunk_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a query reads beyond the light columns.
+
+    Attributes:
+        routing: experts and flags; ``weights`` and ``logits`` likewise.
+        history: tokens before the one asked about (``load_cv``, ``flip``).
+        text: the token's text.
+    """
+
+    routing: bool = False
+    weights: bool = False
+    logits: bool = False
+    history: bool = False
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A filter, a search, a breakpoint's condition. Equal queries have equal trees; ``str`` parses back to the same.
+
+    A token matches if there is a site that it passed at which all site-level terms hold together, and all token-level
+    terms hold of it: ``layer:3 expert:5 entropy>1.2`` asks for a token that at a site of layer 3 went to expert 5 with
+    that entropy. If all site-level terms are negated, they must hold at every site that it passed: ``-forced`` asks for
+    tokens that were forced nowhere, while ``layer:3 -forced`` asks for those not forced at a site of layer 3.
+    Alternatives (``or``) are judged each by itself; inside parentheses within a conjunction, at the conjunction's site.
+
+    ``weight`` alone is the weight of some chosen expert, and beside a single ``expert:5`` that expert's. What is
+    unknown matches nothing, negated or not. Padding matches only queries that mention ``pad``.
+    """
+
+    tree: Node
+
+    def __str__(self) -> str:
+        return str(self.tree)
+
+    @property
+    def site_level(self) -> bool:
+        """Whether it asks about sites."""
+        return is_site_level(self.tree)
+
+    @property
+    def needs(self) -> Needs:
+        """What has to be read to answer it."""
+        asked = {name for leaf in leaves(self.tree) for name in names(leaf)}
+        return Needs(
+            routing=self.site_level,
+            weights=bool(asked & {"weight", "first", "nan", "inf"}),
+            logits=bool(asked & {"entropy", "margin", "nan", "inf"}),
+            history=bool(asked & {"load_cv", "flip"}),
+            text="token" in asked,
+        )
+
+    def match(self, view: TimelineView, start: int, stop: int) -> Bool:
+        """Which tokens match.
+
+        Args:
+            view: where they are.
+            start: number of the first token.
+            stop: one past the last.
+
+        Returns:
+            ``[n]``, one for each token of the range that the view holds, as ``view.tokens(start, stop)`` has them.
+        """
+        return np.concatenate([self._matching(frame) for frame in self._frames(view, start, stop)])
+
+    def match_sites(self, view: TimelineView, start: int, stop: int) -> Bool:
+        """Where they match: at which of the sites that a matching token passed the site-level terms hold.
+
+        Returns:
+            ``[n, S]``; of a query without site-level terms, all sites passed. All False for tokens that do not match.
+        """
+        frames = self._frames(view, start, stop)
+        return np.concatenate([at_sites(self.tree, frame) & self._matching(frame)[:, None] for frame in frames])
+
+    def explain(self, view: TimelineView, token: int) -> Explanation:
+        """Why the token matches or not, with the values of each term.
+
+        Raises:
+            IndexError: the view does not hold the token.
+        """
+        if not view.first <= token < view.end:
+            raise IndexError(f"token {token} is not held")
+        return explain_tree(self.tree, Frame.of(Source(view), token, token + 1))
+
+    def _frames(self, view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
+        """The range in pieces, one at least; each is forgotten before the next is read."""
+        low = min(max(start, view.first), view.end)
+        high = max(low, min(stop, view.end))
+        source, size = Source(view), chunk_tokens(view.sites)
+        for at in range(low, max(high, low + 1), size):
+            yield Frame.of(source, at, min(at + size, high))
+
+    def _matching(self, frame: Frame) -> Bool:
+        found = matching(self.tree, frame)
+        padding = any("pad" in names(leaf) for leaf in leaves(self.tree))
+        return found if padding else found & ~frame.columns.pad
+
+
+def parse(text: str, branches: Mapping[str, int] | None = None) -> Query:
+    """Parse a filter line, a search or a breakpoint's condition.
+
+    Terms are ``field:value`` (``layer:3``, ``layer:2-5,7``, ``token:"foo"``, ``phase:decode``), comparisons
+    (``entropy < 0.3``, ``0.1 < weight[5] <= 0.4``), ``3 in topk``, ``token ~ "regex"``, marks (``forced``) and
+    ``flip vs BRANCH``; joined by ``and`` (or nothing), ``or``, ``not`` (or ``-``) and parentheses. See ``Query`` for
+    what they mean together.
+
+    Args:
+        text: the query; an empty one matches every token but padding.
+        branches: numbers of branches by name.
+
+    Raises:
+        QueryError: it does not parse; with the place and, where there is one, a better word.
+    """
+    return Query(parse_tree(text, branches))

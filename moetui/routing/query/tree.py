@@ -1,0 +1,243 @@
+"""What a query is once it is parsed: a closed set of frozen values. Text goes in and comes out; nothing is executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from moetui.routing.query.fields import FIELDS
+
+Operator = Literal["<", "<=", ">", ">=", "==", "!="]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A constant."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return str(int(self.value)) if self.value.is_integer() and abs(self.value) < 1e15 else repr(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A numeric field."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """The gate weight of one expert at a site; unknown where it was not chosen."""
+
+    expert: int
+
+    def __str__(self) -> str:
+        return f"weight[{self.expert}]"
+
+
+Operand: TypeAlias = Number | Field | Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """``a < b``, or a chain ``a < b <= c``; one operator less than operands."""
+
+    operands: tuple[Operand, ...]
+    operators: tuple[Operator, ...]
+
+    def __str__(self) -> str:
+        parts = [str(self.operands[0])]
+        for operator, operand in zip(self.operators, self.operands[1:]):
+            parts += [operator, str(operand)]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A numeric field lies in one of some closed ranges: ``layer:2-5,7``."""
+
+    field: str
+    ranges: tuple[tuple[float, float], ...]
+
+    def __str__(self) -> str:
+        parts = [str(Number(low)) if low == high else f"{Number(low)}-{Number(high)}" for low, high in self.ranges]
+        return f"{self.field}:{','.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A word field is one of some words: ``phase:decode``, ``site:L3``."""
+
+    field: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.field}:{','.join(map(_value, self.values))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The token's text contains, is, or matches a pattern."""
+
+    pattern: str
+    how: Literal["contains", "equals", "matches"]
+
+    def __str__(self) -> str:
+        if self.how == "contains":
+            return f"token:{quoted(self.pattern)}"
+        return f"token {'==' if self.how == 'equals' else '~'} {quoted(self.pattern)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A field that is simply so: ``forced``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Other experts than at the same position of another branch."""
+
+    branch: int
+
+    def __str__(self) -> str:
+        return f"flip vs {self.branch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The term does not hold."""
+
+    term: Node
+
+    def __str__(self) -> str:
+        return f"not {_grouped(self.term)}"
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All terms hold; without terms, everything matches."""
+
+    terms: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(map(_grouped, self.terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """One of the terms holds."""
+
+    terms: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(map(_grouped, self.terms))
+
+
+Leaf: TypeAlias = Compare | Member | Words | Text | Mark | Flip
+Node: TypeAlias = Leaf | Not | And | Or
+
+
+def both(terms: list[Node]) -> Node:
+    """``And`` with nested ones unfolded; a bare ``weight`` beside one ``expert:5`` becomes that expert's weight."""
+    flat: list[Node] = []
+    for term in terms:
+        flat.extend(term.terms if isinstance(term, And) else [term])
+    named = {
+        int(term.ranges[0][0])
+        for term in flat
+        if isinstance(term, Member)
+        and term.field == "expert"
+        and len(term.ranges) == 1
+        and len(set(term.ranges[0])) == 1
+    }
+    if len(named) == 1:
+        flat = [_weight_of(term, named.copy().pop()) for term in flat]
+    return flat[0] if len(flat) == 1 else And(tuple(flat))
+
+
+def either(terms: list[Node]) -> Node:
+    """``Or`` with nested ones unfolded."""
+    flat: list[Node] = []
+    for term in terms:
+        flat.extend(term.terms if isinstance(term, Or) else [term])
+    return flat[0] if len(flat) == 1 else Or(tuple(flat))
+
+
+def negated(term: Node) -> Node:
+    """``Not``, with a double negation taken away."""
+    return term.term if isinstance(term, Not) else Not(term)
+
+
+def leaves(node: Node) -> Iterator[Leaf]:
+    """The terms that are no combination of others, from left to right."""
+    if isinstance(node, Not):
+        yield from leaves(node.term)
+    elif isinstance(node, And | Or):
+        for term in node.terms:
+            yield from leaves(term)
+    else:
+        yield node
+
+
+def names(leaf: Leaf) -> Iterator[str]:
+    """The fields that a leaf asks about."""
+    if isinstance(leaf, Compare):
+        for operand in leaf.operands:
+            if not isinstance(operand, Number):
+                yield "weight" if isinstance(operand, Weight) else operand.name
+    elif isinstance(leaf, Member | Words):
+        yield leaf.field
+    elif isinstance(leaf, Mark):
+        yield leaf.name
+    else:
+        yield "flip" if isinstance(leaf, Flip) else "token"
+
+
+def is_site_level(node: Node) -> bool:
+    """Whether the truth of ``node`` depends on the site."""
+    return any(FIELDS[name].level == "site" for leaf in leaves(node) for name in names(leaf))
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string of the language, on one line."""
+    out = []
+    for char in text:
+        if char in '\\"':
+            out.append("\\" + char)
+        elif char < " " or char == "\x7f":
+            out.append(f"\\u{ord(char):04x}")
+        else:
+            out.append(char)
+    return '"' + "".join(out) + '"'
+
+
+def _value(word: str) -> str:
+    return word if re.fullmatch(r"[A-Za-z_][\w.]*", word) else quoted(word)
+
+
+def _grouped(node: Node) -> str:
+    return f"({node})" if isinstance(node, And | Or) else str(node)
+
+
+def _weight_of(term: Node, expert: int) -> Node:
+    if isinstance(term, Not):
+        return Not(_weight_of(term.term, expert))
+    if not isinstance(term, Compare):
+        return term
+    operands = tuple(
+        Weight(expert) if isinstance(operand, Field) and operand.name == "weight" else operand
+        for operand in term.operands
+    )
+    return Compare(operands, term.operators)
