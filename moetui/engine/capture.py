@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 from types import TracebackType
@@ -55,6 +56,8 @@ class Capture:
         branch: number of the branch that the next passes belong to; set it between passes.
         before_step: called in the generating thread before each pass, not part of its duration; it may block.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
+        hook_ns: nanoseconds spent in the sites' hooks so far (the gate's waiting included).
+        put_ns: nanoseconds spent on handing passes to the recorder so far (waiting for it included).
     """
 
     def __init__(
@@ -91,7 +94,9 @@ class Capture:
         )
         self._site_hooks: dict[int, list[RemovableHandle]] = {}
         self._stream_hooks: list[RemovableHandle] = []
+        self.hook_ns = self.put_ns = 0
         self._steps = 0
+        self._muted = False
         self._recorder: Recorder | None = None
 
     @property
@@ -151,6 +156,21 @@ class Capture:
         recorder, self._recorder = self._recorder, None
         return recorder is None or recorder.close(timeout)
 
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Within it this thread's passes are neither recorded nor counted nor held up; routing functions still apply.
+
+        For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
+        """
+        frame, self.current.frame = self.current.frame, None
+        held = self.before_step, self.gate, self._muted
+        self.before_step, self.gate, self._muted = None, None, True
+        try:
+            yield
+        finally:
+            self.before_step, self.gate, self._muted = held
+            self.current.frame = frame
+
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:
         """Replace the functions that change the routing, by site number; they hold from the next site passed on."""
         for number in range(len(self.functions)):
@@ -193,7 +213,22 @@ class Capture:
             if layers is None or handle.site.layer in layers or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()
-                self._site_hooks[number] = handle.adapter.install(handle, self)
+                self._site_hooks[number] = [self._timed(hook) for hook in handle.adapter.install(handle, self)]
+
+    def _timed(self, handle: RemovableHandle) -> RemovableHandle:
+        """Let a hook count its own time: what watching costs is shown next to what is watched."""
+        hooks = handle.hooks_dict_ref()
+        assert hooks is not None
+        hook = hooks[handle.id]
+
+        def timed(*args: Any) -> Any:
+            began = perf_counter_ns()
+            out = hook(*args)
+            self.hook_ns += perf_counter_ns() - began
+            return out
+
+        hooks[handle.id] = timed
+        return handle
 
     def _on_enter(self, stream: Stream) -> RemovableHandle:
         current = self.current
@@ -212,6 +247,8 @@ class Capture:
         return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
 
     def _begin(self, stream: Stream) -> RawStep:
+        if self._muted:
+            return RawStep(-1, self.branch, stream, sys._getframe(2), False)
         index = self._steps
         self._steps += 1
         frame = RawStep(index, self.branch, stream, sys._getframe(2), self.options.keeps(index))
@@ -235,6 +272,7 @@ class Capture:
                 logits = getattr(output, "logits", None)
                 frame.logits = logits if isinstance(logits, Tensor) else None
                 recorder.put(frame)
+                self.put_ns += perf_counter_ns() - frame.ended
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
 

@@ -87,6 +87,12 @@ class RawStep:
     logits: Tensor | None = None
     probes: dict[int, ProbeRows] = field(default_factory=dict)
 
+    def stood(self, nanoseconds: int) -> None:
+        """See ``StepFrame``."""
+        self.started += nanoseconds
+        for seen in self.seen:
+            seen.time += nanoseconds
+
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""
         inputs = self.inputs.get(stack)

@@ -85,6 +85,9 @@ class StepFrame(Protocol):
     def phase(self, stack: str) -> Phase:
         """Whether the stack's tokens are a prompt's or one a sequence."""
 
+    def stood(self, nanoseconds: int) -> None:
+        """The pass was held up between two sites: that time is no part of its duration."""
+
     def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
         """``[rows]`` int64 position of each routed row in its sequence, -1 for padding; no wait for the device."""
 
