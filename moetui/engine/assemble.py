@@ -164,9 +164,9 @@ class _Routing:
         flags: U8 = np.zeros((rows, count), np.uint8)
         for site in passed:
             if site.before_indices is not None and site.before_weights is not None:
-                moved = (site.before_indices != site.indices) | (site.before_weights != site.weights)
+                moved = _moved(site.before_indices, site.indices) | _moved(site.before_weights, site.weights)
                 if moved.shape[0] == rows:
-                    flags[:, site.number] |= np.where(moved.any(-1).numpy(), SiteFlag.FORCED, 0).astype(np.uint8)
+                    flags[:, site.number] |= np.where(moved.numpy(), SiteFlag.FORCED, 0).astype(np.uint8)
         numbers = [site.number for site in passed]
         self._flag_dropped(flags, sites, numbers)
         for values in (self.weights, self.logits):
@@ -238,3 +238,10 @@ def _half(values: Tensor) -> F16:
     if not np.isfinite(half).all():
         half = np.where(np.isinf(array), array, np.clip(array, -_LARGEST, _LARGEST)).astype(np.float16)
     return half
+
+
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """``[T]`` whether a row changed; with other slots than before every row did."""
+    if before.shape != after.shape:
+        return torch.ones(after.shape[0], dtype=torch.bool)
+    return (before != after).any(-1)

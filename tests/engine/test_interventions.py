@@ -161,13 +161,14 @@ def test_running_the_router_again_without_a_change_gives_its_own_weights(bench: 
     _, untouched = bench.run()
     _, step = bench.run(same)
     for site in main_sites(bench, step):
-        if bench.rules.get(site.name) == "reroute":
-            assert chosen(step, site) == chosen(untouched, site), site.name
-            assert step.weights is not None
-            assert untouched.weights is not None
-            np.testing.assert_array_equal(
-                np.sort(step.weights[:, site.index], -1), np.sort(untouched.weights[:, site.index], -1), site.name
-            )
+        if bench.rules.get(site.name) != "reroute":
+            break  # what follows sees other hidden states
+        assert chosen(step, site) == chosen(untouched, site), site.name
+        assert step.weights is not None
+        assert untouched.weights is not None
+        np.testing.assert_array_equal(
+            np.sort(step.weights[:, site.index], -1), np.sort(untouched.weights[:, site.index], -1), site.name
+        )
 
 
 MIXTRAL = pytest.mark.parametrize("bench", ["mixtral"], indirect=True)

@@ -39,9 +39,8 @@ def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -
     routed = _routing_of(output, indices)
     if routed is None or not torch.equal(routed[0].long(), indices.long()):
         return RouterTrace(None, None)
-    choice = next(
-        (n for n, found in enumerate(mode.choices) if _same(found, indices) or _same_set(found, indices)), None
-    )
+    experts = context.site.num_experts
+    choice = next((n for n, found in enumerate(mode.choices) if _is_choice(found, indices, experts)), None)
     made = None
     if logits is not None:
         made = next((n for n, value in mode.floats if _same(value, logits)), None)
@@ -102,10 +101,15 @@ def _same(value: Tensor, other: Tensor) -> bool:
     return value.numel() == other.numel() and bool((value.reshape(other.shape) == other).all())
 
 
-def _same_set(value: Tensor, other: Tensor) -> bool:
-    if value.numel() != other.numel():
+def _is_choice(found: Tensor, indices: Tensor, experts: int) -> bool:
+    """Whether a ``topk`` chose this routing, in any slot order; classes past the experts may be renamed since."""
+    if found.numel() != indices.numel():
         return False
-    return torch.equal(value.reshape(other.shape).sort(-1).values.long(), other.long().sort(-1).values)
+    found, indices = found.reshape(indices.shape).long(), indices.long()
+    real = found < experts
+    if bool(((found == indices) | ~real).all()):
+        return bool(real.any())
+    return torch.equal(found.sort(-1).values, indices.sort(-1).values)
 
 
 class _Recording(TorchFunctionMode):
