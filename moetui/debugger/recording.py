@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from moetui.routing import ModelInfo, Step, UsageError
-from moetui.routing.events import Event, GenerationSettings, ModelChanged
-
-if TYPE_CHECKING:
-    from moetui.trace import TraceWriter
+from moetui.routing.events import Event, GenerationSettings
 
 
 class Recording:
-    """A trace writer that several threads may use: the recorder writes steps, others now and then an event.
+    """A trace writer that can be closed while another thread is held up by the disk.
 
     Args:
         path: the file.
@@ -44,7 +40,7 @@ class Recording:
         self._closed = False
         from moetui.trace import TraceWriter
 
-        self._writer: TraceWriter = TraceWriter(
+        self._writer = TraceWriter(
             path, info, settings=settings, prompt=prompt, overwrite=overwrite, has_logits=has_logits
         )
 
@@ -67,11 +63,7 @@ class Recording:
     def write_event(self, event: Event) -> None:
         """Append an event, if it is of a lasting kind."""
         with self._lock:
-            if self._closed:
-                return
-            if isinstance(event, ModelChanged):
-                self._writer.update_info(event.info)
-            else:
+            if not self._closed:
                 self._writer.write_event(event)
 
     def close(self, *, complete: bool = True, timeout: float = -1) -> bool:

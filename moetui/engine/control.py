@@ -85,30 +85,30 @@ class RunControl:
 
     def resume(self) -> RunControl:
         """Go on until something stops the run."""
-        return self._released() if self.active else self
+        return self._released() if self._listens else self
 
     def finish(self) -> RunControl:
         """Go on to the end, past every breakpoint."""
-        return replace(self._released(), heedless=True) if self.active else self
+        return replace(self._released(), heedless=True) if self._listens else self
 
     def step(self, count: int = 1) -> RunControl:
         """Let ``count`` steps pass; the rest of a step that is under way at a pause is the first of them."""
-        if not self.active or count < 1:
+        if not self._listens or count < 1:
             return self
         begun = self.state is RunState.PAUSED and self.within_step
         return replace(self._released(), steps_left=count - 1 if begun else count)
 
     def step_site(self) -> RunControl:
         """Go on to the next site and pause before it."""
-        return replace(self._released(), to_site=True) if self.active else self
+        return replace(self._released(), to_site=True) if self._listens else self
 
     def run_to(self, position: int) -> RunControl:
         """Go on until the token at ``position`` is next."""
-        return replace(self._released(), target=position) if self.active else self
+        return replace(self._released(), target=position) if self._listens else self
 
     def stop(self) -> RunControl:
         """End the run; a step under way is finished first."""
-        if not self.active or self.stopping:
+        if not self._listens:
             return self
         return replace(self._released(), stopping=True, reason=STOPPING)
 
@@ -162,6 +162,10 @@ class RunControl:
         if self.state is not RunState.RUNNING or self.unwinds or not self.to_site:
             return self
         return self._paused(f"before {name}")
+
+    @property
+    def _listens(self) -> bool:
+        return self.active and not self.stopping
 
     def _paused(self, reason: str) -> RunControl:
         return replace(
@@ -255,19 +259,23 @@ class Gate:
             self._work.append(work)
             self._condition.notify_all()
 
-    def before_step(self, position: int, breakpoint_reason: str = "") -> None:
+    def before_step(self, position: int, breakpoint_reason: str = "") -> str:
         """Stand before a step; returns when it may begin.
 
         Args:
             position: sequence position of the step's first token.
             breakpoint_reason: why a breakpoint holds here, in words; empty if none does.
 
+        Returns:
+            Why the run was paused here, in words; empty if it was not.
+
         Raises:
             RunStoppedError: the run shall end and the step shall not begin.
         """
         with self._condition:
             self._do_work()
-            self._set(self._control.at_step(position, breakpoint_reason))
+            self._set(self._control.end_step().at_step(position, breakpoint_reason))
+            paused = self._control.reason if self._control.blocks else ""
             while self._control.blocks:
                 self._wait()
                 # Released and paused again before this thread woke: it must not slip through.
@@ -275,6 +283,7 @@ class Gate:
             if self._control.unwinds:
                 raise RunStoppedError
             self._set(self._control.pass_step())
+            return paused
 
     def before_site(self, name: str) -> None:
         """Stand before a site within a step; returns when the model may enter it. Never raises: the step goes on."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, StoppingCriteriaList
 
+from moetui.engine.settings import check_settings
 from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings
 
@@ -60,7 +61,7 @@ def settle(settings: GenerationSettings, prompt: Prompt, context_length: int | N
     Raises:
         UsageError: a number outside its range, or a prompt that fills the context.
     """
-    _check_range(settings)
+    check_settings(settings)
     if settings.temperature == 0:
         settings = replace(settings, temperature=None)
     if settings.sampled and settings.seed is None:
@@ -202,20 +203,3 @@ def _read_ids(text: str, vocab_size: int) -> tuple[int, ...]:
         if token < 0 or (vocab_size and token >= vocab_size):
             raise UsageError(f"the model has no token {token}", f"ids go from 0 to {vocab_size - 1}")
     return ids
-
-
-def _check_range(settings: GenerationSettings) -> None:
-    if settings.max_new_tokens < 1:
-        raise UsageError(
-            f"the number of new tokens must be at least 1, not {settings.max_new_tokens}", "-n/--max-new-tokens N"
-        )
-    if settings.temperature is not None and not 0 <= settings.temperature < float("inf"):
-        raise UsageError(f"the temperature must not be negative, not {settings.temperature}", "leave it out for greedy")
-    if settings.top_p is not None and not 0 < settings.top_p <= 1:
-        raise UsageError(f"top-p must lie in (0, 1], not {settings.top_p}", "1 means no limit")
-    if settings.top_k_sampling is not None and settings.top_k_sampling < 1:
-        raise UsageError(
-            f"top-k for sampling must be at least 1, not {settings.top_k_sampling}", "leave it out for none"
-        )
-    if settings.seed is not None and not 0 <= settings.seed < 2**63:
-        raise UsageError(f"the seed must be a number from 0 to 2^63 - 1, not {settings.seed}")

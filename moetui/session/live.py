@@ -281,6 +281,23 @@ class LiveSession:
         """
         raise UnsupportedError(f"a live model runs at its own speed, not at {speed}", "pause and step it")
 
+    def set_loop(self, tokens: tuple[int, int] | None) -> None:
+        """Not for a live session.
+
+        Raises:
+            UnsupportedError: for any range.
+        """
+        if tokens is not None:
+            raise UnsupportedError("a live model does not repeat tokens", "replay a recording of it")
+
+    def configure(self, settings: GenerationSettings) -> None:
+        """Let ``settings`` be those of the next run that names none.
+
+        Raises:
+            UsageError: a value outside its range.
+        """
+        self._worker.configure(settings)
+
     def set_interventions(self, interventions: Sequence[Intervention]) -> None:
         """Replace the interventions in force, from the next step on; between two sites, from the next site on.
 

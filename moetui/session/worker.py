@@ -7,36 +7,32 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from moetui.debugger import MoEDebugger, Plugins
 from moetui.engine.control import Gate, RunControl, RunStoppedError
-from moetui.routing import ModelError, MoetuiError, Step, UsageError
-from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
+from moetui.engine.settings import check_settings
+from moetui.routing import ModelError, MoetuiError, UsageError
 from moetui.routing.events import (
     Branch,
     BranchAdded,
     Event,
     Finding,
-    FindingRaised,
     GenerationSettings,
     LoadProgress,
     ModelChanged,
     Notice,
     RecordingChanged,
     RunState,
-    StepCaptured,
+    RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
-from moetui.routing.totals import RoutingTotals
+from moetui.session.meter import Meter
+from moetui.session.watch import Watch
 
 if TYPE_CHECKING:
     from moetui.engine.generation import Prompt
     from moetui.session.live import LiveOptions
-
-_FINDINGS_SECONDS = 1.0
-_RECORDING_BYTES = 64_000
 
 
 class Worker:
@@ -71,11 +67,8 @@ class Worker:
         self._again = False
         self._passes = 0
         self._prompt_tokens = 0
-        self._totals: RoutingTotals | None = None
-        self._diagnosed = 0.0
-        self._told_bytes = 0
-        self._told_problem = ""
-        self._meter = _Meter()
+        self._watch: Watch | None = None
+        self._meter = Meter(lambda: gate.waited)
         self._preparing = True
         self.error: Exception | None = None
 
@@ -102,7 +95,8 @@ class Worker:
 
     def _prepare(self, stack: ExitStack) -> None:
         debugger = self._given or self._load(stack)
-        self._listen(debugger)
+        self._watch = Watch(debugger, self._emit, self._meter, self.findings)
+        debugger.capture.before_step = self._before_step
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
         if self._options.record is not None:
@@ -144,11 +138,6 @@ class Worker:
             self._emit(Notice(notice, "warning"))
         return debugger
 
-    def _listen(self, debugger: MoEDebugger) -> None:
-        debugger.listen(self._take_step, self._take_event)
-        debugger.capture.before_step = self._before_step
-        self._totals = RoutingTotals(debugger.info.sites)
-
     def _leave(self) -> None:
         debugger = self.debugger
         assert debugger is not None
@@ -162,7 +151,12 @@ class Worker:
         encoder = bool(debugger.model.config.is_encoder_decoder)
         own = max(0, self._passes - encoder)
         self._passes += 1
-        self._gate.before_step(0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1)
+        paused = self._gate.before_step(0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1)
+        if paused and debugger.recording is not None:
+            # Written behind the steps before the pause, which is why not where the state changes.
+            debugger.flush()
+            debugger.recording.write_event(RunStateChanged(RunState.PAUSED, paused))
+            debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
         if not self._gate.control.to_site:
             debugger.capture.gate = None
 
@@ -181,7 +175,7 @@ class Worker:
         assert debugger is not None
         self._announce(prompt, settings)
         self._passes, self._prompt_tokens = 0, len(prompt.ids)
-        self._meter.start()
+        self._meter.start(debugger)
         try:
             new = generate(debugger.model, prompt, settings, stopped=lambda: self._gate.control.unwinds)
             stopped = self._gate.control.unwinds
@@ -207,6 +201,8 @@ class Worker:
         debugger.capture.branch = number
         self.branches.append(branch)
         debugger.tell(BranchAdded(branch, settings))
+        if debugger.recording is not None:
+            debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
 
     def _end(self, change: Callable[[RunControl], RunControl]) -> None:
         debugger = self.debugger
@@ -214,8 +210,11 @@ class Worker:
         debugger.capture.gate = None
         debugger.flush()
         self._meter.stop()
-        self._diagnose()
-        self._tell_recording(always=True)
+        control = change(self._gate.control)
+        if debugger.recording is not None:
+            debugger.recording.write_event(RunStateChanged(control.state, control.reason, control.hint))
+        if self._watch is not None:
+            self._watch.run_ended()
         self._gate.apply(change)
 
     def _explain(self, error: Exception) -> MoetuiError:
@@ -242,41 +241,6 @@ class Worker:
             message = f"internal error: {type(error).__name__}: {error}"
             hint = "this is a bug in moetui; --debug shows where"
         self._gate.apply(lambda control: control.failed(message, hint))
-
-    # In the recorder's thread.
-
-    def _take_step(self, step: Step, end: int) -> None:
-        self._meter.recorder_now(thread_time())
-        self._emit(StepCaptured(end))
-        now = perf_counter()
-        if now - self._diagnosed >= _FINDINGS_SECONDS:
-            self._diagnosed = now
-            self._diagnose()
-        self._tell_recording()
-
-    def _take_event(self, event: Event) -> None:
-        if isinstance(event, FindingRaised):
-            self.findings.append(event.finding)
-        elif isinstance(event, ModelChanged) and self.debugger is not None:
-            self._totals = RoutingTotals(event.info.sites)
-        self._emit(event)
-
-    def _diagnose(self) -> None:
-        debugger, totals = self.debugger, self._totals
-        if debugger is None or totals is None:
-            return
-        totals.update(debugger.live_timeline.snapshot())
-        for finding in new_findings(self.findings, diagnose(totals, DEFAULTS, self.plugins.diagnostics)):
-            debugger.tell(FindingRaised(finding))
-
-    def _tell_recording(self, *, always: bool = False) -> None:
-        recording = None if self.debugger is None else self.debugger.recording
-        if recording is None:
-            return
-        grown = recording.nbytes - self._told_bytes >= _RECORDING_BYTES
-        if always or grown or recording.problem != self._told_problem:
-            self._told_bytes, self._told_problem = recording.nbytes, recording.problem
-            self._emit(RecordingChanged(str(recording.path), recording.nbytes, recording.problem))
 
     # From any thread.
 
@@ -353,6 +317,11 @@ class Worker:
         for future in waiting:
             future.cancel()
 
+    def configure(self, settings: GenerationSettings) -> None:
+        """See ``LiveSession.configure``."""
+        check_settings(settings)
+        self.settings = settings
+
     def recorded(self) -> tuple[int, str]:
         """See ``LiveSession.recording``."""
         recording = None if self.debugger is None else self.debugger.recording
@@ -398,39 +367,6 @@ class Worker:
     def _forget_call(self, future: Future[Any]) -> None:
         with self._calls_lock:
             self._calls.discard(future)
-
-
-class _Meter:
-    """Wall time of a run, and the part of it that capturing took."""
-
-    def __init__(self) -> None:
-        self._began = 0.0
-        self._seconds = 0.0
-        self._recorder_start: float | None = None
-        self._recorder = 0.0
-
-    def start(self) -> None:
-        """A run begins."""
-        self._began, self._seconds = perf_counter(), 0.0
-        self._recorder_start = None
-        self._recorder = 0.0
-
-    def stop(self) -> None:
-        """The run is over."""
-        self._seconds = perf_counter() - self._began
-
-    def recorder_now(self, cpu: float) -> None:
-        """The recorder's thread has used ``cpu`` seconds of processor time so far."""
-        if self._recorder_start is None:
-            self._recorder_start = cpu
-        self._recorder = cpu - self._recorder_start
-
-    def shares(self) -> dict[str, float]:
-        """Part → share of the run's wall time so far."""
-        if not self._began:
-            return {}
-        seconds = self._seconds or perf_counter() - self._began
-        return {"recorder": self._recorder / seconds} if seconds > 0 else {}
 
 
 def _how_it_ended(new: int, settings: GenerationSettings) -> str:

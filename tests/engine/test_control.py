@@ -269,7 +269,7 @@ class ControlMachine(RuleBasedStateMachine):
     def step(self, count: int) -> None:
         before = self.control
         self.control = before.step(count)
-        if count < 1 or not before.active:
+        if count < 1 or not before.active or before.stopping:
             assert self.control == before
         else:
             rest = before.state is RunState.PAUSED and before.within_step
@@ -284,7 +284,8 @@ class ControlMachine(RuleBasedStateMachine):
     def finish(self) -> None:
         self.control = self.control.finish()
         self.allowed = None
-        assert not self.control.active or self.control.at_step(self.position, "a breakpoint") == self.control
+        if self.control.active:
+            assert self.control.at_step(self.position, "a breakpoint") == self.control
 
     @rule(ahead=st.integers(0, 5))
     def run_to(self, ahead: int) -> None:

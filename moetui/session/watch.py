@@ -1,0 +1,73 @@
+"""What a live session does with each step: tell of it, look for findings, watch the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter, thread_time
+
+from moetui.debugger import MoEDebugger
+from moetui.routing import Step
+from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
+from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
+from moetui.routing.totals import RoutingTotals
+from moetui.session.meter import Meter
+
+_FINDINGS_SECONDS = 1.0
+_RECORDING_BYTES = 64_000
+
+
+class Watch:
+    """Stands in the recorder's thread, between the timeline and the screen.
+
+    Args:
+        debugger: its steps and events come here.
+        emit: takes events at once.
+        meter: told of the recorder's processor time.
+        findings: gets what is found.
+    """
+
+    def __init__(
+        self, debugger: MoEDebugger, emit: Callable[[Event], None], meter: Meter, findings: list[Finding]
+    ) -> None:
+        self._debugger, self._emit, self._meter, self._findings = debugger, emit, meter, findings
+        self._totals = RoutingTotals(debugger.info.sites)
+        self._diagnosed = perf_counter()
+        self._told_bytes = -1
+        self._told_problem = ""
+        debugger.listen(self._take_step, self._take_event)
+
+    def run_ended(self) -> None:
+        """In the generating thread, with the recorder flushed: look once more, at everything."""
+        self._diagnose()
+        self._tell_recording(always=True)
+
+    def _take_step(self, _: Step, end: int) -> None:
+        self._emit(StepCaptured(end))
+        now = perf_counter()
+        if now - self._diagnosed >= _FINDINGS_SECONDS:
+            self._diagnose()
+            self._diagnosed = perf_counter()
+        self._tell_recording()
+        self._meter.recorder_now(thread_time())
+
+    def _take_event(self, event: Event) -> None:
+        if isinstance(event, FindingRaised):
+            self._findings.append(event.finding)
+        elif isinstance(event, ModelChanged):
+            self._totals = RoutingTotals(event.info.sites)
+        self._emit(event)
+
+    def _diagnose(self) -> None:
+        self._totals.update(self._debugger.live_timeline.snapshot())
+        found = diagnose(self._totals, DEFAULTS, self._debugger.plugins.diagnostics)
+        for finding in new_findings(self._findings, found):
+            self._debugger.tell(FindingRaised(finding))
+
+    def _tell_recording(self, *, always: bool = False) -> None:
+        recording = self._debugger.recording
+        if recording is None:
+            return
+        grown = recording.nbytes - self._told_bytes >= _RECORDING_BYTES
+        if always or grown or recording.problem != self._told_problem:
+            self._told_bytes, self._told_problem = recording.nbytes, recording.problem
+            self._emit(RecordingChanged(str(recording.path), recording.nbytes, recording.problem))
