@@ -1,0 +1,9 @@
+"""Two runs side by side: the numbers of ``moetui diff`` and of the console's ``compare``."""
+
+from __future__ import annotations
+
+from moetui.routing.compare.align import Alignment, align
+from moetui.routing.compare.runs import compare
+from moetui.routing.compare.values import Comparison, Divergence, Flip, SiteComparison
+
+__all__ = ["Alignment", "Comparison", "Divergence", "Flip", "SiteComparison", "align", "compare"]

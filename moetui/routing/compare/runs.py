@@ -1,0 +1,189 @@
+"""Compares two runs: where they part, and how far, site by site."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from moetui.routing.compare.align import Alignment, align
+from moetui.routing.compare.measure import Pairs, SiteSums, measure
+from moetui.routing.compare.values import Comparison, Divergence, Flip
+from moetui.routing.errors import UsageError
+from moetui.routing.model import Site
+from moetui.routing.scores import site_margin
+from moetui.routing.step import I64, NO_EXPERT
+from moetui.routing.timeline import RoutingBlock, TimelineView
+from moetui.routing.totals import chunk_tokens
+
+_NAMED = 3
+
+
+def compare(
+    a: TimelineView,
+    b: TimelineView,
+    *,
+    branch_a: int | None = None,
+    branch_b: int | None = None,
+    top: int = 20,
+) -> Comparison:
+    """Compare two runs, token by token and site by site; reads both in chunks.
+
+    Tokens are paired by their place (``align``); how many of them are the same token, and for how long from the start,
+    is told, and the sites are measured over all pairs and over the common prefix alone. Sites are paired by name;
+    those that one model has not are listed.
+
+    Args:
+        a: the first run (a recording's timeline, or a branch of a live one); ``b`` the second.
+        b: may be the same view.
+        branch_a: take only this branch's own tokens; None for all.
+        branch_b: likewise.
+        top: how many flips to list.
+
+    Raises:
+        UsageError: the models have no site in common, or a common one has other experts, so that ids mean nothing.
+    """
+    sites_a, sites_b = _shared_sites(a, b)
+    pairing = align(a, b, branch_a, branch_b)
+    everything, prefix = SiteSums(sites_a), SiteSums(sites_a)
+    best: list[tuple[float, int, int, Flip]] = []
+    first_routing: Divergence | None = None
+    for rows, pairs in _chunks(a, b, sites_a, sites_b, pairing):
+        everything.add(pairs, np.ones(len(rows), np.bool_))
+        prefix.add(pairs, pairing.prefix[rows])
+        if first_routing is None and pairs.differ.any():
+            row = int(np.flatnonzero(pairs.differ.any(1))[0])
+            names = tuple(site.name for site, other in zip(sites_a, pairs.differ[row]) if other)
+            first_routing = _divergence(a, b, pairing, int(rows[row]), names)
+        for ranked in _flips(a, sites_a, pairing, rows, pairs, top):
+            heapq.heappush(best, ranked)
+            if len(best) > top:
+                heapq.heappop(best)
+    comparison = everything.result()
+    different = np.flatnonzero(~pairing.same)
+    return Comparison(
+        aligned="tokens" if pairing.known else "position",
+        tokens=len(pairing.a),
+        same_tokens=int(pairing.same.sum()),
+        common_prefix=int(pairing.prefix.sum()),
+        only_a=pairing.only_a,
+        only_b=pairing.only_b,
+        first_token=_divergence(a, b, pairing, int(different[0])) if different.size else None,
+        first_routing=first_routing,
+        sites=comparison,
+        prefix_sites=prefix.result(),
+        flips=sum(site.flips for site in comparison),
+        top_flips=tuple(flip for *_, flip in sorted(best, key=lambda entry: entry[:3], reverse=True)),
+        sites_only_a=_missing(a, sites_a),
+        sites_only_b=_missing(b, sites_b),
+    )
+
+
+def _shared_sites(a: TimelineView, b: TimelineView) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+    there = {site.name: site for site in b.sites}
+    shared = [(site, there[site.name]) for site in a.sites if site.name in there]
+    if not shared:
+        raise UsageError(
+            f"the two have no site in common: {_names(a.sites)} here, {_names(b.sites)} there",
+            "compare runs of one architecture",
+        )
+    for one, other in shared:
+        if one.num_experts != other.num_experts or one.num_classes != other.num_classes:
+            raise UsageError(
+                f"{one.name} has {one.num_experts} experts here and {other.num_experts} there"
+                + (
+                    f" ({one.num_classes} and {other.num_classes} classes)"
+                    if one.num_experts == other.num_experts
+                    else ""
+                ),
+                "expert numbers mean something in models of one shape only",
+            )
+    return tuple(one for one, _ in shared), tuple(other for _, other in shared)
+
+
+def _names(sites: tuple[Site, ...]) -> str:
+    listed = ", ".join(site.name for site in sites[:_NAMED]) or "none"
+    return f"{listed} …" if len(sites) > _NAMED else listed
+
+
+def _missing(view: TimelineView, shared: tuple[Site, ...]) -> tuple[str, ...]:
+    known = {site.name for site in shared}
+    return tuple(site.name for site in view.sites if site.name not in known)
+
+
+def _chunks(
+    a: TimelineView, b: TimelineView, sites_a: tuple[Site, ...], sites_b: tuple[Site, ...], pairing: Alignment
+) -> Iterator[tuple[I64, Pairs]]:
+    """The pairs a piece at a time: their rows in the alignment, and what was measured of them."""
+    size = min(chunk_tokens(a.sites), chunk_tokens(b.sites))
+    for start in range(0, len(pairing.a), size):
+        rows = np.arange(start, min(start + size, len(pairing.a)), dtype=np.int64)
+        block_a = _gather(a, pairing.a[rows], sites_a)
+        block_b = _gather(b, pairing.b[rows], sites_b)
+        yield rows, measure(block_a, block_b, sites_a, sites_b)
+
+
+def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...]) -> RoutingBlock:
+    """The routing of these tokens at these sites, as wide as the sites need."""
+    low = int(numbers.min())
+    block = view.routing(low, int(numbers.max()) + 1)
+    rows, columns = numbers - low, [site.index for site in sites]
+    classes = max(site.num_classes for site in sites)
+    return RoutingBlock(
+        indices=block.indices[rows][:, columns],
+        weights=None if block.weights is None else block.weights[rows][:, columns],
+        logits=None if block.logits is None else block.logits[rows][:, columns, :classes],
+        flags=block.flags[rows][:, columns],
+    )
+
+
+def _divergence(
+    a: TimelineView, b: TimelineView, pairing: Alignment, row: int, sites: tuple[str, ...] = ()
+) -> Divergence:
+    number_a, number_b = int(pairing.a[row]), int(pairing.b[row])
+    one, other = a.tokens(number_a, number_a + 1), b.tokens(number_b, number_b + 1)
+    return Divergence(
+        a=number_a,
+        b=number_b,
+        position=int(one.position[0]),
+        text_a=a.text(int(one.token_id[0])),
+        text_b=b.text(int(other.token_id[0])),
+        sites=sites,
+    )
+
+
+def _flips(
+    a: TimelineView, sites: tuple[Site, ...], pairing: Alignment, rows: I64, pairs: Pairs, top: int
+) -> Iterator[tuple[float, int, int, Flip]]:
+    """The piece's flips against the largest margins, each with what it is ranked by; larger ranks first."""
+    where, columns = np.nonzero(pairs.differ)
+    if not where.size:
+        return
+    renumbered = tuple(replace(site, index=number) for number, site in enumerate(sites))
+    touched, back = np.unique(where, return_inverse=True)
+    logits = None if pairs.a.logits is None else pairs.a.logits[touched]
+    margins = site_margin(logits, renumbered, len(touched))[back.ravel(), columns].astype(np.float64)
+    ranks = np.where(np.isnan(margins), -1.0, margins)
+    for number in np.lexsort((columns, where, -ranks))[:top].tolist():
+        row, column = int(where[number]), int(columns[number])
+        token = int(pairing.a[rows[row]])
+        light = a.tokens(token, token + 1)
+        here, there = (_experts(block, row, column) for block in (pairs.a, pairs.b))
+        flip = Flip(
+            a=token,
+            b=int(pairing.b[rows[row]]),
+            position=int(light.position[0]),
+            site=sites[column].name,
+            text=a.text(int(light.token_id[0])),
+            margin=None if np.isnan(margins[number]) else float(margins[number]),
+            lost=tuple(sorted(here - there)),
+            gained=tuple(sorted(there - here)),
+            same_token=bool(pairing.prefix[rows[row]]),
+        )
+        yield float(ranks[number]), -int(rows[row]), -column, flip
+
+
+def _experts(block: RoutingBlock, row: int, column: int) -> set[int]:
+    return {int(expert) for expert in block.indices[row, column].tolist() if expert != NO_EXPERT}

@@ -1,0 +1,223 @@
+"""Two runs side by side: alignment, divergence, agreement and distances."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moetui.routing import NO_EXPERT, ModelInfo, Step, TimelineView, UsageError, empty_view, scores
+from moetui.routing.compare import align, compare
+from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
+
+INFO = make_info(make_site(0), make_site(1, experts=3), make_site(2, experts=4, top_k=1))
+
+
+def view_of(*steps: Step, info: ModelInfo = INFO) -> TimelineView:
+    return timeline_of(info, steps).snapshot()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_a_run_is_identical_with_itself(seed: int, has_logits: bool, has_weights: bool) -> None:
+    rng = np.random.default_rng(seed)
+    more = {"has_logits": has_logits, "has_weights": has_weights, "marks": True}
+    view = view_of(*[random_step(INFO, count, rng, index=number, **more) for number, count in enumerate((7, 1, 4))])
+    found = compare(view, view)
+    assert found.identical
+    assert found.first_token is None
+    assert found.flips == 0
+    assert found.tokens == found.same_tokens == found.common_prefix
+    assert found.sites == found.prefix_sites
+    for site in found.sites:
+        if site.tokens:
+            assert site.same_set == site.same_top1 == site.jaccard == 1.0
+        assert site.load_shift in (0.0, None)
+        assert site.kl in (None, pytest.approx(0.0, abs=1e-5))
+        assert (site.kl is None) == (not has_logits or site.kl is None)
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["identical"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_numbers_agree_with_counting(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 3, 12).astype(np.int32)
+    others = np.where(rng.random(12) < 0.3, 7, ids).astype(np.int32)
+    one = random_step(INFO, 12, rng, marks=True, token_id=ids, pad=np.zeros(12, np.bool_))
+    two = random_step(INFO, 12, rng, marks=True, token_id=others, pad=np.zeros(12, np.bool_))
+    found = compare(view_of(one), view_of(two), top=5)
+    same = ids == others
+    prefix = int(np.argmin(same)) if not same.all() else 12
+    assert found.common_prefix == prefix
+    assert found.same_tokens == int(same.sum())
+    flips = []
+    for site in INFO.sites:
+        agreed, jaccard = [], []
+        routed = 0
+        for token in range(12):
+            a, b = (set(step.indices[token, site.index].tolist()) - {NO_EXPERT} for step in (one, two))
+            passed = all(bool(part) or step.flags[token, site.index] & 2 for part, step in ((a, one), (b, two)))
+            if not passed:
+                continue
+            routed += 1
+            agreed.append(a == b)
+            jaccard.append(len(a & b) / len(a | b) if a | b else 1.0)
+            if a != b:
+                margin = float(scores.margins(one.logits[token, site.index, : site.num_classes], site.top_k))  # type: ignore[index]
+                flips.append((-1.0 if np.isnan(margin) else margin, token, site.index, a - b, b - a))
+        mine = found.sites[site.index]
+        assert mine.tokens == routed
+        assert mine.same_set == pytest.approx(np.mean(agreed))
+        assert mine.jaccard == pytest.approx(np.mean(jaccard))
+        assert mine.flips == len(agreed) - sum(agreed)
+    assert found.flips == len(flips)
+    expected = sorted(flips, key=lambda flip: (-flip[0], flip[1], flip[2]))[:5]
+    told = [(flip.a, flip.site, set(flip.lost), set(flip.gained)) for flip in found.top_flips]
+    assert told == [(token, INFO.sites[site].name, lost, gained) for _, token, site, lost, gained in expected]
+    assert all(flip.same_token == (flip.a < prefix) for flip in found.top_flips)
+
+
+def test_distances_by_hand() -> None:
+    info = make_info(make_site(0, experts=2, top_k=1))
+    logits = np.log([[0.5, 0.5], [0.75, 0.25]])
+    one = make_step(info, [[0]], [[1.0]], logits[:1])
+    two = make_step(info, [[1]], [[1.0]], logits[1:])
+    found = compare(view_of(one, info=info), view_of(two, info=info)).sites[0]
+    assert found.kl == pytest.approx(0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25), abs=1e-3)
+    assert found.l1 == pytest.approx(0.5, abs=1e-3)
+    assert found.entropy_a == pytest.approx(np.log(2), abs=1e-3)
+    assert found.entropy_shift == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25) - np.log(2), abs=1e-3)
+    assert (found.loads_a, found.loads_b, found.load_shift) == ((1, 0), (0, 1), 1.0)
+    assert (found.same_top1, found.same_set, found.jaccard, found.flips) == (0.0, 0.0, 0.0, 1)
+    masked = make_step(info, [[0]], [[1.0]], [[0.0, -np.inf]])
+    assert np.isfinite(compare(view_of(one, info=info), view_of(masked, info=info)).sites[0].kl or np.nan)
+
+
+def test_unknown_distributions_are_none() -> None:
+    info = make_info(make_site(0))
+    one, two = make_step(info, [[0, 1]], logits=np.zeros((1, 4))), make_step(info, [[1, 0]])
+    found = compare(view_of(one, info=info), view_of(two, info=info)).sites[0]
+    assert (found.kl, found.l1, found.entropy_shift) == (None, None, None)
+    assert found.same_set == 1.0
+    assert found.same_top1 == 0.0  # without weights, the model's slot order
+
+
+def test_divergence_of_tokens_and_of_routing() -> None:
+    info = make_info(make_site(0), make_site(1))
+    words = {0: "Once", 1: " lived", 2: " found", 3: " a"}
+    one = make_step(
+        info, [[0, 1, 0, 1], [0, 1, 0, 1], [2, 3, 2, 3]], token_id=np.array([0, 1, 3], np.int32), vocabulary=words
+    )
+    two = make_step(
+        info, [[1, 0, 0, 1], [0, 1, 2, 1], [2, 3, 2, 3]], token_id=np.array([0, 2, 3], np.int32), vocabulary=words
+    )
+    found = compare(view_of(one, info=info), view_of(two, info=info))
+    assert found.aligned == "tokens"
+    assert found.first_token is not None
+    assert (found.first_token.a, found.first_token.text_a, found.first_token.text_b) == (1, " lived", " found")
+    assert found.first_token.sites == ()
+    assert found.first_routing is not None
+    assert (found.first_routing.position, found.first_routing.sites) == (1, ("L1",))
+    assert (found.tokens, found.same_tokens, found.common_prefix) == (3, 2, 1)
+    assert [site.same_set for site in found.prefix_sites] == [1.0, 1.0]
+    assert [site.same_set for site in found.sites] == [1.0, pytest.approx(2 / 3)]
+    assert not found.identical
+
+
+def test_alignment_of_lengths_padding_and_restarts() -> None:
+    info = make_info(make_site(0, top_k=1))
+    long = make_step(info, [0] * 5)
+    short = make_step(
+        info,
+        [0] * 4,
+        position=np.array([-1, 0, 1, 2], np.int32),
+        pad=np.array([True, False, False, False]),
+        token_id=np.array([9, 0, 1, 2], np.int32),
+    )
+    pairing = align(view_of(long, info=info), view_of(short, info=info))
+    assert pairing.a.tolist() == [0, 1, 2]
+    assert pairing.b.tolist() == [1, 2, 3]
+    assert (pairing.only_a, pairing.only_b) == (2, 0)
+    assert pairing.prefix.all()
+    twice = view_of(
+        make_step(info, [0] * 2), make_step(info, [0] * 2, index=1, token_id=np.array([0, 5], np.int32)), info=info
+    )
+    again = align(twice, twice)
+    assert again.a.tolist() == again.b.tolist() == [0, 1, 2, 3]
+    other = align(twice, view_of(make_step(info, [0] * 2), make_step(info, [0] * 2, index=1), info=info))
+    assert other.prefix.tolist() == [True, True, True, False]  # the second prompt has a prefix of its own
+
+
+def test_a_fork_meets_the_branch_that_it_left() -> None:
+    info = make_info(make_site(0, top_k=1))
+    steps = [
+        make_step(info, [0, 1, 2, 3]),
+        make_step(
+            info, [2, 1], index=1, branch=1, position=np.array([2, 3], np.int32), token_id=np.array([2, 8], np.int32)
+        ),
+    ]
+    view = view_of(*steps, info=info)
+    found = compare(view, view, branch_a=0, branch_b=1)
+    assert (found.tokens, found.only_a, found.only_b) == (2, 2, 0)
+    assert found.common_prefix == 1
+    assert found.first_token is not None
+    assert (found.first_token.a, found.first_token.b) == (3, 5)
+    assert found.sites[0].same_set == 0.5
+
+
+def test_stacks_are_paired_by_name(rng: np.random.Generator) -> None:
+    info = make_info(make_site(0, stack="encoder", name="encoder.L0"), make_site(1, name="L0", layer=0))
+    encoder, decoder = random_step(info, 4, rng, stack="encoder"), random_step(info, 3, rng, index=1)
+    one, two = (
+        view_of(encoder, decoder, info=info),
+        view_of(replace(decoder, index=0), replace(encoder, index=1), info=info),
+    )
+    found = compare(one, two)
+    assert found.identical
+    assert [site.tokens for site in found.sites] == [4, 3]
+
+
+def test_unknown_ids_are_aligned_by_position() -> None:
+    step = make_step(INFO, np.zeros((3, 6)), token_id=np.full(3, -1, np.int32))
+    assert compare(view_of(step), view_of(step)).aligned == "position"
+
+
+def test_sites_are_paired_by_name_and_shape(rng: np.random.Generator) -> None:
+    more = make_info(make_site(0, name="L9"), make_site(1, layer=0), make_site(2, experts=4, name="L2", top_k=1))
+    found = compare(view_of(random_step(INFO, 3, rng)), view_of(random_step(more, 3, rng), info=more))
+    assert [site.site for site in found.sites] == ["L0", "L2"]
+    assert found.sites_only_a == ("L1",)
+    assert found.sites_only_b == ("L9",)
+    assert not found.identical
+    strange = make_info(make_site(0, name="other"))
+    with pytest.raises(UsageError, match="no site in common: L0, L1, L2 here, other there"):
+        compare(view_of(random_step(INFO, 3, rng)), view_of(random_step(strange, 3, rng), info=strange))
+    larger = make_info(make_site(0, experts=64))
+    with pytest.raises(UsageError, match="L0 has 4 experts here and 64 there"):
+        compare(view_of(random_step(INFO, 3, rng)), view_of(random_step(larger, 3, rng), info=larger))
+
+
+def test_pieces_do_not_change_the_result(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = view_of(random_step(INFO, 60, rng, marks=True)), view_of(random_step(INFO, 60, rng, marks=True))
+    whole = compare(one, two, top=7).to_dict()
+    monkeypatch.setattr("moetui.routing.compare.runs.chunk_tokens", lambda sites: 8)
+    pieces = compare(one, two, top=7).to_dict()
+    for mine, theirs in zip(
+        pieces.pop("sites") + pieces.pop("prefix_sites"), whole.pop("sites") + whole.pop("prefix_sites")
+    ):
+        for key, value in mine.items():
+            assert value == (pytest.approx(theirs[key]) if isinstance(value, float) else theirs[key]), key
+    assert pieces == whole
+
+
+def test_empty_runs(rng: np.random.Generator) -> None:
+    empty, some = empty_view(INFO), view_of(random_step(INFO, 3, rng))
+    assert compare(empty, empty).identical
+    found = compare(some, empty)
+    assert (found.tokens, found.only_a, found.identical) == (0, 3, False)
+    json.dumps(found.to_dict(), allow_nan=False)
