@@ -20,6 +20,7 @@ from moetui.engine.compiled import refuse_compiled
 from moetui.engine.gather import Gatherer
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
+from moetui.engine.predict import Predictor
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
 from moetui.engine.sites import find_sites
@@ -39,7 +40,7 @@ class Capture:
 
     Args:
         model: any transformers model; it is not changed but for hooks, and those leave with ``detach``.
-        options: what to keep.
+        options: what to keep; may be replaced while detached (the sample rate at any time).
         on_step: called with each step, in the recorder's thread.
         on_event: called with ``ModelChanged`` (more became known of the model: before the steps it applies to) and
             ``FindingRaised``, mostly in the recorder's thread; must be quick and thread-safe.
@@ -87,11 +88,9 @@ class Capture:
         self._streams = find_streams(model, self.handles)
         self._on_step, self._on_event = on_step, on_event
         self._study = Study(self.handles, self._info, self.current, self._emit)
-        self._candidates = self.options.candidates if predicts_next(model) else 0
-        self._gatherer = Gatherer(self.handles, self._candidates, self.options.logits)
-        self._assembler = Assembler(
-            self.sites, self.options, TokenTexts(tokenizer), perf_counter_ns() if epoch is None else epoch
-        )
+        self._predicts = predicts_next(model)
+        self._texts = TokenTexts(tokenizer)
+        self._epoch = perf_counter_ns() if epoch is None else epoch
         self._site_hooks: dict[int, list[RemovableHandle]] = {}
         self._stream_hooks: list[RemovableHandle] = []
         self.hook_ns = self.put_ns = 0
@@ -125,9 +124,7 @@ class Capture:
             return
         refuse_compiled(self.model)
         if self._recorder is None:
-            self._recorder = Recorder(
-                self._gatherer, self._assembler, self._on_step, self._study, self._lost, self.options.queue
-            )
+            self._recorder = self._new_recorder()
         try:
             for stream in self._streams:
                 self._stream_hooks += [self._on_enter(stream), self._on_leave(stream)]
@@ -193,6 +190,19 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _new_recorder(self) -> Recorder:
+        options = self.options
+        candidates = options.candidates if self._predicts else 0
+        return Recorder(
+            Gatherer(self.handles, options.logits),
+            Predictor(candidates) if candidates else None,
+            Assembler(self.sites, options, self._texts, self._epoch),
+            self._study,
+            self._on_step,
+            self._lost,
+            queue_size=options.queue,
+        )
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, ModelChanged):

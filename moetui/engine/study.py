@@ -46,6 +46,11 @@ class Study:
         self._attempts = dict.fromkeys(self._open, 0)
         self._unheard = {handle.site.stack for handle in handles}
 
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to learn."""
+        return bool(self._open or self._unheard)
+
     def attach(self) -> None:
         """Put probes on the routers that are not understood yet."""
         for number in self._open:

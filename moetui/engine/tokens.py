@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from moetui.routing.step import I16, I32, Bool
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenArrays:
-    """``[T]`` each, batch-major, as in ``Step``; ``batch`` and ``new`` are their extents, ``past`` what was cached."""
+    """``[T]`` each, batch-major, as in ``Step``; ``batch`` sequences of ``new`` tokens, ``past`` cached before."""
 
     phase: Phase
     sequence: I16
@@ -55,6 +56,26 @@ def token_arrays(inputs: TokenInputs | None, rows: int) -> TokenArrays:
     )
 
 
+def decode_arrays(run: Sequence[TokenInputs | None]) -> TokenArrays:
+    """The tokens of several passes that each add one token to the same sequences, one pass after the other."""
+    inputs = [each for each in run if each is not None]
+    first = inputs[0]
+    assert first.shape is not None
+    batch, count = first.shape[0], len(inputs)
+    ids = [each.ids.numpy() for each in inputs if each.ids is not None]
+    places = [_places(each, batch, 1, int(each.past)) for each in inputs]
+    return TokenArrays(
+        Phase.DECODE,
+        np.tile(np.arange(batch, dtype=np.int16), count),
+        np.concatenate([position for position, _ in places])[:, 0],
+        np.concatenate(ids)[:, 0].astype(np.int32) if len(ids) == count else np.full(batch * count, -1, np.int32),
+        np.concatenate([pad for _, pad in places])[:, 0],
+        batch * count,
+        1,
+        int(first.past),
+    )
+
+
 def attribute_rows(inputs: TokenInputs | None, rows: int, count: int, *, vision: bool) -> NDArray[np.intp] | None:
     """Which of a pass's rows a site got that saw ``count`` of them only; None if nothing tells.
 
@@ -74,6 +95,12 @@ def attribute_rows(inputs: TokenInputs | None, rows: int, count: int, *, vision:
 def _places(inputs: TokenInputs, batch: int, new: int, past: int) -> tuple[I32, Bool]:
     """Positions, padding not counted, and which tokens are padding, ``[B, T]``."""
     pad: Bool = np.zeros((batch, new), np.bool_)
+    if new == 1 and inputs.mask is not None and inputs.mask.shape[1] > 1:
+        # The usual decode step: how many tokens there are is all that it takes.
+        mask = inputs.mask.numpy()
+        pad = mask[:, -1:] == 0
+        counts = np.count_nonzero(mask, 1)[:, None] if batch > 1 else np.array([[np.count_nonzero(mask)]])
+        return np.where(pad, -1, counts - 1).astype(np.int32), pad
     if inputs.mask is not None and inputs.mask.shape[1] >= new:
         mask = inputs.mask.numpy() != 0
         place = np.cumsum(mask, 1, dtype=np.int32) - 1

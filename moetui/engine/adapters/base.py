@@ -161,6 +161,9 @@ class Adapter(Protocol):
     def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
         """Put this kind's hooks on one site: they note what passes in the frame and apply the site's function."""
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """Whether ``decode`` gives back what was seen as it is, and ``logits`` is a tuple's first item."""
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what was seen.
 

@@ -57,6 +57,10 @@ class DenseAdapter:
 
         return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """Routing has to be decoded here."""
+        return False
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """The k highest scores; a score of 0 is no choice."""
         indices, weights = _chosen(routing[0], handle.site.top_k) if len(routing) == 1 else routing

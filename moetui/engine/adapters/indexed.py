@@ -50,6 +50,10 @@ class IndexedAdapter:
         call = RouterCall()
         return [*router_hook(handle, tap, call), experts_hook(handle, tap, call, names)]
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """All but the routers that mask their skip class."""
+        return not masks_skip(handle)
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """They are what was seen, but for the skip class of routers that mask it as expert 0 with weight 0."""
         indices, weights = routing

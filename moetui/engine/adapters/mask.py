@@ -74,6 +74,10 @@ class MaskAdapter:
 
         return [*router_hook(handle, tap, call), handle.experts.register_forward_pre_hook(on_experts)]
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """Routing has to be decoded here."""
+        return False
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """The ones of the mask; an empty slot where there are none."""
         mask, gates = routing

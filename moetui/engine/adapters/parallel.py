@@ -57,6 +57,10 @@ class ParallelAdapter:
 
         return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """Routing has to be decoded here."""
+        return False
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """Put the sorted lists back into the tokens' order, slots as the router chose them."""
         return _unsorted(routing[0]) if len(routing) == 1 else (routing[0], routing[1])

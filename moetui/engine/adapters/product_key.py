@@ -64,6 +64,10 @@ class ProductKeyAdapter:
             up.register_forward_hook(hooks.after_up),
         ]
 
+    def is_plain(self, handle: SiteHandle) -> bool:
+        """Routing has to be decoded here."""
+        return False
+
     def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         """The ids that were looked up, and the softmax of their keys' logits over the chosen."""
         indices, other = routing
