@@ -36,12 +36,15 @@ def run_app(session: Session, options: ScreenOptions | None = None) -> int:
     prepare_environment(look)  # Textual reads its environment when it is imported
 
     from moetui.tui.app import MoetuiApp
+    from moetui.tui.driver import TerminalDriver
 
-    app = MoetuiApp(session, options, look)
+    app = MoetuiApp(session, options, look, driver_class=TerminalDriver)
     try:
         status = app.run(mouse=look.mouse)
     finally:
         session.close()
+    if app.crash is not None:
+        raise app.crash
     failure = app.failure()
     if failure is not None:
         raise failure

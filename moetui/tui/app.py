@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, ClassVar, cast
 
 from textual import events, on
@@ -31,16 +31,18 @@ from moetui.routing.events import (
 from moetui.session import Capability, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
+from moetui.tui.driver import TerminalDriver
 from moetui.tui.ink import Ink
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget
+from moetui.tui.link import Linked
 from moetui.tui.loading import LoadingView
 from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.prompt import PromptLine
-from moetui.tui.status import LineFacts, run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.status import run_facts, state_parts, title_parts, transport_parts
 from moetui.tui.themes import THEMES, theme_name
-from moetui.tui.ticker import Rate, Ticker
+from moetui.tui.ticker import FASTEST, Rate, Ticker
 
 # tab → where its panel lives: imported after the first paint, built when first shown.
 PANELS = {
@@ -53,7 +55,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _SLOW_CEILING = 4.0  # Hz
 
 
-class MoetuiApp(RunControls, App[int]):
+class MoetuiApp(RunControls, Linked, App[int]):
     """The screen of one session.
 
     Args:
@@ -91,7 +93,13 @@ class MoetuiApp(RunControls, App[int]):
         self._where = ""
         self._reader: asyncio.Task[None] | None = None
         self._painter: asyncio.Task[None] | None = None
-        self.ticker = Ticker(self._paint, Rate(options.fps, _SLOW_CEILING if self.look.slow else 10.0))
+        self.start_link()
+        self.ticker = Ticker(
+            self._paint,
+            Rate(options.fps, _SLOW_CEILING if self.look.slow else FASTEST),
+            may_paint=self.pacing.ready,
+            round_trip=lambda: self.pacing.round_trip,
+        )
 
     @property
     def ink(self) -> Ink:
@@ -116,6 +124,9 @@ class MoetuiApp(RunControls, App[int]):
 
     def on_mount(self) -> None:
         """Paint the frame first, then begin."""
+        self.app_resume_signal.subscribe(self, lambda _: self.forget_screen())
+        if isinstance(self._driver, TerminalDriver):
+            self.set_interval(1.0, self._look_for_terminal)
         self.query_one(TabBar).show_tabs(self.tab)
         self._paint_bars(self.session.timeline.snapshot())
         if not self.replaying:
@@ -132,9 +143,23 @@ class MoetuiApp(RunControls, App[int]):
         self.set_keymap(dict(self.options.keys))
         # Before the model's libraries compete for the interpreter: the panel that will be shown first.
         importlib.import_module(PANELS[self.tab][0])
-        self._reader = asyncio.create_task(self._read_events(), name="moetui-events")
-        self._painter = asyncio.create_task(self.ticker.run(), name="moetui-ticker")
+        self._reader = asyncio.create_task(self._guarded(self._read_events()), name="moetui-events")
+        self._painter = asyncio.create_task(self._guarded(self.ticker.run()), name="moetui-ticker")
         self.session.open()
+
+    def _look_for_terminal(self) -> None:
+        if isinstance(self._driver, TerminalDriver) and self._driver.hung_up():
+            self.exit(128 + signal.SIGHUP)
+
+    def _fatal_error(self) -> None:
+        # Textual would print screenfuls of locals, arrays among them; whoever called ``run_app`` gets the error itself.
+        self.bell()
+        self._close_messages_no_wait()
+
+    @property
+    def crash(self) -> Exception | None:
+        """The bug that ended the app, if one did."""
+        return self._exception
 
     async def on_unmount(self) -> None:
         """Stop reading and painting."""
@@ -152,12 +177,15 @@ class MoetuiApp(RunControls, App[int]):
 
     # ------------------------------------------------------------------ what the session tells
 
-    async def _read_events(self) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            async for event in self.session.events():
-                await self._take(event)
-        except Exception as error:  # noqa: BLE001 - as Textual does for its own tasks: show the traceback and end
+            await work
+        except Exception as error:  # noqa: BLE001 - a bug in a task of ours ends the app, as one in Textual's tasks does
             self._handle_exception(error)
+
+    async def _read_events(self) -> None:
+        async for event in self.session.events():
+            await self._take(event)
 
     async def _take(self, event: Event) -> None:
         match event:
@@ -200,6 +228,8 @@ class MoetuiApp(RunControls, App[int]):
                 loading.first().fail(reason, hint)
             else:
                 self.say(reason or "the run failed", hint, "error")
+        if state is RunState.RUNNING and not self.replaying and not self.query_one(PromptLine).input.value:
+            self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
             self._run_pending()
         self.refresh_bindings()
@@ -224,6 +254,7 @@ class MoetuiApp(RunControls, App[int]):
 
     def _paint(self) -> None:
         view = self.session.timeline.snapshot()
+        self.live_frame()
         self._paint_bars(view)
         for name in self._visible():
             panel = self._panels.get(name)
@@ -252,9 +283,9 @@ class MoetuiApp(RunControls, App[int]):
         self._dirty.add(tab)
         self.ticker.mark()
 
-    def line_facts(self) -> LineFacts:
-        """How the line to the terminal does."""
-        return LineFacts()
+    def frame_rate(self) -> float:
+        """Live frames a second at present."""
+        return self.ticker.recent()
 
     def _visible(self) -> Iterable[str]:
         yield self.tab
@@ -387,7 +418,7 @@ class MoetuiApp(RunControls, App[int]):
 
     def action_redraw(self) -> None:
         """Draw everything anew: a stray line of another program may have spoilt the screen."""
-        self.refresh(layout=True)
+        self.forget_screen()
 
     async def action_quit(self) -> None:
         """Leave."""
@@ -404,6 +435,7 @@ class MoetuiApp(RunControls, App[int]):
 
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small for anything."""
+        self.forget_screen()
         small = event.size.width < LEAST_WIDTH or event.size.height < LEAST_HEIGHT
         self.screen.set_class(small, "-too-small")
         if small:

@@ -91,7 +91,8 @@ def check_terminal(environ: Mapping[str, str]) -> None:
     hint = "'moetui record' runs without a screen, 'moetui stats' prints a recording's numbers"
     if environ.get("TERM", "").lower() in ("dumb", "unknown"):
         raise UsageError(f"this terminal cannot show a screen (TERM={environ['TERM']})", hint)
-    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
+    outputs = (sys.__stderr__, sys.__stdout__)
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and any(file and file.isatty() for file in outputs)):
         raise UsageError("the screen needs a terminal", hint)
 
 

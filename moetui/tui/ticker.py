@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,11 +67,16 @@ class Ticker:
         self._clock = clock
         self._dirty = asyncio.Event()
         self.rate = rate
-        self.frames = 0
+        self._painted: deque[float] = deque(maxlen=32)
 
     def mark(self) -> None:
         """Something changed. Cheap; on the event loop only."""
         self._dirty.set()
+
+    def recent(self, span: float = 2.0) -> float:
+        """Repaints a second over the last ``span`` seconds."""
+        now = self._clock()
+        return sum(1 for when in self._painted if now - when < span) / span
 
     async def run(self) -> None:
         """Repaint until cancelled."""
@@ -85,5 +91,5 @@ class Ticker:
             self._dirty.clear()
             last = self._clock()
             self._paint()
-            self.frames += 1
+            self._painted.append(last)
             self.rate.painted(self._clock() - last, self._round_trip())

@@ -32,9 +32,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled line; an empty one without both."""
+    """A labelled line; without a label column if ``label`` is None."""
 
-    label: str = ""
+    label: str | None = ""
     pieces: tuple[Piece, ...] = field(default=())
 
 
@@ -46,7 +46,8 @@ def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink) -> Text:
     text = Text()
     for number, row in enumerate(rows):
         text.append("\n" if number else "")
-        text.append(fit(row.label, _LABEL) if row.label or row.pieces else "", styles["label"])
+        if row.label is not None and row.pieces:
+            text.append(fit(row.label, _LABEL), styles["label"])
         for piece in row.pieces:
             text.append(piece.text, _style(piece, styles, ink))
     return text
@@ -172,6 +173,23 @@ def module_rows(info: ModelInfo) -> Rows:
     if versions:
         rows.append(Row("versions", (Piece(versions, "dim"),)))
     return [*rows, Row()]
+
+
+def part_rows(outline: Outline, ink: Ink) -> Rows:
+    """Parameters of the whole model by what they belong to."""
+    sums = outline.by_role()
+    total = sum(sums.values())
+    rows = []
+    for number, (role, count) in enumerate(sorted(sums.items(), key=lambda item: -item[1])):
+        if count:
+            bar = ink.glyphs.bar * round(20 * count / total)
+            pieces = (
+                Piece(f"{role:<15}"),
+                Piece(f"{count_text(count):>10}  {count / total:>5.1%}  "),
+                Piece(bar, "bar"),
+            )
+            rows.append(Row("by part" if number == 0 else "", pieces))
+    return rows
 
 
 def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:

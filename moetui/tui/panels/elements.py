@@ -22,6 +22,7 @@ from moetui.tui.panels.element_text import (
     expert_rows,
     module_rows,
     parameter_rows,
+    part_rows,
     rows_text,
     site_rows,
     weight_rows,
@@ -42,7 +43,7 @@ class ElementsPanel(Horizontal):
         & > OutlineView:focus { border: round $border; border-title-color: $accent; }
         & > #facts { width: 1fr; border: round $border-blurred; padding: 0 1; border-title-color: $foreground-muted; }
         & > #facts:focus { border: round $border; border-title-color: $accent; }
-        & #facts-text { width: 1fr; height: auto; }
+        & #facts-text { width: 1fr; height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         & .fact--label { color: $foreground-muted; }
         & .fact--dim { color: $foreground-muted; }
         & .fact--strong { text-style: bold; }
@@ -119,9 +120,9 @@ class ElementsPanel(Horizontal):
         else:
             title = drawable(entry.path) or entry.label
         if not entry.path:
-            rows += module_rows(outline.info)
-        rows += self._weight_rows(entry, outline, ink)
-        rows += parameter_rows(entry, outline)
+            rows += module_rows(outline.info) + part_rows(outline, ink)
+        else:
+            rows += self._weight_rows(entry, outline, ink) + parameter_rows(entry, outline)
         self.query_one("#facts").border_title = title
         self.query_one("#facts-text", Static).update(self._text(rows))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from moetui.routing import ModelInfo, ModuleNode, ParameterInfo, Site, drawable
 from moetui.routing.model import ModuleRole
 
+_ROLE_WORDS = {"shared_expert": "shared experts", "router": "routers", "norm": "norms", "embedding": "embeddings"}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -81,6 +83,20 @@ class Outline:
             if site is None or not path.rpartition(".")[2].isdigit()
         ]
         return modules + (self._experts(site) if site is not None else [])
+
+    def by_role(self) -> dict[str, int]:
+        """Parameters of the whole model by the role of the nearest module that has one."""
+        sums: dict[str, int] = {}
+        roles: dict[str, str] = {}
+        for node in self.info.modules:
+            above = roles.get(node.path.rpartition(".")[0], "other") if node.path else "other"
+            role = above if node.role in ("other", "model") else node.role
+            if above in ("experts", "shared_expert"):
+                role = above
+            roles[node.path] = role
+            count = sum(_size(parameter) for parameter in node.parameters)
+            sums[_ROLE_WORDS.get(role, role)] = sums.get(_ROLE_WORDS.get(role, role), 0) + count
+        return sums
 
     def node(self, entry: Entry) -> ModuleNode | None:
         """The module of an entry; of an expert its own module, where it has one."""

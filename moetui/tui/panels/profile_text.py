@@ -13,7 +13,7 @@ from moetui.tui.panels.profile_facts import ExpertLoads, StepFacts, Stretch
 from moetui.tui.status import LineFacts
 
 _BAR = 28
-_EMPTY = [Row("", (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
+_EMPTY = [Row(None, (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
 
 
 def rate_rows(facts: StepFacts, ink: Ink) -> Rows:
@@ -47,7 +47,7 @@ def stretch_rows(parts: list[Stretch], ink: Ink) -> Rows:
         length = max(1, round((part.offset + part.share) * _BAR) - before)
         rows.append(
             Row(
-                "",
+                None,
                 (
                     Piece(f"{label:<{name + 1}}", "dim"),
                     Piece(f"{part.ms:>7.2f} ms {part.share:>5.1%}  "),
@@ -55,8 +55,8 @@ def stretch_rows(parts: list[Stretch], ink: Ink) -> Rows:
                 ),
             )
         )
-    note = "a stretch holds one layer's experts and the next one's attention and router"
-    return [*rows, Row(), Row("", (Piece(note, "dim"),))]
+    note = ("each stretch: one layer's experts, then the next one's attention and router", "as the host saw it")
+    return [*rows, Row(), *(Row(None, (Piece(line, "dim"),)) for line in note)]
 
 
 def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) -> Rows:
@@ -68,7 +68,7 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) ->
     for site, expert, load, relative in facts.busiest(sites, 10):
         rows.append(
             Row(
-                "",
+                None,
                 (
                     Piece(f"{drawable(site.name):<6} ", "dim"),
                     Piece(f"E{expert:<4}", expert=expert),
@@ -79,10 +79,10 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) ->
         )
     hit = float(facts.hits[facts.cache - 1]) if facts.hits.size >= facts.cache else math.nan
     total = facts.hits.size
-    cache = f"of the look-ups hit with {facts.cache} of {total} experts kept (least recently used leaves)"
+    cache = f"hits with {facts.cache} of {total} experts kept (LRU)"
     rows += [
         Row(),
-        Row("", (Piece("what if, by the routing seen", "dim"),)),
+        Row(None, (Piece("what if, by the routing seen", "dim"),)),
         Row("cache", (Piece(percent(hit), "strong"), Piece(f" {cache}"))),
         Row(
             f"{facts.devices} devices",

@@ -35,7 +35,7 @@ class ProfilerPanel(Vertical):
         height: 1fr;
         & .box { border: round $border-blurred; border-title-color: $foreground-muted; padding: 0 1; }
         & .box:focus { border: round $border; border-title-color: $accent; }
-        & .box > Static { width: 1fr; height: auto; }
+        & .box > Static { width: 1fr; height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         & > #profile-top { height: 13; }
         & > #profile-bottom { height: 1fr; }
         & #profile-rate { width: 1fr; }
@@ -146,8 +146,15 @@ class ProfilerPanel(Vertical):
     def _draw_plot(self, chart: PlotextPlot, rates: list[float]) -> None:
         plot = chart.plt
         plot.clear_data()
-        plot.plot(list(range(-len(rates) + 1, 1)), rates, marker="braille")
-        plot.ylim(0, 1.15 * max(rates))
-        plot.xfrequency(5)
-        plot.yfrequency(4)
+        count, top = len(rates), 1.15 * max(rates)
+        ink = self.get_component_rich_style("prof--bar", partial=True).color
+        color = None if ink is None or ink.triplet is None else tuple(ink.triplet)
+        plot.plot(list(range(1 - count, 1)), rates, marker="braille", **({} if color is None else {"color": color}))
+        plot.ylim(0, top)
+        marks = [-count + 1, -(count // 2), 0]
+        plot.xticks(marks, [f"{mark} steps" if mark else "now" for mark in marks])
+        heights = [0.0, top / 2, top]
+        plot.yticks(heights, [f"{height:.0f}" for height in heights])
+        plot.xaxes(True, False)
+        plot.yaxes(True, False)
         chart.refresh()
