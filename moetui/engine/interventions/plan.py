@@ -22,7 +22,7 @@ from moetui.engine.interventions.transforms import (
     swap_experts,
     uniform_weights,
 )
-from moetui.engine.interventions.weights import has_numeric_rule, kept_mass, numeric_weights, silence
+from moetui.engine.interventions.weights import expert_logits, has_numeric_rule, kept_mass, numeric_weights, silence
 from moetui.routing import Phase, Site, UsageError
 from moetui.routing.interventions import (
     BanExperts,
@@ -119,6 +119,7 @@ class _SiteFunction:
         self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         site = self._handles()[self._number].site
+        logits = None if logits is None else expert_logits(site, logits)
         positions = self._where(context, site, indices)
         phase = None if context.step is None else context.step.phase(site.stack)
         out = indices, weights

@@ -72,7 +72,9 @@ def reroute(
     except (RuntimeError, IndexError):
         # Some routers' code holds for their own number of slots only.
         return None
-    return _routing_of(output, indices)
+    found = _routing_of(output, indices)
+    # A router that slices its weights by its own number of slots does not follow another choice.
+    return found if found is not None and found[0].shape == found[1].shape else None
 
 
 def _forward(context: SiteContext) -> Any:

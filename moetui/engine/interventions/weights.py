@@ -9,6 +9,18 @@ from torch.nn import functional
 from moetui.routing import Site
 
 
+def expert_logits(site: Site, logits: Tensor) -> Tensor:
+    """One logit an expert: ``[T, E]`` from ``[T, classes]``.
+
+    An expert with a product key is a pair of a row and a column key, and its logit is their sum (Lample et al. 2019,
+    "Large Memory Layers with Product Keys", section 3.1).
+    """
+    if site.kind != "product_key":
+        return logits
+    rows, columns = logits.chunk(2, -1)
+    return (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2)
+
+
 def has_numeric_rule(site: Site) -> bool:
     """Whether the site's weights are known to be ``scale · s(logits)``, renormalised over the chosen or not."""
     return site.scoring != "unknown" and site.normalised is not None and site.scale is not None
