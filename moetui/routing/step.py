@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
@@ -100,6 +101,10 @@ class Step:
         return int(self.token_id.shape[0])
 
 
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for nothing
+
+
 def join_texts(texts: list[str]) -> str:
     """Join token texts into readable text: bytes split over tokens meet again, broken ones become U+FFFD."""
-    return "".join(texts).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    joined = _NO_BYTE.sub("\ufffd", "".join(texts))
+    return joined.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -10,6 +10,8 @@ import unicodedata
 _SAFE_ASCII = re.compile(r"[ -~]*\Z")
 _SYMBOLS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽", "\u200b": "␣", "\ufffd": "\ufffd"}
 _MAX_COMBINING = 2
+# Letters and a symbol that are drawn as nothing: Hangul fillers, the empty Braille pattern.
+_INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
 
 
 def drawable(text: str, *, spaces: bool = False) -> str:
@@ -62,6 +64,10 @@ def _draw_char(char: str, category: str) -> str:
         return chr(0x2400 + code)
     if 0xDC80 <= code <= 0xDCFF:
         return f"‹{code - 0xDC00:02X}›"
-    if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (category == "Zs" and char != " "):
+    if (
+        category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        or (category == "Zs" and char != " ")
+        or char in _INVISIBLE
+    ):
         return f"‹U+{code:04X}›"
     return char

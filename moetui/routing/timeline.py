@@ -17,10 +17,11 @@ from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Boo
 class TokenColumns:
     """The light columns of n consecutive tokens, all ``[n]`` unless said. NaN and -1 mean unknown.
 
-    ``entropy`` (nats), ``confidence`` (probability of the first choice under the full router distribution; its share
-    of the gate mass where logits are unknown) and ``margin`` (k-th minus k+1-th score) are means over the sites that
-    the token passed; ``flags`` are the sites' flags or-ed; ``ms`` is the duration of the token's step divided by
-    the number of its tokens; ``stack`` indexes ``TimelineView.stacks``; ``candidate_*`` are ``[n, C]``.
+    ``entropy`` (nats), ``confidence`` (largest probability of the full router distribution; the largest gate weight's
+    share of the gate mass where logits are unknown) and ``margin`` (k-th minus k+1-th score) are means over the sites
+    that the token passed; ``flags`` are the sites' flags or-ed; ``ms`` is the duration of the token's step divided by
+    the number of its tokens, padding left out; ``stack`` indexes ``TimelineView.stacks``; ``candidate_*`` are
+    ``[n, C]``.
     """
 
     step: I32
@@ -118,6 +119,15 @@ class _Columns:
         }
         self.start = 0
         self.stop = 0
+
+    def check(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
+        """Raise ValueError unless ``rows`` are ``count`` rows of these columns: NumPy would repeat what is not."""
+        if rows.keys() != self._arrays.keys():
+            odd = ", ".join(sorted(rows.keys() ^ self._arrays.keys()))
+            raise ValueError(f"steps of one timeline all have {odd}, or none has")
+        for name, array in self._arrays.items():
+            if rows[name].shape != (count, *array.shape[1:]):
+                raise ValueError(f"{name} has shape {rows[name].shape}, not {(count, *array.shape[1:])}")
 
     def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
         self._reserve(count)
@@ -236,19 +246,23 @@ class Timeline:
         Raises:
             ValueError: the step's arrays do not fit those before it.
         """
-        scores = token_scores(step, self._info.sites)
+        sites = self._info.sites
+        if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
+            raise ValueError(f"indices have shape {step.indices.shape}, for {len(sites)} sites")
+        scores = token_scores(step, sites)
         with self._lock:
-            if step.stack not in self._stacks:
-                self._stacks.append(step.stack)
+            stacks = self._stacks if step.stack in self._stacks else [*self._stacks, step.stack]
+            rows = _token_rows(step, stacks.index(step.stack), scores)
+            step_row = _step_row(step, self._first + self._held())
+            columns, steps = self._columns, self._steps
+            if columns is None or steps is None:
+                columns, steps = _Columns(rows, 256), _Columns(step_row, 64)
+            columns.check(rows, step.num_tokens)
+            steps.check(step_row, 1)
+            columns.append(rows, step.num_tokens)
+            steps.append(step_row, 1)
+            self._columns, self._steps, self._stacks = columns, steps, stacks
             self._vocabulary.update(step.vocabulary)
-            first_token = self._first + self._held()
-            rows = _token_rows(step, self._stacks.index(step.stack), scores)
-            step_row = _step_row(step, first_token)
-            if self._columns is None or self._steps is None:
-                self._columns = _Columns(rows, 256)
-                self._steps = _Columns(step_row, 64)
-            self._columns.append(rows, step.num_tokens)
-            self._steps.append(step_row, 1)
             self._drop_oldest()
             return self._first + self._held()
 

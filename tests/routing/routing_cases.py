@@ -53,7 +53,9 @@ def make_step(
         index=index,
         indices=chosen,
         weights=None if weights is None else np.asarray(weights, np.float16).reshape(chosen.shape),
-        logits=None if logits is None else np.asarray(logits, np.float16).reshape(count, len(info.sites), -1),
+        logits=None
+        if logits is None
+        else np.asarray(logits, np.float16).reshape(count, len(info.sites), info.num_classes),
         **(values | more),
     )
 
