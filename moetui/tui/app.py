@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import signal
 from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from textual import events, on
@@ -65,7 +66,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
     """
 
     TITLE = "moetui"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")  # absolute, so that a subclass elsewhere finds it
     BINDINGS: ClassVar[list[BindingType]] = KEYS
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
@@ -88,6 +89,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self.hint = ""
         self._pending = options.prompt
         self._panels: dict[str, Widget] = {}
+        self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
         self._limit = session.settings.max_new_tokens
         self._where = ""
@@ -321,11 +323,13 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self.ticker.mark()
 
     async def _ensure(self, name: str) -> None:
-        if name not in self._panels:
+        async with self._mounting:  # keys and events both may ask for a panel while it is being built
+            if name in self._panels:
+                return
             module, class_name = PANELS[name]
             panel: Widget = getattr(importlib.import_module(module), class_name)(id=name)
-            self._panels[name] = panel
             await self.query_one("#body").mount(panel)
+            self._panels[name] = panel  # from here on it can be painted
             cast(Panel, panel).select(self.selection)
 
     def _focus_panel(self, name: str) -> None:
