@@ -24,7 +24,7 @@ from moetui.engine.predict import Predictor
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
 from moetui.engine.sites import find_sites
-from moetui.engine.streams import Stream, find_streams, predicts_next, reorders_rows
+from moetui.engine.streams import Stream, find_streams, predicts_next
 from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
@@ -57,7 +57,7 @@ class Capture:
         branch: number of the branch that the next passes belong to; set it between passes.
         before_step: called in the generating thread before each pass, not part of its duration; it may block.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
-        hook_ns: nanoseconds spent in the sites' hooks so far (the gate's waiting included).
+        hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out.
         put_ns: nanoseconds spent on handing passes to the recorder so far (waiting for it included).
     """
 
@@ -223,22 +223,7 @@ class Capture:
             if layers is None or handle.site.layer in layers or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()
-                self._site_hooks[number] = [self._timed(hook) for hook in handle.adapter.install(handle, self)]
-
-    def _timed(self, handle: RemovableHandle) -> RemovableHandle:
-        """Let a hook count its own time: what watching costs is shown next to what is watched."""
-        hooks = handle.hooks_dict_ref()
-        assert hooks is not None
-        hook = hooks[handle.id]
-
-        def timed(*args: Any) -> Any:
-            began = perf_counter_ns()
-            out = hook(*args)
-            self.hook_ns += perf_counter_ns() - began
-            return out
-
-        hooks[handle.id] = timed
-        return handle
+                self._site_hooks[number] = handle.adapter.install(handle, self)
 
     def _on_enter(self, stream: Stream) -> RemovableHandle:
         current = self.current
@@ -246,23 +231,26 @@ class Capture:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame
             if frame is None or not _is_running(frame):
-                if self.before_step is not None:
+                if self.before_step is not None and not self._muted:
                     self.before_step()
                 current.frame = frame = self._begin(stream)
+            began = perf_counter_ns()
             try:
-                stream.read(args, kwargs, frame.inputs)
+                stream.read(args, kwargs, frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
+            frame.cost += perf_counter_ns() - began
 
         return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
 
     def _begin(self, stream: Stream) -> RawStep:
+        index = -1 if self._muted else self._steps
+        frame = RawStep(index, self.branch, stream, sys._getframe(2), len(self.handles))
         if self._muted:
-            return RawStep(-1, self.branch, stream, sys._getframe(2), False)
-        index = self._steps
-        self._steps += 1
-        frame = RawStep(index, self.branch, stream, sys._getframe(2), self.options.keeps(index))
-        frame.reordered = reorders_rows()
+            frame.keep = False
+        else:
+            self._steps += 1
+            frame.keep = self.options.keeps(index)
         frame.started = perf_counter_ns()
         return frame
 
@@ -282,9 +270,10 @@ class Capture:
                 logits = getattr(output, "logits", None)
                 frame.logits = logits if isinstance(logits, Tensor) else None
                 recorder.put(frame)
-                self.put_ns += perf_counter_ns() - frame.ended
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
+            self.hook_ns += frame.cost
+            self.put_ns += perf_counter_ns() - frame.ended
 
         # Called even when the forward raises, so that an aborted pass does not stay open.
         return stream.module.register_forward_hook(leave, always_call=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moetui.engine.adapters.base import Seen, SiteHandle
+from moetui.engine.adapters.base import SiteHandle
 from moetui.engine.predict import Prediction
 from moetui.engine.raw import RawStep, TokenInputs
 
@@ -50,21 +50,21 @@ class Gatherer:
 
     def gather(self, raw: RawStep) -> Gathered:
         """Decode a pass. Nothing here waits for a device."""
-        outputs = dict(raw.router_outputs) if self._wants_logits else {}
-        sites = [self._site(seen, outputs.get(seen.number)) for seen in raw.seen]
+        sites = [self._site(raw, number, time) for number, time in enumerate(raw.times) if time]
         return Gathered(raw, sites, raw.inputs)
 
-    def _site(self, seen: Seen, output: Any) -> SiteTensors:
-        number = seen.number
-        if self._plain[number] and seen.before is None and type(output) is tuple and output[0].dim() == 2:
-            indices, weights = seen.routing
-            return SiteTensors(number, seen.time, indices, weights, output[0])
+    def _site(self, raw: RawStep, number: int, time: int) -> SiteTensors:
+        first, second, output = raw.first[number], raw.second[number], raw.outputs[number]
+        if self._plain[number] and not raw.before and not raw.earlier:
+            logits = output[0] if type(output) is tuple and self._wants_logits else None
+            if logits is None or logits.dim() == 2:
+                return SiteTensors(number, time, first, second, logits)
         handle = self._handles[number]
-        indices, weights = handle.adapter.decode(handle, seen.routing)
-        logits = None if output is None else handle.adapter.logits(handle, output)
-        tensors = SiteTensors(number, seen.time, indices, weights, logits)
-        if seen.before is not None:
-            tensors.before_indices, tensors.before_weights = handle.adapter.decode(handle, seen.before)
+        indices, weights = handle.adapter.decode(handle, first, second)
+        logits = handle.adapter.logits(handle, output) if output is not None and self._wants_logits else None
+        tensors = SiteTensors(number, time, indices, weights, logits)
+        if number in raw.before:
+            tensors.before_indices, tensors.before_weights = handle.adapter.decode(handle, *raw.before[number])
         return tensors
 
 

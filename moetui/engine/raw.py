@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from moetui.engine.adapters.base import Seen
 from moetui.routing import Phase
 
 
@@ -54,9 +53,8 @@ class ProbeRows:
     projected: Tensor | None = None
 
 
-@dataclass(slots=True, eq=False)
 class RawStep:
-    """What a forward pass left behind.
+    """What a forward pass left behind. The lists go by site number: hooks only put references into them.
 
     Attributes:
         index: number of the pass.
@@ -64,34 +62,60 @@ class RawStep:
         owner: what began the pass, compared by identity.
         caller: the Python frame in which the outermost module runs, as long as it does.
         keep: whether this pass is to be recorded.
-        started, ended: ``perf_counter_ns``.
         reordered: rows of the batch may have been permuted since the pass before (beam search).
+        started, ended: ``perf_counter_ns``.
+        cost: nanoseconds spent in this capture's hooks.
         inputs: the tokens of each stack that was called.
-        seen: what the sites' hooks saw, in order.
-        router_outputs: ``(site number, output)`` in order.
+        times: ``perf_counter_ns`` when a site's experts got their routing; 0 where they did not.
+        first, second: that routing, as the site's adapter decodes it.
+        before: the same before a routing function changed it, at sites where one did.
+        outputs: what the routers returned.
+        earlier: first, second and output of a site's earlier calls, where a pass calls one several times.
         logits: ``[B, columns, V]`` of the language model's head, None where there are none.
-        probes: what the first passes keep to study the routers, by site number.
+        probes: what the first passes keep to study the routers.
     """
 
-    index: int
-    branch: int
-    owner: object
-    caller: FrameType | None
-    keep: bool = True
-    reordered: bool = False
-    started: int = 0
-    ended: int = 0
-    inputs: dict[str, TokenInputs] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    router_outputs: list[tuple[int, Any]] = field(default_factory=list)
-    logits: Tensor | None = None
-    probes: dict[int, ProbeRows] = field(default_factory=dict)
+    __slots__ = (
+        "before", "branch", "caller", "cost", "earlier", "ended", "first", "index", "inputs", "keep", "logits",
+        "outputs", "owner", "probes", "reordered", "second", "started", "times",
+    )  # fmt: skip
+
+    def __init__(self, index: int, branch: int, owner: object, caller: FrameType | None, sites: int) -> None:
+        self.index, self.branch, self.owner, self.caller = index, branch, owner, caller
+        self.keep, self.reordered = True, False
+        self.started = self.ended = self.cost = 0
+        self.inputs: dict[str, TokenInputs] = {}
+        self.times: list[int] = [0] * sites
+        self.first: list[Any] = [None] * sites
+        self.second: list[Any] = [None] * sites
+        self.outputs: list[Any] = [None] * sites
+        self.before: dict[int, tuple[Any, Any]] = {}
+        self.earlier: dict[int, list[tuple[Any, Any, Any]]] = {}
+        self.logits: Tensor | None = None
+        self.probes: dict[int, ProbeRows] = {}
+
+    def note(self, number: int, time: int, first: Any, second: Any) -> None:
+        """A site's experts got their routing."""
+        if self.times[number]:
+            self.repeat(number)
+        self.times[number], self.first[number], self.second[number] = time, first, second
+
+    def repeat(self, number: int) -> None:
+        """A site is about to be called again: lay its last call aside."""
+        # Its router's output stands under the new call already.
+        self.earlier.setdefault(number, []).append((self.first[number], self.second[number], None))
+
+    def release(self) -> None:
+        """Let go of every tensor that the sites' hooks noted."""
+        sites = len(self.times)
+        self.first, self.second, self.outputs = [None] * sites, [None] * sites, [None] * sites
+        self.logits = None
+        self.before = dict.fromkeys(self.before, (None, None))
 
     def stood(self, nanoseconds: int) -> None:
         """See ``StepFrame``."""
         self.started += nanoseconds
-        for seen in self.seen:
-            seen.time += nanoseconds
+        self.times = [time and time + nanoseconds for time in self.times]
 
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""

@@ -110,7 +110,7 @@ class Recorder:
 
         # The device's memory, and the graph, must not wait for the recorder.
         each_tensor(gathered, take)
-        raw.seen, raw.router_outputs, raw.logits = [], [], None
+        raw.release()
         parcel.gathered, parcel.transfer = gathered, Transfer(tensors)
 
     def _work(self) -> None:
@@ -163,10 +163,8 @@ class Recorder:
 
 def _on_host(raw: RawStep) -> bool:
     """Whether nothing that the sites' hooks saw lies on another device."""
-    for seen in raw.seen:
-        first = seen.routing[0]
-        tensor = first if isinstance(first, Tensor) else first[0]
-        if not tensor.is_cpu:
+    for value in raw.first:
+        if value is not None and not (value if isinstance(value, Tensor) else value[0]).is_cpu:
             return False
     return True
 
@@ -197,12 +195,7 @@ def _key(parcel: _Parcel) -> object:
         return None
     if raw.probes or isinstance(inputs.past, Tensor) or inputs.past == 0:
         return None
-    if parcel.gathered is not None:
-        if any(site.before_indices is not None for site in parcel.gathered.sites):
-            return None
-        numbers = [site.number for site in parcel.gathered.sites]
-    else:
-        if any(seen.before is not None for seen in raw.seen):
-            return None
-        numbers = [seen.number for seen in raw.seen]
+    if raw.before or raw.earlier:
+        return None
+    numbers = [number for number, time in enumerate(raw.times) if time]
     return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers

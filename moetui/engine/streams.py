@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moetui.engine.adapters.base import SiteHandle, module_at
-from moetui.engine.raw import TokenInputs
+from moetui.engine.raw import RawStep, TokenInputs
 
 _MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
 _CACHES = ("past_key_values", "cache_params")
@@ -33,13 +33,18 @@ class Stream:
     parameters: tuple[str, ...]
     stacks: tuple[tuple[str, str], ...]
 
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[str, TokenInputs]) -> None:
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
         """Note what a call says of the tokens of each stack, unless an outer module said it already."""
+        known = raw.inputs
+        if all(stack in known and known[stack].shape is not None for stack, _ in self.stacks):
+            return
         named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
         for stack, prefix in self.stacks:
             before = known.get(stack)
             if before is None or before.shape is None:
-                known[stack] = _inputs(stack, prefix, named)
+                known[stack] = inputs = _inputs(stack, prefix, named)
+                if inputs.shape is not None and inputs.shape[0] > 1 and not raw.reordered:
+                    raw.reordered = _reorders_rows()
 
 
 def predicts_next(model: nn.Module) -> bool:
@@ -118,7 +123,7 @@ def past_length(cache: Any) -> int | Tensor:
     return int(length)
 
 
-def reorders_rows(depth: int = 8) -> bool:
+def _reorders_rows(depth: int = 8) -> bool:
     """Whether a beam search of transformers called, which permutes the batch's rows between passes."""
     frame = sys._getframe(3)
     for _ in range(depth):

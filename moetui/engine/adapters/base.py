@@ -114,23 +114,6 @@ class SiteContext:
         return self.handle.site
 
 
-@dataclass(slots=True, eq=False)
-class Seen:
-    """One passing of a site, as its hooks saw it: references to tensors, not copies.
-
-    Attributes:
-        number: of the site.
-        time: ``perf_counter_ns`` when the experts got their routing.
-        routing: what the adapter's ``decode`` turns into indices and weights.
-        before: the same before a routing function changed it; None when nothing changed.
-    """
-
-    number: int
-    time: int
-    routing: tuple[Any, ...]
-    before: tuple[Any, ...] | None = None
-
-
 class Current(threading.local):
     """The frame (``RawStep``) that the hooks of this thread write to; None outside of a forward pass."""
 
@@ -164,8 +147,8 @@ class Adapter(Protocol):
     def is_plain(self, handle: SiteHandle) -> bool:
         """Whether ``decode`` gives back what was seen as it is, and ``logits`` is a tuple's first item."""
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what was seen.
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
+        """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what this kind's hooks noted.
 
         Tensor operations on the tensors' own device, without waiting for it.
         """
@@ -200,7 +183,7 @@ def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[Removabl
     def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         frame = current.frame
         if frame is not None:
-            frame.router_outputs.append((number, output))
+            frame.outputs[number] = output
         if functions[number] is not None:
             call.args, call.kwargs, call.output = args, kwargs, output
 

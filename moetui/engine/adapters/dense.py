@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, Seen, SiteHandle, Tap, parent_path, rows, run_function
+from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, parent_path, rows, run_function
 from moetui.engine.adapters.traits import count_experts, describe_router, find_router
 from moetui.routing.model import SiteKind
 
@@ -46,10 +46,10 @@ class DenseAdapter:
                     call.args, call.kwargs, call.output = args, kwargs, output
                     changed = run_function(handle, tap, call, *_chosen(scores, handle.site.top_k), args[0])
                 if frame is not None:
-                    before = (scores,) if changed else None
-                    frame.seen.append(Seen(number, perf_counter_ns(), changed or (scores,), before))
-                    if tap.wants_logits:
-                        frame.router_outputs.append((number, output))
+                    frame.note(number, perf_counter_ns(), *(changed or (scores, None)))
+                    frame.outputs[number] = output
+                    if changed:
+                        frame.before[number] = scores, None
                 return (_scores(changed, scores), *output[1:]) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)
@@ -61,9 +61,9 @@ class DenseAdapter:
         """Routing has to be decoded here."""
         return False
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """The k highest scores; a score of 0 is no choice."""
-        indices, weights = _chosen(routing[0], handle.site.top_k) if len(routing) == 1 else routing
+        indices, weights = _chosen(first, handle.site.top_k) if second is None else (first, second)
         return indices.masked_fill(weights == 0, -1), weights
 
     def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:

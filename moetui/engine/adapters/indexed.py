@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 from moetui.engine.adapters.base import (
     FoundSite,
     RouterCall,
-    Seen,
     SiteHandle,
     Tap,
     parent_path,
@@ -54,13 +53,11 @@ class IndexedAdapter:
         """All but the routers that mask their skip class."""
         return not masks_skip(handle)
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """They are what was seen, but for the skip class of routers that mask it as expert 0 with weight 0."""
-        indices, weights = routing
         if masks_skip(handle):
-            skipped = (weights == 0) & (indices == 0)
-            indices = indices.masked_fill(skipped, handle.site.num_experts)
-        return indices, weights
+            first = first.masked_fill((second == 0) & (first == 0), handle.site.num_experts)
+        return first, second
 
     def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's first output, or its only one."""
@@ -93,16 +90,21 @@ def experts_hook(handle: SiteHandle, tap: Tap, call: RouterCall, names: tuple[st
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         try:
-            routing = args[1:3] if len(args) >= 3 else pick(args, kwargs, names)
-            frame = current.frame
+            time, frame = perf_counter_ns(), current.frame
+            indices, weights = args[1:3] if len(args) > 2 else pick(args, kwargs, names)
             if functions[number] is None and tap.gate is None:
                 if frame is not None:
-                    frame.seen.append(Seen(number, perf_counter_ns(), routing))
+                    if frame.times[number]:
+                        frame.repeat(number)
+                    frame.times[number], frame.first[number], frame.second[number] = time, indices, weights
+                    frame.cost += perf_counter_ns() - time
                 return None
             hidden = args[0] if args else next(iter(kwargs.values()))
-            changed = run_function(handle, tap, call, routing[0], routing[1], hidden)
+            changed = run_function(handle, tap, call, indices, weights, hidden)
             if frame is not None:
-                frame.seen.append(Seen(number, perf_counter_ns(), changed or routing, routing if changed else None))
+                frame.note(number, perf_counter_ns(), *(changed or (indices, weights)))
+                if changed:
+                    frame.before[number] = indices, weights
             return replace(args, kwargs, names, changed) if changed else None
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)

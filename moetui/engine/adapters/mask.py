@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 from moetui.engine.adapters.base import (
     FoundSite,
     RouterCall,
-    Seen,
     SiteHandle,
     Tap,
     parent_path,
@@ -62,11 +61,13 @@ class MaskAdapter:
                 frame, changed = current.frame, None
                 hidden, mask, gates = args
                 if tap.gate is not None or functions[number] is not None:
-                    indices, weights = self.decode(handle, (mask, gates))
+                    indices, weights = self.decode(handle, mask, gates)
                     changed = run_function(handle, tap, call, indices.clamp(min=0), weights, hidden)
                 now = (mask, gates) if changed is None else _masked(changed, mask, gates)
                 if frame is not None:
-                    frame.seen.append(Seen(number, perf_counter_ns(), now, (mask, gates) if changed else None))
+                    frame.note(number, perf_counter_ns(), *now)
+                    if changed:
+                        frame.before[number] = mask, gates
                 return (hidden, *now) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)
@@ -78,9 +79,9 @@ class MaskAdapter:
         """Routing has to be decoded here."""
         return False
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """The ones of the mask; an empty slot where there are none."""
-        mask, gates = routing
+        mask, gates = first, second
         if mask.dim() == 2:
             first = (gates * mask).sum(-1)
             weights = torch.stack((first, gates.sum(-1) - first), -1)

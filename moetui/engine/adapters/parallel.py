@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, Seen, SiteHandle, Tap, join_path, rows, run_function
+from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, join_path, rows, run_function
 from moetui.engine.adapters.traits import describe_router
 from moetui.routing.model import SiteKind
 
@@ -46,10 +46,10 @@ class ParallelAdapter:
                     call.args, call.kwargs, call.output = args, kwargs, output
                     changed = run_function(handle, tap, call, *_unsorted(output), args[0])
                 if frame is not None:
-                    before = (output,) if changed else None
-                    frame.seen.append(Seen(number, perf_counter_ns(), changed or (output,), before))
-                    if tap.wants_logits:
-                        frame.router_outputs.append((number, output))
+                    frame.note(number, perf_counter_ns(), *(changed or (output, None)))
+                    frame.outputs[number] = output
+                    if changed:
+                        frame.before[number] = output, None
                 return _sorted(changed, output) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)
@@ -61,9 +61,9 @@ class ParallelAdapter:
         """Routing has to be decoded here."""
         return False
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """Put the sorted lists back into the tokens' order, slots as the router chose them."""
-        return _unsorted(routing[0]) if len(routing) == 1 else (routing[0], routing[1])
+        return _unsorted(first) if second is None else (first, second)
 
     def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
         """The router's last output."""

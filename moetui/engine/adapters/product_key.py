@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, Seen, SiteHandle, Tap, join_path, run_function
+from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, join_path, run_function
 from moetui.engine.adapters.traits import TOP_K, first_int
 from moetui.routing.model import SiteKind
 
@@ -68,9 +68,9 @@ class ProductKeyAdapter:
         """Routing has to be decoded here."""
         return False
 
-    def decode(self, handle: SiteHandle, routing: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """The ids that were looked up, and the softmax of their keys' logits over the chosen."""
-        indices, other = routing
+        indices, other = first, second
         if other.shape == indices.shape:
             return indices, other
         logits = self.logits(handle, other)
@@ -103,23 +103,24 @@ class _Hooks:
     def on_gate(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call, frame = self._call, self._tap.current.frame
         call.args, call.kwargs, call.output = args, kwargs, output
-        if frame is not None and self._tap.wants_logits:
-            frame.router_outputs.append((self._handle.site.index, output))
+        if frame is not None:
+            frame.outputs[self._handle.site.index] = output
 
     def on_down(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         tap, number = self._tap, self._handle.site.index
         self._indices = self._factors = None
         try:
             frame, call = tap.current.frame, self._call
-            routing, changed = (args[0], call.output), None
+            changed = None
             if tap.gate is not None or tap.functions[number] is not None:
-                indices, weights = self._adapter.decode(self._handle, routing)
+                indices, weights = self._adapter.decode(self._handle, args[0], call.output)
                 changed = run_function(self._handle, tap, call, indices, weights, call.args[0])
                 if changed is not None:
                     self._indices, self._factors = changed[0], changed[1] / weights
             if frame is not None:
-                seen = Seen(number, perf_counter_ns(), changed or routing, routing if changed else None)
-                frame.seen.append(seen)
+                frame.note(number, perf_counter_ns(), *(changed or (args[0], call.output)))
+                if changed:
+                    frame.before[number] = args[0], call.output
             return None if changed is None else (changed[0],)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)
