@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from moetui.routing.events import Branch, Event, Finding, GenerationSettings, RunState
 from moetui.routing.interventions import Intervention
@@ -190,6 +190,30 @@ class Waitable(Protocol):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Block until all tokens that went through the model are in the timeline; False after ``timeout`` seconds."""
+
+
+MarkKind = Literal["finding", "interventions", "breakpoint", "branch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a recording: the token at which something happened, and what, in a few words (not yet drawable)."""
+
+    token: int
+    kind: MarkKind
+    text: str
+
+
+@runtime_checkable
+class Playable(Protocol):
+    """A recording with places to jump to."""
+
+    @property
+    def marks(self) -> Sequence[Mark]:
+        """All of them, in order of their tokens, those behind the cursor as well."""
+
+    def jump(self, direction: int = 1, *kinds: MarkKind) -> Mark | None:
+        """Pause at the next mark (1) or the one before (-1), of these kinds or of any; None if there is none."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from moetui.trace.store import FileSource, Store
 from moetui.trace.values import RecordedEvent, event_from_plain, info_from_plain, settings_from_plain
 from moetui.trace.view import StepTable, TraceView
 
+_COPY_BYTES = 1 << 20
 _ANOTHER = "record it again, or make it from the source's log with 'moetui import'"
 
 
@@ -118,7 +119,27 @@ class Trace:
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with the file, then what diagnostics found while it was recorded."""
         recorded = [item.event.finding for item in self._events if isinstance(item.event, FindingRaised)]
-        return (*self._own_findings(), *recorded)
+        return (*self.file_findings, *recorded)
+
+    @property
+    def file_findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the file, as far as it was looked at."""
+        return tuple(self._own_findings())
+
+    def snapshot(self) -> TraceView:
+        """All tokens: a trace can stand where a ``TimelineSource`` is asked for."""
+        return self.timeline
+
+    def stats(self) -> dict[str, Any]:
+        """The document of ``moetui stats --json``."""
+        from moetui.trace.recorded import recorded_stats
+
+        return recorded_stats(self)
+
+    def copy_to(self, stream: BinaryIO) -> None:
+        """Write the file's bytes, as far as they are whole records."""
+        for start in range(0, self._catalog.position, _COPY_BYTES):
+            stream.write(self._source.read(start, min(_COPY_BYTES, self._catalog.position - start)))
 
     def refresh(self) -> bool:
         """Take in what another program appended since; whether there was anything.
@@ -271,6 +292,16 @@ class Trace:
         for token_id, text in zip(ids.tolist(), texts):
             if isinstance(text, bytes):
                 self._vocabulary[token_id] = text.decode("utf-8", "surrogateescape")
+
+
+def trace_stats(path: str | Path) -> dict[str, Any]:
+    """The document of ``moetui stats --json`` for a file.
+
+    Raises:
+        TraceError: see ``open_trace``.
+    """
+    with open_trace(path) as trace:
+        return trace.stats()
 
 
 def _open(path: Path) -> FileSource:

@@ -1,0 +1,74 @@
+"""Files that a session writes and reads for its user: never over an existing one unasked, never half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from moetui.routing import TraceError, UsageError
+from moetui.routing.events import BranchAdded
+from moetui.session.protocol import Recording
+from moetui.trace import Recorded, Trace, export, open_trace
+
+
+def copy_trace(trace: Trace, path: str, *, overwrite: bool) -> int:
+    """Copy a recording as far as it is written; the bytes.
+
+    Raises:
+        UsageError: the file exists (without ``overwrite``), or its folder does not.
+        TraceError: it cannot be written.
+    """
+    return _write(path, trace.copy_to, overwrite=overwrite)
+
+
+def export_trace(recorded: Recorded, path: str, format_: str, *, overwrite: bool) -> int:
+    """Write a recording, or what a live session holds, in one of the formats of ``moetui export``; the bytes.
+
+    Raises:
+        UsageError: an unknown format, or a path as for ``copy_trace``.
+        TraceError: it cannot be written.
+    """
+    return _write(path, lambda stream: export(recorded, format_, stream), overwrite=overwrite)
+
+
+def load_recording(path: str) -> Recording:
+    """Open a recording to compare with.
+
+    Raises:
+        TraceError: no trace, or damaged beyond use.
+    """
+    trace = open_trace(path)
+    branches = tuple(item.event.branch for item in trace.events if isinstance(item.event, BranchAdded))
+    return Recording(path, trace.info, trace, branches)
+
+
+def _write(path: str, write: Callable[[BinaryIO], None], *, overwrite: bool) -> int:
+    target = Path(path).expanduser()
+    try:
+        with _partial(target, overwrite=overwrite) as stream:
+            write(stream)
+            nbytes = stream.tell()
+    except OSError as error:
+        raise TraceError(f"cannot write {target.name}: {(error.strerror or str(error)).lower()}") from None
+    return nbytes
+
+
+@contextmanager
+def _partial(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """A stream into a hidden file beside ``target``, which takes its place when all was written."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder", "name a file")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists already", "choose another name, or overwrite it")
+    if not target.parent.is_dir():
+        raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

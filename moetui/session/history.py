@@ -1,0 +1,97 @@
+"""What had happened in a recording when it stood at a token: branches, findings, interventions, settings."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moetui.routing.events import (
+    Branch,
+    BranchAdded,
+    BreakpointHit,
+    Finding,
+    FindingRaised,
+    GenerationSettings,
+    InterventionsChanged,
+)
+from moetui.routing.interventions import Intervention
+from moetui.session.protocol import Mark
+from moetui.trace import RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is so at a token."""
+
+    branches: tuple[Branch, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    interventions: tuple[Intervention, ...] = ()
+    settings: GenerationSettings | None = None
+
+
+class History:
+    """The events of a recording, by the number of tokens shown."""
+
+    def __init__(self) -> None:
+        self._events: list[RecordedEvent] = []
+        self._at: list[int] = []
+        self._standing = (0, Standing())
+
+    def extend(self, events: Sequence[RecordedEvent]) -> None:
+        """Take in the events that were not known before."""
+        for item in events[len(self._events) :]:
+            self._events.append(item)
+            self._at.append(max(item.token, self._at[-1] if self._at else 0))
+
+    def passed(self, position: int) -> int:
+        """How many events have happened when ``position`` tokens are shown."""
+        return bisect_right(self._at, position)
+
+    def between(self, start: int, stop: int) -> list[RecordedEvent]:
+        """Events number ``start`` to ``stop - 1``."""
+        return self._events[start:stop]
+
+    def standing(self, count: int) -> Standing:
+        """What is so after the first ``count`` events."""
+        known, standing = self._standing
+        if count < known:  # backwards all is derived anew
+            known, standing = 0, Standing()
+        if known != count:
+            standing = _after(standing, self._events[known:count])
+            self._standing = (count, standing)
+        return standing
+
+    def marks(self) -> list[Mark]:
+        """The places worth jumping to, in order of their tokens."""
+        marks = [mark for item in self._events if (mark := _mark(item)) is not None]
+        return sorted(marks, key=lambda mark: mark.token)
+
+
+def _after(standing: Standing, events: Sequence[RecordedEvent]) -> Standing:
+    branches, findings = list(standing.branches), list(standing.findings)
+    interventions, settings = standing.interventions, standing.settings
+    for item in events:
+        event = item.event
+        if isinstance(event, BranchAdded):
+            branches.append(event.branch)
+            settings = event.settings
+        elif isinstance(event, FindingRaised):
+            findings.append(event.finding)
+        elif isinstance(event, InterventionsChanged):
+            interventions = event.interventions
+    return Standing(tuple(branches), tuple(findings), interventions, settings)
+
+
+def _mark(item: RecordedEvent) -> Mark | None:
+    event = item.event
+    if isinstance(event, BreakpointHit):
+        return Mark(event.token, "breakpoint", event.expression)
+    if isinstance(event, InterventionsChanged):
+        names = ", ".join(each.name for each in event.interventions)
+        return Mark(event.token, "interventions", names or "none any more")
+    if isinstance(event, FindingRaised):
+        return Mark(max(0, item.token - 1), "finding", event.finding.message)
+    if isinstance(event, BranchAdded):
+        return Mark(event.branch.first_token, "branch", event.branch.name)
+    return None

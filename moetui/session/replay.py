@@ -1,0 +1,441 @@
+"""A recording as a session: the same picture as a live model, with a clock and a file in the engine's place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from moetui.routing import ModelInfo, TimelineView, UnsupportedError, UsageError
+from moetui.routing.events import (
+    Branch,
+    BranchAdded,
+    Event,
+    Finding,
+    FindingRaised,
+    GenerationSettings,
+    InterventionsChanged,
+    ModelChanged,
+    Notice,
+    RunState,
+    RunStateChanged,
+    StepCaptured,
+)
+from moetui.routing.interventions import Intervention
+from moetui.session.filing import copy_trace, export_trace, load_recording
+from moetui.session.history import History, Standing
+from moetui.session.mailbox import Mailbox
+from moetui.session.playhead import MAX_SPEED, MIN_SPEED, Playhead
+from moetui.session.protocol import Capability, Mark, MarkKind, Playback, Recording
+from moetui.trace import RecordedEvent, open_trace
+
+_FOLLOW_SECONDS = 0.25
+_NO_MODEL = "start it with 'moetui run' to do that"
+
+
+class ReplaySession:
+    """Plays a recording: implements ``Session``, ``Playable``, ``Waitable`` and ``Filing``.
+
+    Pauses of the recorded run are cut to two seconds; a recording without times plays twenty steps a second.
+
+    Args:
+        path: the trace.
+        speed: times real time, 0.25 to 64.
+        start: tokens shown when it opens; ``"end"`` for all. None plays from the start, or follows from the end.
+        paused: open paused.
+        follow: go on reading while another program writes the file.
+
+    Raises:
+        TraceError: no trace, or damaged beyond use.
+        UsageError: a speed out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        speed: float = 1.0,
+        start: int | Literal["end"] | None = None,
+        paused: bool = False,
+        follow: bool = False,
+    ) -> None:
+        _check_speed(speed)
+        self._path = Path(path)
+        self._trace = open_trace(self._path)
+        self._start: int | Literal["end"] = start if start is not None else ("end" if follow else 0)
+        self._begin_paused = paused
+        self._follow = follow and not self._trace.ended
+        self._changed = threading.Condition(threading.RLock())
+        self._head = Playhead(speed)
+        self._history = History()
+        self._passed = 0  # events
+        self._shown = 0  # tokens
+        self._told: set[Finding] = set()
+        self._state = RunState.LOADING
+        self._reason = ""
+        self._closed = False
+        self._mailbox = Mailbox()
+        self._thread: threading.Thread | None = None
+
+    # What it is.
+
+    @property
+    def name(self) -> str:
+        """The file, as the user called it."""
+        return str(self._path)
+
+    @property
+    def capabilities(self) -> Capability:
+        """Pausing, stepping, seeking."""
+        return Capability.STEP | Capability.SEEK
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model that was recorded."""
+        return self._trace.info
+
+    @property
+    def timeline(self) -> ReplaySession:
+        """The tokens up to the cursor."""
+        return self
+
+    def snapshot(self) -> TimelineView:
+        """The tokens up to the cursor."""
+        return self._trace.timeline.clip(self._head.position)
+
+    @property
+    def state(self) -> RunState:
+        """Running while it plays, finished at the end."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there."""
+        return self._reason
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """Those of the run at the cursor."""
+        return self._standing.settings or self._trace.settings
+
+    @property
+    def branches(self) -> Sequence[Branch]:
+        """Runs and forks up to the cursor."""
+        return self._standing.branches
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What is wrong with the file, and what was found up to the cursor."""
+        return (*self._trace.file_findings, *self._standing.findings)
+
+    @property
+    def interventions(self) -> Sequence[Intervention]:
+        """Those in force at the cursor."""
+        return self._standing.interventions
+
+    @property
+    def playback(self) -> Playback:
+        """Where the replay stands."""
+        with self._changed:
+            head = self._head
+            return Playback(head.position, self._trace.num_tokens, head.speed, head.loop)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """A replay costs a recorded run nothing."""
+        return {}
+
+    @property
+    def marks(self) -> Sequence[Mark]:
+        """Findings, interventions, breakpoint hits and branches, in order of their tokens."""
+        with self._changed:
+            return tuple(self._history.marks())
+
+    # What it does.
+
+    def open(self) -> None:
+        """Begin to play."""
+        with self._changed:
+            if self._thread is not None or self._closed:
+                return
+            self._load()
+            self._mailbox.put(ModelChanged(self._trace.info))
+            end = self._head.end
+            self._move(end if self._start == "end" else self._start)
+            if self._begin_paused or (self._head.at_end and not self._follow):
+                self._rest("")
+            else:
+                self._play()
+            self._tell_findings()
+            self._thread = threading.Thread(target=self._run, name="moetui-replay", daemon=True)
+            self._thread.start()
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happens, in order, for one reader."""
+        return self._mailbox.events()
+
+    def pause(self) -> None:
+        """Stop at the cursor."""
+        with self._changed:
+            if self._head.playing:
+                self._head.advance(time.monotonic())
+                self._catch_up()
+                self._rest("paused")
+
+    def resume(self) -> None:
+        """Go on; from the end, play again from the start."""
+        with self._changed:
+            if self._head.playing or self._closed:
+                return
+            if self._head.at_end and not self._follow:
+                self._move(0)
+            self._play()
+
+    def step(self, count: int = 1) -> None:
+        """Show ``count`` more steps, or as many fewer with a negative count, and pause."""
+        with self._changed:
+            position = self._head.steps_away(count)
+            if count < 0:
+                self._move(position)
+            else:
+                self._head.seek(position, time.monotonic())
+                self._catch_up()
+            self._rest("stepped")
+
+    def seek(self, token: int) -> None:
+        """Move the cursor so that ``token`` is the last one shown; playing goes on from there."""
+        with self._changed:
+            self._move(token + 1)
+            if self._head.playing:
+                self._changed.notify_all()
+            else:
+                self._rest("")
+
+    def jump(self, direction: int = 1, *kinds: MarkKind) -> Mark | None:
+        """Pause at the next mark (1) or the one before (-1), of these kinds or any; None if there is none."""
+        with self._changed:
+            here = self._head.position - 1
+            marks = [mark for mark in self._history.marks() if not kinds or mark.kind in kinds]
+            if direction > 0:
+                found = next((mark for mark in marks if mark.token > here), None)
+            else:
+                found = next((mark for mark in reversed(marks) if mark.token < here), None)
+            if found is not None:
+                self._move(found.token + 1)
+                self._rest(f"at {found.kind}")
+            return found
+
+    def set_speed(self, speed: float) -> None:
+        """Set the speed.
+
+        Raises:
+            UsageError: not within 0.25 to 64.
+        """
+        _check_speed(speed)
+        with self._changed:
+            self._head.set_speed(speed, time.monotonic())
+            self._changed.notify_all()
+
+    def set_loop(self, tokens: tuple[int, int] | None) -> None:
+        """Repeat a half-open range of tokens; None plays on.
+
+        Raises:
+            UsageError: an empty range, or one outside the recording.
+        """
+        with self._changed:
+            if tokens is not None and not 0 <= tokens[0] < tokens[1] <= self._trace.num_tokens:
+                raise UsageError(
+                    f"there are no tokens {tokens[0]} to {tokens[1]}", f"the recording has {self._trace.num_tokens}"
+                )
+            self._head.loop = tokens
+            if tokens is not None and not tokens[0] < self._head.position <= tokens[1]:
+                self._move(tokens[0])
+            if tokens is not None and not self._head.playing:
+                self._play()
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Stop at the cursor."""
+        self.pause()
+
+    def generate(self, prompt: str, settings: GenerationSettings | None = None) -> NoReturn:
+        """Not possible."""
+        raise UnsupportedError("a recording cannot generate: the model is not here", _NO_MODEL)
+
+    def step_layer(self) -> NoReturn:
+        """Not possible."""
+        raise UnsupportedError("a recording steps by tokens, not by layers", "'step' goes to the next step")
+
+    def set_interventions(self, interventions: Sequence[Intervention]) -> NoReturn:
+        """Not possible."""
+        raise UnsupportedError("a recording cannot be intervened in: it has happened", _NO_MODEL)
+
+    def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
+        """Not possible."""
+        raise UnsupportedError("a recording has no model to look into", _NO_MODEL)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it plays no more; False if ``timeout`` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or not self._head.playing, timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """What is shown is in the timeline already."""
+        return True
+
+    def save(self, path: str, *, overwrite: bool = False) -> int:
+        """Copy the recording as far as it is written; the bytes.
+
+        Raises:
+            UsageError: the file exists (without ``overwrite``), or its folder does not.
+            TraceError: it cannot be written.
+        """
+        return copy_trace(self._trace, path, overwrite=overwrite)
+
+    def export(self, path: str, format: str, *, overwrite: bool = False) -> int:  # noqa: A002
+        """Write the recording in another format; the bytes.
+
+        Raises:
+            UsageError: an unknown format, or a path as for ``save``.
+            TraceError: it cannot be written.
+        """
+        return export_trace(self._trace, path, format, overwrite=overwrite)
+
+    def load(self, path: str) -> Recording:
+        """Open a recording beside this one.
+
+        Raises:
+            TraceError: no trace, or damaged beyond use.
+        """
+        return load_recording(path)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End the clock and close the file."""
+        with self._changed:
+            self._closed = True
+            self._head.pause()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        self._mailbox.close()
+        self._trace.close()
+
+    # The clock's thread.
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                if self._follow and now - looked >= _FOLLOW_SECONDS:
+                    looked = now
+                    self._look()
+                self._head.advance(now)
+                self._catch_up()
+                self._tell_findings()
+                if self._head.playing and self._head.at_end and self._head.loop is None and not self._follow:
+                    self._rest("")
+                wait = self._head.wait(time.monotonic())
+                if self._follow:
+                    wait = _FOLLOW_SECONDS if wait is None else min(wait, _FOLLOW_SECONDS)
+                self._changed.wait(wait)
+
+    def _look(self) -> None:
+        """Read what was appended to the file."""
+        if self._trace.refresh():
+            waiting = self._head.at_end and self._head.playing
+            info = self._trace.info
+            self._load()
+            if waiting:
+                self._head.play(time.monotonic())
+            self._mailbox.put(ModelChanged(info))
+        if self._trace.ended:
+            self._follow = False
+
+    # With the lock held.
+
+    def _load(self) -> None:
+        self._history.extend(self._trace.events)
+        self._head.follow(self._trace.timeline.steps(), self._trace.num_tokens)
+
+    @property
+    def _standing(self) -> Standing:
+        with self._changed:
+            return self._history.standing(self._passed)
+
+    def _play(self) -> None:
+        self._head.play(time.monotonic())
+        self._become(RunState.RUNNING, "")
+
+    def _rest(self, reason: str) -> None:
+        self._head.pause()
+        if self._head.at_end and not self._follow:
+            what = "the end of the recording" if self._trace.num_tokens else "the recording holds no tokens"
+            self._become(RunState.FINISHED, what)
+        else:
+            self._become(RunState.PAUSED, reason)
+
+    def _become(self, state: RunState, reason: str) -> None:
+        if (state, reason) != (self._state, self._reason):
+            self._state, self._reason = state, reason
+            self._mailbox.put(RunStateChanged(state, reason))
+        self._changed.notify_all()
+
+    def _move(self, position: int) -> None:
+        """Go to a position at once; what is so there is told, what happened on the way is not played."""
+        self._head.seek(position, time.monotonic())
+        before, after = self._passed, self._history.passed(self._head.position)
+        if before != after:
+            old, new = self._history.standing(before), self._history.standing(after)
+            self._passed = after
+            self._tell_standing(old, new)
+        self._shown = self._head.position
+        self._mailbox.put(StepCaptured(self._shown))
+
+    def _tell_standing(self, old: Standing, new: Standing) -> None:
+        for item in self._history.between(0, self._passed):
+            if isinstance(item.event, BranchAdded) and item.event.branch not in old.branches:
+                self._mailbox.put(item.event)
+        for finding in new.findings:
+            if finding not in old.findings:
+                self._mailbox.put(FindingRaised(finding))
+        if old.interventions != new.interventions:
+            self._mailbox.put(InterventionsChanged(new.interventions, self._head.position))
+
+    def _catch_up(self) -> None:
+        """Tell what was passed while playing."""
+        position = self._head.position
+        passed = self._history.passed(position)
+        if passed < self._passed:  # a loop began again
+            self._move(position)
+            return
+        for item in self._history.between(self._passed, passed):
+            self._mailbox.put(_as_played(item))
+        moved = self._shown != position
+        self._passed, self._shown = passed, position
+        if moved:
+            self._mailbox.put(StepCaptured(position))
+
+    def _tell_findings(self) -> None:
+        for finding in self._trace.file_findings:
+            if finding not in self._told:
+                self._told.add(finding)
+                self._mailbox.put(FindingRaised(finding))
+
+
+def _as_played(item: RecordedEvent) -> Event:
+    """An event as it passes; the run's own states are told in words, as the replay has states of its own."""
+    event = item.event
+    if isinstance(event, RunStateChanged):
+        why = f": {event.reason}" if event.reason else ""
+        return Notice(f"recorded: {event.state.value}{why}", "error" if event.state is RunState.FAILED else "info")
+    return event
+
+
+def _check_speed(speed: float) -> None:
+    if not MIN_SPEED <= speed <= MAX_SPEED:
+        raise UsageError(f"a speed of {speed:g} is not possible", f"choose {MIN_SPEED:g} to {MAX_SPEED:g}")

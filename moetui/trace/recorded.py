@@ -1,0 +1,114 @@
+"""What exporters and statistics need of a recording, be it a file or what a live session holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moetui.routing.events import BranchAdded, Finding, GenerationSettings, InterventionsChanged
+from moetui.routing.interventions import Intervention
+from moetui.routing.model import ModelInfo
+from moetui.routing.step import join_texts
+from moetui.routing.timeline import TimelineView
+from moetui.trace.values import RecordedEvent
+
+_BLOCK = 16_384
+
+
+class Recorded(Protocol):
+    """A recording: a ``Trace``, or ``Held``."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+
+    @property
+    def timeline(self) -> TimelineView:
+        """The tokens."""
+
+    @property
+    def events(self) -> Sequence[RecordedEvent]:
+        """What happened, in order."""
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """Of the first run."""
+
+    @property
+    def prompt(self) -> str:
+        """Of the first run."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was found."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a session holds in memory, as a recording."""
+
+    info: ModelInfo
+    timeline: TimelineView
+    events: Sequence[RecordedEvent] = ()
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
+    prompt: str = ""
+    findings: Sequence[Finding] = ()
+    complete: bool = True
+
+
+def last_interventions(recorded: Recorded) -> tuple[Intervention, ...]:
+    """The interventions in force at the end."""
+    for item in reversed(recorded.events):
+        if isinstance(item.event, InterventionsChanged):
+            return item.event.interventions
+    return ()
+
+
+def last_prompt(recorded: Recorded) -> str:
+    """The prompt of the last run."""
+    for item in reversed(recorded.events):
+        if isinstance(item.event, BranchAdded):
+            return item.event.branch.prompt
+    return recorded.prompt
+
+
+def last_text(recorded: Recorded) -> str:
+    """The text of the last branch's own tokens, prompt and all, as a person reads it."""
+    view = recorded.timeline
+    branches = [item.event.branch.id for item in recorded.events if isinstance(item.event, BranchAdded)]
+    texts: list[str] = []
+    for start in range(view.first, view.end, _BLOCK):
+        tokens = view.tokens(start, start + _BLOCK)
+        keep = ~tokens.pad & (tokens.token_id >= 0)
+        if branches:
+            keep &= tokens.branch == branches[-1]
+        texts.extend(view.text(token_id) for token_id in tokens.token_id[keep].tolist())
+    return join_texts(texts)
+
+
+def recorded_stats(recorded: Recorded) -> dict[str, Any]:
+    """The document of ``moetui stats --json``."""
+    from moetui.routing.diagnostics import DIAGNOSTICS
+    from moetui.routing.stats import compute_stats
+
+    stats = compute_stats(
+        recorded.timeline,
+        recorded.info,
+        prompt=last_prompt(recorded),
+        text=last_text(recorded),
+        interventions=last_interventions(recorded),
+    )
+    # Asked after all was read: only then is it known what of a file is damaged.
+    stats["findings"] += [_plain(finding) for finding in recorded.findings if finding.kind not in DIAGNOSTICS]
+    stats["complete"] = recorded.complete
+    return stats
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    names = ("kind", "severity", "message", "suggestion", "site")
+    return {name: getattr(finding, name) for name in names}

@@ -1,0 +1,325 @@
+import asyncio
+import math
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moetui.routing import Phase, TraceError, UnsupportedError, UsageError
+from moetui.routing.events import (
+    Branch,
+    BranchAdded,
+    BreakpointHit,
+    Finding,
+    FindingRaised,
+    GenerationSettings,
+    InterventionsChanged,
+    ModelChanged,
+    Notice,
+    RunState,
+    RunStateChanged,
+    StepCaptured,
+)
+from moetui.routing.interventions import BanExperts, SetTopK
+from moetui.session import Capability, Filing, Playable, ReplaySession, Waitable
+from moetui.trace import TraceWriter, open_trace
+from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps
+
+MAIN = BranchAdded(Branch(0, 0, "main", prompt="Once"), GenerationSettings(max_new_tokens=9))
+FORK = BranchAdded(Branch(1, 0, "fork", 0, 8, 10), GenerationSettings(temperature=0.5))
+BAN = InterventionsChanged((BanExperts((1,)),), 8)
+NONE = InterventionsChanged((), 11)
+HIT = BreakpointHit(1, "entropy < 1", 9, 0, "entropy = 0.9", 1)
+DEAD = FindingRaised(Finding("dead_expert", "warning", "expert 3 is dead", "", "L1"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Seven prompt tokens, then five single ones, 50 ms apart, with something happening before most of them."""
+    info = make_info()
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        happened = {0: [MAIN], 7: [], 8: [BAN], 10: [HIT, FORK], 11: [NONE, DEAD]}
+        tokens = 0
+        for step in make_steps(info):
+            for event in happened.get(tokens, []):
+                writer.write_event(event)
+            writer.write_step(step)
+            tokens += step.num_tokens
+        writer.write_event(RunStateChanged(RunState.FINISHED, "9 tokens"))
+    return tmp_path / "x.msgpack"
+
+
+@pytest.fixture
+def opened(path):
+    sessions = []
+
+    def open_(**options):
+        session = ReplaySession(path, **options)
+        sessions.append(session)
+        session.open()
+        return session
+
+    yield open_
+    for session in sessions:
+        session.close()
+
+
+async def rest(session):
+    session.close()
+    return [event async for event in session.events()]
+
+
+async def test_playing_tells_what_happened_in_order(opened):
+    session = opened(speed=64)
+    assert await asyncio.to_thread(session.wait, 10)
+    assert session.state is RunState.FINISHED
+    assert session.reason == "the end of the recording"
+    assert session.playback.position == session.playback.end == 12
+    events = await rest(session)
+    assert isinstance(events[0], ModelChanged)
+    told = [event for event in events if not isinstance(event, (ModelChanged, StepCaptured, RunStateChanged))]
+    assert told == [MAIN, BAN, HIT, FORK, NONE, DEAD, Notice("recorded: finished: 9 tokens")]
+    ends = [event.end for event in events if isinstance(event, StepCaptured)]
+    assert ends == sorted(ends)
+    assert ends[-1] == 12
+    assert RunStateChanged(RunState.FINISHED, "the end of the recording") in events
+
+
+def test_the_picture_is_that_of_the_trace_up_to_the_cursor(opened, path):
+    session = opened(start="end")
+    with open_trace(path) as trace:
+        assert_same_view(session.timeline.snapshot(), trace.timeline)
+        session.seek(4)
+        assert_same_view(session.timeline.snapshot(), trace.timeline.clip(5))
+        assert session.info == trace.info
+
+
+def test_what_is_so_is_derived_from_the_cursor_in_both_directions(opened):
+    session = opened(paused=True)
+    assert session.state is RunState.PAUSED
+    assert session.branches == (MAIN.branch,)
+    session.seek(9)
+    assert session.interventions == BAN.interventions
+    assert [branch.name for branch in session.branches] == ["main", "fork"]
+    assert session.settings.temperature == 0.5
+    assert session.findings == ()
+    session.seek(11)
+    assert session.interventions == ()
+    assert session.findings == (DEAD.finding,)
+    session.seek(7)
+    assert session.interventions == BAN.interventions
+    assert session.settings == MAIN.settings
+    session.seek(3)
+    assert session.interventions == ()
+    assert session.branches == (MAIN.branch,)
+    assert session.findings == ()
+
+
+async def test_seeking_tells_what_is_so_not_all_that_passed(opened):
+    session = opened(paused=True)
+    session.seek(11)
+    session.seek(0)
+    events = await rest(session)
+    assert HIT not in events
+    assert FORK in events
+    assert DEAD in events
+    assert [e.interventions for e in events if isinstance(e, InterventionsChanged)] == []  # none at 0, none at the end
+    assert [e.end for e in events if isinstance(e, StepCaptured)][-1] == 1
+
+
+def test_stepping_goes_by_steps_and_pauses(opened):
+    session = opened(paused=True)
+    session.step()
+    assert session.playback.position == 7
+    session.step(3)
+    assert session.playback.position == 10
+    assert (session.state, session.reason) == (RunState.PAUSED, "stepped")
+    session.step(-2)
+    assert session.playback.position == 8
+    session.step(-99)
+    assert session.playback.position == 0
+    session.step(99)
+    assert session.state is RunState.FINISHED
+
+
+async def test_stepping_forward_tells_of_breakpoints(opened):
+    session = opened(paused=True)
+    session.seek(8)
+    session.step()
+    assert HIT in await rest(session)
+
+
+def test_playing_again_from_the_end_begins_anew(opened):
+    session = opened(start="end")
+    assert session.state is RunState.FINISHED
+    session.resume()
+    assert session.state is RunState.RUNNING
+    session.pause()
+    assert session.playback.position < 12
+
+
+def test_marks_can_be_jumped_to(opened):
+    session = opened(paused=True)
+    assert isinstance(session, Playable)
+    assert [(mark.token, mark.kind) for mark in session.marks] == [
+        (0, "branch"), (8, "interventions"), (9, "breakpoint"), (10, "branch"), (10, "finding"), (11, "interventions")
+    ]  # fmt: skip
+    assert session.jump(1, "breakpoint").token == 9
+    assert session.playback.position == 10
+    assert session.state is RunState.PAUSED
+    assert session.jump(1, "breakpoint") is None
+    assert session.jump(-1).kind == "interventions"
+    assert session.playback.position == 9
+    assert session.jump(1, "finding", "branch").token == 10
+
+
+def test_a_loop_plays_on_and_must_lie_in_the_recording(opened):
+    session = opened(paused=True, speed=64)
+    session.set_loop((8, 10))
+    assert session.state is RunState.RUNNING
+    assert session.playback.loop == (8, 10)
+    assert not session.wait(0.3)
+    assert 8 <= session.playback.position <= 10
+    session.set_loop(None)
+    assert session.wait(10)
+    assert session.playback.position == 12
+    for tokens in ((5, 5), (-1, 3), (3, 99)):
+        with pytest.raises(UsageError, match="no tokens"):
+            session.set_loop(tokens)
+
+
+def test_speeds_are_checked(opened, path):
+    session = opened(paused=True)
+    session.set_speed(64)
+    assert session.playback.speed == 64
+    for speed in (0.1, 65, math.nan):
+        with pytest.raises(UsageError, match="speed"):
+            session.set_speed(speed)
+        with pytest.raises(UsageError, match="speed"):
+            ReplaySession(path, speed=speed)
+
+
+def test_what_a_recording_cannot_do_says_why(opened):
+    session = opened(paused=True)
+    assert Capability.SEEK in session.capabilities
+    assert Capability.GENERATE not in session.capabilities
+    for ask in (
+        lambda: session.generate("x"),
+        session.step_layer,
+        lambda: session.set_interventions((SetTopK(1),)),
+        lambda: session.call(lambda model, tokenizer: None),
+    ):
+        with pytest.raises(UnsupportedError, match="recording"):
+            ask()
+
+
+def test_a_cut_off_file_is_told_of(path):
+    path.write_bytes(path.read_bytes()[:-40])
+    session = ReplaySession(path, start="end")
+    session.open()
+    assert [finding.kind for finding in session.findings] == ["trace_incomplete", "dead_expert"]
+    session.close()
+
+
+def test_no_such_file_is_said_at_once(tmp_path):
+    with pytest.raises(TraceError, match="cannot open"):
+        ReplaySession(tmp_path / "no.msgpack")
+
+
+def test_an_empty_recording_is_finished(tmp_path):
+    with TraceWriter(tmp_path / "x.msgpack", make_info()):
+        pass
+    session = ReplaySession(tmp_path / "x.msgpack")
+    session.open()
+    assert (session.state, session.reason) == (RunState.FINISHED, "the recording holds no tokens")
+    session.step()
+    session.resume()
+    assert session.wait(5)
+    session.close()
+
+
+def test_closing_is_quick_and_final(opened):
+    session = opened()
+    session.close()
+    session.close()
+    session.resume()
+    assert not any(thread.name == "moetui-replay" for thread in threading.enumerate())
+
+
+async def test_follows_a_file_that_is_being_written(tmp_path):
+    info = make_info()
+    steps = make_steps(info, decode=30)
+    writer = TraceWriter(tmp_path / "x.msgpack", info, flush_seconds=math.inf)
+    writer.write_step(steps[0])
+    writer.flush()
+    session = ReplaySession(tmp_path / "x.msgpack", follow=True, speed=64)
+    session.open()
+    assert session.playback.position == 7
+    assert session.state is RunState.RUNNING
+    seen = session.events()
+
+    async def until(end):
+        async for event in seen:
+            if isinstance(event, StepCaptured) and event.end >= end:
+                return
+
+    for step in steps[1:20]:
+        writer.write_step(step)
+    writer.write_event(BAN)
+    writer.flush()
+    await asyncio.wait_for(until(26), 10)
+    assert session.interventions == BAN.interventions
+    for step in steps[20:]:
+        writer.write_step(step)
+    writer.close()
+    await asyncio.wait_for(until(37), 10)
+    assert await asyncio.to_thread(session.wait, 10)
+    assert session.state is RunState.FINISHED
+    assert session.findings == ()
+    session.close()
+
+
+def test_files_are_copied_and_loaded(opened, path, tmp_path):
+    session = opened(paused=True)
+    assert isinstance(session, Filing)
+    assert isinstance(session, Waitable)
+    assert session.save(str(tmp_path / "copy.msgpack")) == path.stat().st_size
+    assert (tmp_path / "copy.msgpack").read_bytes() == path.read_bytes()
+    with pytest.raises(UsageError, match="exists"):
+        session.save(str(tmp_path / "copy.msgpack"))
+    with pytest.raises(UsageError, match="no such folder"):
+        session.save(str(tmp_path / "no" / "copy.msgpack"))
+    with pytest.raises(UsageError, match="format"):
+        session.export(str(tmp_path / "x.bin"), "nonsense")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["copy.msgpack", "x.msgpack"]
+    assert session.export(str(tmp_path / "x.csv"), "csv") == (tmp_path / "x.csv").stat().st_size
+    beside = session.load(str(tmp_path / "copy.msgpack"))
+    assert beside.timeline.snapshot().end == 12
+    assert [branch.name for branch in beside.branches] == ["main", "fork"]
+
+
+def test_recordings_without_times_play(tmp_path):
+    info = make_info()
+    rng = np.random.default_rng(0)
+    with TraceWriter(tmp_path / "x.msgpack", info, has_timings=False) as writer:
+        for index in range(4):
+            step = make_step(info, rng, index, 1, Phase.DECODE, index, math.nan)
+            writer.write_step(replace(step, duration=math.nan))
+    session = ReplaySession(tmp_path / "x.msgpack", speed=16)
+    session.open()
+    assert session.wait(10)
+    assert session.playback.position == 4
+    session.close()
+
+
+def test_needs_no_torch_and_no_screen(path):
+    code = (
+        "import sys; from moetui.session import ReplaySession; s = ReplaySession(sys.argv[1], start='end'); s.open(); "
+        "s.timeline.snapshot().routing(0, 5).logits; s.close(); "
+        "print([m for m in ('torch', 'transformers', 'textual', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
