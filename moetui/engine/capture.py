@@ -220,6 +220,8 @@ class Capture:
         """Hooks on the sites that are kept or changed, anew where a function needs the router's call too."""
         for handle in self.handles:
             number, layers = handle.site.index, self.options.layers
+            if number in self._site_hooks and self.wants_logits:
+                continue  # all hooks are there; and while a pass stands at this site, none of them may change
             if layers is None or handle.site.layer in layers or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()

@@ -175,7 +175,7 @@ def run_function(
 
 
 def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[RemovableHandle]:
-    """A hook that keeps a reference to the router's output, and its whole call while a routing function wants it."""
+    """A hook that keeps the router's output, and its whole call while a routing function or the gate may want it."""
     number, current, functions = handle.site.index, tap.current, tap.functions
     if not tap.wants_logits and functions[number] is None:
         return []
@@ -184,7 +184,7 @@ def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[Removabl
         frame = current.frame
         if frame is not None:
             frame.outputs[number] = output
-        if functions[number] is not None:
+        if functions[number] is not None or tap.gate is not None:
             call.args, call.kwargs, call.output = args, kwargs, output
 
     return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
