@@ -34,8 +34,9 @@ def _training(figures: Figures) -> list[str]:
         "",
         f"- {figures.parameters:,} parameters, stored as bfloat16",
         f"- seed {figures.seed}, {figures.steps} steps, {figures.trained_tokens:,} tokens",
-        f"- {figures.seconds:.0f} s with {figures.threads} threads, on a machine with other work to do; {versions}",
-        "- AdamW, load-balancing loss on every layer by itself",
+        f"- {figures.seconds:.0f} s with {figures.threads} threads ({figures.cpu_seconds:.0f} s of processor time, all"
+        f" threads together); {versions}",
+        "- Muon for attention and experts, AdamW for the rest; load-balancing loss on every layer by itself",
         "",
     ]
 

@@ -33,13 +33,17 @@ class LayerFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything in the model card. `loss` is nats a token on the held-out documents of a domain."""
+    """Everything in the model card. `loss` is nats a token on the held-out documents of a domain.
+
+    `seconds` is the training's wall time, `cpu_seconds` its processor time, summed over threads.
+    """
 
     seed: int
     steps: int
     trained_tokens: int
     threads: int
     seconds: float
+    cpu_seconds: float
     parameters: int
     versions: dict[str, str]
     loss: dict[str, float]

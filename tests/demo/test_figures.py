@@ -51,6 +51,6 @@ def test_a_dead_expert_is_named():
 
 def test_figures_survive_the_file(tmp_path):
     layer = layer_figures(np.array([[4, 1], [3, 2]]), np.array([9, 11]), np.array([0, 1]), ("a", "b"))
-    figures = Figures(1, 2, 3, 2, 4.5, 6, {"torch": "2"}, {"a": 1.0, "b": 2.0}, {"a": 5, "b": 6}, [layer])
+    figures = Figures(1, 2, 3, 2, 4.5, 8.5, 6, {"torch": "2"}, {"a": 1.0, "b": 2.0}, {"a": 5, "b": 6}, [layer])
     figures.save(tmp_path)
     assert load_figures(tmp_path) == figures

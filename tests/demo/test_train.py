@@ -7,7 +7,7 @@ import torch
 
 from moetui.demo import DOMAINS
 from moetui.demo._figures import load_figures
-from moetui.demo.train import CONTEXT, TOKENS_PER_STEP, Settings, batches, learning_rate, main, token_stream
+from moetui.demo.train import CONTEXT, TOKENS_PER_STEP, Settings, batches, main, rate_scale, token_stream
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def test_some_sequences_are_as_long_as_the_context():
 
 
 def test_the_rate_rises_then_falls():
-    settings = Settings(steps=100, warmup=10, peak_rate=1.0)
-    rates = [learning_rate(step, settings) for step in range(100)]
+    settings = Settings(steps=100, warmup=10)
+    rates = [rate_scale(step, settings) for step in range(100)]
     assert max(rates) == rates[9] == 1.0
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -59,7 +59,7 @@ def _reduced(node: _Node | int) -> _Node | int:
 def _worked(rng: Random) -> str:
     lines = []
     for _ in range(rng.randint(3, 6)):
-        node = _tree(rng, rng.choice((1, 2, 2, 3)))
+        node = _tree(rng, rng.choice((1, 1, 2, 2, 3)))
         steps = [_written(node)]
         while not isinstance(node, int):
             node = _reduced(node)

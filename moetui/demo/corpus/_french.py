@@ -65,8 +65,8 @@ _HEROES = (
     _Noun("souris", True, ""), _Noun("fille", True), _Noun("chèvre", True), _Noun("poule", True),
     _Noun("grenouille", True), _Noun("tortue", True), _Noun("abeille", True), _Noun("âne"),
 )  # fmt: skip
-_HE = ("Paul", "Louis", "Hugo", "Jules", "Marcel", "Pierre")
-_SHE = ("Marie", "Claire", "Lucie", "Jeanne", "Sophie", "Colette")
+_HE = ("Paul", "Louis", "Jules", "Hugo")
+_SHE = ("Marie", "Claire", "Lucie", "Sophie")
 _BEFORE = (_Adjective("petit", "petite"), _Adjective("jeune", "jeune"), _Adjective("grand", "grande"))
 _AFTER = (
     _Adjective("curieux", "curieuse"), _Adjective("timide", "timide"), _Adjective("courageux", "courageuse"),

@@ -9,8 +9,8 @@ _KINDS = (
     "fox", "rabbit", "bear", "mouse", "hedgehog", "owl", "otter", "squirrel", "cat", "goat", "duck", "frog",
     "girl", "boy", "baker", "sailor", "giant", "robot", "dragon", "turtle",
 )  # fmt: skip
-_SHE = ("Mila", "Nora", "Ada", "Tilly", "Ruby", "Wren", "Ivy", "Maya", "Lena", "Rosa")
-_HE = ("Tom", "Otto", "Finn", "Hugo", "Milo", "Sam", "Leo", "Ben", "Theo", "Max")
+_SHE = ("Mila", "Nora", "Ada", "Ruby", "Wren", "Ivy", "Maya", "Rosa")
+_HE = ("Tom", "Otto", "Finn", "Hugo", "Sam", "Leo", "Ben", "Max")
 _SIZES = ("little", "small", "young", "old", "tiny", "tall")
 _TRAITS = ("kind", "brave", "shy", "curious", "clever", "lazy", "proud", "gentle", "cheerful", "careful")
 _LANDS = (
