@@ -148,9 +148,16 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    with kept_generators():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Afterwards the global torch generators are as they were before."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
         yield
 
 

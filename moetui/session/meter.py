@@ -50,7 +50,7 @@ class Meter:
         hooks, copy, waited = (now - before for now, before in zip(self._spent(), self._before))
         seconds = max(seconds - waited, 1e-6)
         return {
-            "hooks": max(0.0, hooks - waited) / seconds,
+            "hooks": hooks / seconds,
             "copy": copy / seconds,
             "recorder": self._recorder / seconds,
         }

@@ -65,6 +65,7 @@ class Worker:
         self._calls_lock = threading.Lock()
         self._last: tuple[Prompt, GenerationSettings] | None = None
         self._again = False
+        self._before_next: Callable[[], None] | None = None
         self._passes = 0
         self._prompt_tokens = 0
         self._watch: Watch | None = None
@@ -151,6 +152,9 @@ class Worker:
         encoder = bool(debugger.model.config.is_encoder_decoder)
         own = max(0, self._passes - encoder)
         self._passes += 1
+        if self._before_next is not None:
+            self._gate.submit(self._before_next)
+            self._before_next = None
         paused = self._gate.before_step(0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1)
         if paused and debugger.recording is not None:
             # Written behind the steps before the pause, which is why not where the state changes.
@@ -296,7 +300,15 @@ class Worker:
         """See ``LiveSession.set_interventions``."""
         debugger = self._loaded()
         prepared = debugger.interventions.prepare(interventions)
-        self._gate.submit(lambda: debugger.interventions.put(interventions, prepared))
+
+        def put() -> None:
+            if self._gate.control.within_step and not debugger.capture.wants_logits:
+                # The routers' hooks are missing, and none may be added while the pass stands at a site.
+                self._before_next = put
+            else:
+                debugger.interventions.put(interventions, prepared)
+
+        self._gate.submit(put)
 
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
         """See ``LiveSession.call``."""
@@ -357,7 +369,13 @@ class Worker:
             return
         try:
             debugger = self._loaded()
-            with debugger.muted():
+            with ExitStack() as stack:
+                stack.enter_context(debugger.muted())
+                if self._gate.control.active:
+                    # A sampled run goes on afterwards as if nothing had been in between.
+                    from moetui.engine.generation import kept_generators
+
+                    stack.enter_context(kept_generators())
                 result = function(debugger.model, debugger.tokenizer)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
             future.set_exception(error)
