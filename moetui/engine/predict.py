@@ -86,9 +86,14 @@ class Predictor:
 
     def predict_run(self, raws: Sequence[RawStep]) -> Prediction | None:
         """The same for passes on the host that each add one token to the same sequences, worked out together."""
-        all_inputs = [raw.inputs["decoder"] for raw in raws]
-        batch = all_inputs[0].ids
-        if len(raws) == 1 or batch is None or any(not _single(raw, len(batch)) for raw in raws):
+        all_inputs = [inputs for raw in raws if (inputs := raw.inputs.get("decoder")) is not None]
+        batch = all_inputs[0].ids if all_inputs else None
+        if (
+            len(raws) == 1
+            or batch is None
+            or len(all_inputs) < len(raws)
+            or any(not _single(raw, len(batch)) for raw in raws)
+        ):
             return join_predictions([self.predict(raw) for raw in raws])
         size = len(batch)
         last = torch.cat([raw.logits for raw in raws if raw.logits is not None])[:, -1].float()
