@@ -83,11 +83,12 @@ class Line:
         return self
 
     def extend(self, other: Line) -> Line:
-        """Append all of another line."""
+        """Append all of another line, its segments as they are."""
         other._flush()
-        for segment in other._segments:
-            if segment.style is not None:
-                self.add(segment.text, segment.style)
+        self._flush()
+        self._segments.extend(other._segments)
+        self.width += other.width
+        self._style = None
         return self
 
     def clip(self, width: int) -> Line:
@@ -96,9 +97,8 @@ class Line:
             return self
         self._flush()
         out = Line()
-        for segment in Strip(self._segments, self.width).crop(0, max(0, width)):
-            if segment.style is not None:
-                out.add(segment.text, segment.style)
+        out._segments = list(Strip(self._segments, self.width).crop(0, max(0, width)))
+        out.width = max(0, width)
         return out
 
     def space(self, count: int, style: Style) -> Line:

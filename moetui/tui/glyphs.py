@@ -16,7 +16,7 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # Twelve hues that stay apart on dark and on light ground; more experts continue by the golden angle.
 _FIRST_HUES = (
-    *("5b9cf5", "f2994a", "4ec27e", "e8606b", "a97ff0", "dcbf45"),
+    *("5b9cf5", "f28c3f", "4ec27e", "e8606b", "a97ff0", "e2cf4b"),
     *("3cc3cd", "ef7fc0", "b58a5e", "9bcf52", "8f9fbf", "f0ab94"),
 )
 _GOLDEN_ANGLE = 137.50776

@@ -264,7 +264,7 @@ class NetworkPanel(Widget):
     def _complete(self, text: str, cursor: int) -> Sequence[str]:
         info = self._session.info if self._session is not None else None
         found = query.complete(text, cursor, info, self._branch_numbers())
-        return [text[: one.start] + one.text + text[one.stop :] for one in found]
+        return [text[: one.start] + one.text + text[one.stop :] for one in found if one.start < cursor]
 
     def _branch_numbers(self) -> dict[str, int]:
         branches = self._session.branches if self._session is not None else ()

@@ -68,13 +68,14 @@ class BalanceStrip(Pens):
 
     def show(self, gauges: tuple[Gauge, ...]) -> None:
         """Draw these gauges."""
+        self.renew_ink()
         if gauges != self._gauges:
             self._gauges = gauges
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
         """The line."""
-        width, plain = self.content_size.width, self.pen()
+        width, plain = self.room.width, self.pen()
         if y or not self._gauges:
             return Strip.blank(width, plain)
         bare = sum(len(gauge.name) + len(gauge.text) + 4 for gauge in self._gauges)

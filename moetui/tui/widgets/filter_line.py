@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.highlighter import Highlighter
 from rich.text import Text
 from textual import on
@@ -14,10 +15,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
+from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
 from moetui.routing import QueryError, drawable
+from moetui.tui.cells import Line, fit
+from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.token_rows import TokenQuery
 
 Parser = Callable[[str], TokenQuery]
@@ -67,6 +71,38 @@ class _QueryInput(Input):
             self.screen.focus_next()
 
 
+class FilterNote(Pens):
+    """What the line says at its right end. Its width changes seldom: each change would lay the screen out anew."""
+
+    DEFAULT_CSS = "FilterNote { width: 16; height: 1; " + PEN_CSS + "}"
+    COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = ("", "head")
+        self._wide = 16
+
+    def say(self, text: str, pen: str) -> None:
+        """Say this, in drawable characters."""
+        self.renew_ink()
+        if (text, pen) == self._said:
+            return
+        self._said = (text, pen)
+        wide = max(16, -(-(cell_len(text) + 2) // 8) * 8)
+        if wide != self._wide:
+            self._wide = wide
+            self.styles.width = wide
+            self.styles.max_width = "70%"
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """The line, aligned right."""
+        text, pen = self._said
+        width = self.room.width
+        line = Line().add(fit(text, width - 1, "right", self.ink.glyphs.ellipsis), self.pen(pen))
+        return line.strip(width, self.pen())
+
+
 class FilterLine(Horizontal):
     """``filter  layer:3 entropy>1.2            12 of 37 tokens``."""
 
@@ -76,8 +112,7 @@ class FilterLine(Horizontal):
         & > .filter--label { width: auto; padding: 0 1; color: $text-muted; }
         & > Input { width: 1fr; height: 1; border: none; padding: 0; background: $surface; }
         & > Input:focus { background: $boost; }
-        & > .filter--note { width: auto; padding: 0 1; color: $text-muted; }
-        & > .filter--note.-wrong { color: $error; }
+        & > FilterNote { width: 16; height: 1; }
     }
     """
 
@@ -108,7 +143,7 @@ class FilterLine(Horizontal):
             select_on_focus=False,
             compact=True,
         )
-        yield Static(Content(""), classes="filter--note")
+        yield FilterNote()
 
     @property
     def value(self) -> str:
@@ -149,7 +184,8 @@ class FilterLine(Horizontal):
             self.post_message(self.Left())
 
     def _say(self) -> None:
-        note = self.query_one(".filter--note", Static)
-        text = drawable(self.error) if self.error else self._note
-        note.set_class(bool(self.error), "-wrong")
-        note.update(Content(text))
+        note = self.query_one(FilterNote)
+        if self.error:
+            note.say(drawable(self.error), "bad")
+        else:
+            note.say(self._note, "head")

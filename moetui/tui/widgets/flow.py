@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.strip import Strip
 
 from moetui.tui.cells import Line, fit
-from moetui.tui.widgets.braille import Canvas
+from moetui.tui.widgets.braille import Canvas, Curve
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.token_facts import Choice, SiteFacts, TokenFacts
 
@@ -31,6 +31,7 @@ class FlowView(Pens):
 
     def show(self, facts: TokenFacts | None, site: int) -> None:
         """Draw these facts with a site lit."""
+        self.renew_ink()
         if facts is self._facts and site == self._site:
             return
         self._facts, self._site = facts, site
@@ -55,7 +56,7 @@ class FlowView(Pens):
 
     def render_line(self, y: int) -> Strip:
         """One line of the drawing."""
-        width, height = self.content_size
+        width, height = self.room
         if self._lines is None or len(self._lines) != height:
             self._lines = self._draw(width, height)
         return self._lines[y] if y < len(self._lines) else Strip.blank(width, self.pen())
@@ -77,16 +78,15 @@ class FlowView(Pens):
         ]
 
     def _curves(self, sites: tuple[SiteFacts, ...], places: _Places) -> Canvas:
-        canvas = Canvas(places.room, places.rows)
+        curves: list[Curve] = []
         before: list[tuple[tuple[float, float], float]] = [((0.0, 2.0 * places.rows), 1.0)]
         for column, one in enumerate(sites):
             heavy = [(places.dots(column, choice.expert), choice) for choice in one.choices[:LINES_FROM]]
             for start, weight in before:
-                for stop, choice in heavy:
-                    canvas.curve(start, stop, choice.expert, weight * _known(choice))
+                curves += [Curve(start, stop, choice.expert, weight * _known(choice)) for stop, choice in heavy]
             if heavy:
                 before = [(stop, _known(choice)) for stop, choice in heavy]
-        return canvas
+        return Canvas(places.room, places.rows, curves)
 
     def _node_cells(self, sites: tuple[SiteFacts, ...], places: _Places) -> dict[tuple[int, int], tuple[Choice, bool]]:
         """Cells with a node: the heaviest choice that falls on each, and whether it was forced."""

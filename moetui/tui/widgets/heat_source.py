@@ -102,8 +102,8 @@ class HeatSource:
 
     def _relation(self) -> str:
         if self.measure == "entropy":
-            return "relative to ln E" if self.relative else ""
-        return "relative to uniform" if self.relative else ""
+            return "of ln E" if self.relative else ""
+        return "× uniform" if self.relative else ""
 
     def _baseline(self, view: TimelineView, newest: int, branches: Sequence[Branch]) -> tuple[Baseline | None, float]:
         if self.baseline is not None:

@@ -84,6 +84,7 @@ class Heatmap(Pens, can_focus=True):
         self._grid = plan_grid(0, 0, 20, 1, label=3, stats=False)
         self._top = self._left = 0
         self._strips: dict[object, Strip] = {}
+        self._pairs: dict[int, tuple[str, Style]] = {}
         self.cursor = (0, 0)
         self.zoom: int | None = None
         self.pooling: Pooling = "max"
@@ -94,6 +95,7 @@ class Heatmap(Pens, can_focus=True):
 
     def show(self, picture: HeatPicture) -> None:
         """Draw this picture; nothing is repainted if it looks like the one before."""
+        self.renew_ink()
         heat = picture.heat
         # A scale that followed every token would make the whole map flicker: it shrinks only when most is unused.
         keep = self._picture is not None and self._picture.heat.unit == heat.unit and heat.high > self._high * 0.45
@@ -108,6 +110,8 @@ class Heatmap(Pens, can_focus=True):
             and self._extras_text(before) == self._extras_text(picture)
             and self._status_text(before) == self._status_text(picture)
         )
+        if before is not None and before.heat.diverging != heat.diverging:
+            self.forget_drawn()
         self._picture, self._levels = picture, levels
         if not same:
             self._replan()
@@ -207,7 +211,7 @@ class Heatmap(Pens, can_focus=True):
     def forget_drawn(self) -> None:
         """Drop cached lines."""
         super().forget_drawn()
-        self._strips = {}
+        self._strips, self._pairs = {}, {}
 
     # -- layout -------------------------------------------------------------------------------------------------
 
@@ -232,7 +236,7 @@ class Heatmap(Pens, can_focus=True):
 
     def _replan(self) -> None:
         rows, columns = self._matrix().shape
-        width, height = self.content_size
+        width, height = self.room
         if width <= 0 or height <= 0:
             return
         labels = self._labels()
@@ -261,7 +265,7 @@ class Heatmap(Pens, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line: header, rows, or the status with the legend."""
-        width, height = self.content_size
+        width, height = self.room
         plain = self.pen()
         if self._picture is None or not self._levels.size:
             text = "no routing seen yet" if y == min(1, height - 1) else ""
@@ -357,7 +361,9 @@ class Heatmap(Pens, can_focus=True):
                     text = " " * cell
                 else:
                     text = ink.glyphs.level(level) * max(1, cell - 1) + " " * (cell > 1)
-                if at_cursor:
+                if at_cursor and texts:
+                    line.add(text, self.pen("cursor"))
+                elif at_cursor:
                     self._cursor_cell(line, text, level, style)
                 else:
                     line.add(text, style)
@@ -376,22 +382,35 @@ class Heatmap(Pens, can_focus=True):
             line.add("[", self.pen("accent")).add(text[1:-1], edge).add("]", self.pen("accent"))
 
     def _stacked_cells(self, line: Line, pair: Levels, cursor: int, which: int) -> None:
-        cell = self._grid.cell
+        cell, cache = self._grid.cell, self._pairs
+        column = 0
+        # Neighbours of one look become one segment; the look of a pair of levels is worked out once.
+        for pairing, run in groupby(((pair[0].astype(np.int64) << 8) | pair[1]).tolist()):
+            count = sum(1 for _ in run)
+            found = cache.get(pairing)
+            if found is None:
+                found = cache[pairing] = self._pair_look(pairing >> 8, pairing & 255)
+            text, style = found
+            if column <= cursor < column + count:
+                line.add((text * cell) * (cursor - column), style)
+                shades = (*self._shades(), *[None] * 3)
+                other = shades[(pairing & 255) if which == 0 else pairing >> 8] or self._ground()
+                line.add(("▀" if which == 0 else "▄") * cell, self.paint("accent", None, other))
+                line.add((text * cell) * (column + count - cursor - 1), style)
+            else:
+                line.add((text * cell) * count, style)
+            column += count
+
+    def _pair_look(self, a: int, b: int) -> tuple[str, Style]:
         ground = self._ground()
         shades = (*self._shades(), *[None] * 3)
-        upper, lower = pair.tolist()
-        for column, (a, b) in enumerate(zip(upper, lower)):
-            if column == cursor:
-                line.add(("▀" if which == 0 else "▄") + " " * (cell - 1), self.pen("cursor"))
-            elif a >= LEVELS and b >= LEVELS:
-                mark = "?" if UNKNOWN in (a, b) else " " if a == ABSENT else self.ink.glyphs.zero
-                line.add(mark + " " * (cell - 1), self.pen("dim"))
-            elif a == b:
-                line.add(" " * cell, self._cell_style(a))
-            elif a >= LEVELS:
-                line.add("▄" * cell, self.paint("", shades[b], ground))
-            else:
-                line.add("▀" * cell, self.paint("", shades[a], shades[b] if b < LEVELS else ground))
+        if a >= LEVELS and b >= LEVELS:
+            return "?" if UNKNOWN in (a, b) else " " if a == ABSENT else self.ink.glyphs.zero, self.pen("dim")
+        if a == b:
+            return " ", self._cell_style(a)
+        if a >= LEVELS:
+            return "▄", self.paint("", shades[b], ground)
+        return "▀", self.paint("", shades[a], shades[b] if b < LEVELS else ground)
 
     def _shades(self) -> Sequence[tuple[int, int, int]]:
         assert self._picture is not None

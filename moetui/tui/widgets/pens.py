@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.style import Style
+from textual.geometry import Size
 from textual.widget import Widget
 
 from moetui.tui.ink import Ink, colored, ink_of
@@ -42,10 +43,24 @@ class Pens(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"pen--{name}" for name in PENS}
     _pen_cache: dict[object, Style]
     _ink: Ink | None = None
+    _room: tuple[Size, Size] | None = None
+
+    @property
+    def room(self) -> Size:
+        """``content_size``, which takes Textual long to find out, kept as long as size and styles stay."""
+        size = self.outer_size
+        known = self._room
+        if known is None or known[0] != size:
+            known = self._room = (size, self.content_size)
+        return known[1]
 
     @property
     def ink(self) -> Ink:
-        """The app's ink at the last style update."""
+        """The app's ink, as of the last ``renew_ink``: the app works it out anew each time it is asked."""
+        return self._ink if self._ink is not None else self.renew_ink()
+
+    def renew_ink(self) -> Ink:
+        """Ask the app for its ink; what was drawn with another is dropped. Once before each drawing is enough."""
         found = ink_of(self)
         if found != self._ink:
             self._ink = found
@@ -103,10 +118,13 @@ class Pens(Widget):
     def forget_drawn(self) -> None:
         """Drop what was drawn with styles that are no more; subclasses drop their strips too."""
         self._pen_cache = {}
+        self._room = None
 
     def notify_style_update(self) -> None:
         """Styles changed: the next drawing takes the new ones."""
         self.forget_drawn()
+        if self.is_attached:
+            self.renew_ink()
         super().notify_style_update()
 
     def _pens(self) -> dict[object, Style]:

@@ -45,6 +45,7 @@ class TokenDetail(Pens, can_focus=True):
 
     def show(self, view: TimelineView, token: int | None) -> None:
         """Draw this token of the view; a token once drawn is not looked up again."""
+        self.renew_ink()
         key = (token, id(view.sites), token is not None and view.first <= token < view.end)
         if key == self._key:
             return
@@ -83,7 +84,7 @@ class TokenDetail(Pens, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         """Select the layer that was clicked."""
         offset = event.get_content_offset(self)
-        if offset is not None and self.facts is not None and offset.y < self._room():
+        if offset is not None and self.facts is not None and offset.y < self._shown():
             site = self._top + offset.y
             if site < len(self.facts.sites):
                 self.post_message(SiteSelected(site))
@@ -104,24 +105,24 @@ class TokenDetail(Pens, can_focus=True):
 
     def _scroll(self, by: int) -> None:
         total = len(self.facts.sites) if self.facts is not None else 0
-        self._top = max(0, min(total - self._room(), self._top + by))
+        self._top = max(0, min(total - self._shown(), self._top + by))
         self.refresh()
 
-    def _room(self) -> int:
-        return max(1, self.content_size.height - (2 if self.content_size.height > 4 else 1))
+    def _shown(self) -> int:
+        return max(1, self.room.height - (2 if self.room.height > 4 else 1))
 
     def _frame(self) -> None:
         facts = self.facts
         if facts is not None:
-            self._top = keep_in_view(self._top, self.site, self._room(), len(facts.sites))
+            self._top = keep_in_view(self._top, self.site, self._shown(), len(facts.sites))
             dash = self.ink.glyphs.dash
             text = fit(drawable(facts.text, spaces=True), 24, "left", self.ink.glyphs.ellipsis).rstrip()
             words = [f'token {facts.token}  "{text}"', "prefill" if facts.prefill else "decode"]
             words.append(f"p {number(facts.probability, 2, dash)}")
             words.append(f"{facts.ms:.1f} ms" if not math.isnan(facts.ms) else f"{dash} ms")
             self.border_title = Content("  ".join(words))
-            hidden = len(facts.sites) - self._room()
-            below = f"layers {self._top}–{self._top + self._room() - 1} of {len(facts.sites)}" if hidden > 0 else ""
+            hidden = len(facts.sites) - self._shown()
+            below = f"layers {self._top}–{self._top + self._shown() - 1} of {len(facts.sites)}" if hidden > 0 else ""
             self.border_subtitle = below or None
         else:
             self.border_title, self.border_subtitle = "token", None
@@ -131,7 +132,7 @@ class TokenDetail(Pens, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line: a layer, a blank, or the candidates at the bottom."""
-        width, height = self.content_size
+        width, height = self.room
         plain, facts = self.pen(), self.facts
         if facts is None:
             return (
@@ -140,7 +141,7 @@ class TokenDetail(Pens, can_focus=True):
         if y == height - 1 and height > 1:
             return self._candidates(facts, width)
         row = self._top + y
-        if y >= self._room() or row >= len(facts.sites):
+        if y >= self._shown() or row >= len(facts.sites):
             return Strip.blank(width, plain)
         return self._site(facts.sites[row], row == self.site, width)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from moetui.routing.model import Site
-from moetui.routing.scores import entropy, margins, probabilities
+from moetui.routing.scores import passed, site_entropy, site_margin
 from moetui.routing.step import NO_EXPERT, SiteFlag
-from moetui.routing.timeline import TimelineView
+from moetui.routing.timeline import RoutingBlock, TimelineView
+from moetui.tui.widgets.sums import router_spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +73,8 @@ def token_facts(view: TimelineView, token: int, *, runners_up: int = 3) -> Token
     columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
     if not len(columns.pad):
         return None
-    sites = []
-    for site in view.sites:
-        indices = block.indices[0, site.index]
-        slots = np.flatnonzero(indices != NO_EXPERT)
-        chosen = indices[slots]
-        weights = (
-            np.full(len(slots), np.nan, np.float32)
-            if block.weights is None
-            else block.weights[0, site.index, slots].astype(np.float32)
-        )
-        logits = None if block.logits is None else block.logits[0, site.index, : site.num_classes].astype(np.float32)
-        flags = int(block.flags[0, site.index])
-        passed = len(slots) > 0 or bool(flags & SiteFlag.DROPPED)
-        known = logits is not None and passed
-        spread = probabilities(logits, site) if logits is not None and known else np.empty(0, np.float32)
-        order = np.argsort(-np.nan_to_num(weights, nan=-1.0), kind="stable")
-        others = [e for e in np.argsort(-spread, kind="stable").tolist() if e not in set(chosen.tolist())]
-        others = [e for e in others if e < site.num_experts and not math.isnan(spread[e])]
-        sites.append(
-            SiteFacts(
-                site=site,
-                choices=tuple(Choice(int(chosen[i]), float(weights[i])) for i in order),
-                runners_up=tuple(Choice(e, float(spread[e])) for e in others[:runners_up]),
-                entropy=float(entropy(spread)) if known else math.nan,
-                margin=float(margins(logits, site.top_k)) if logits is not None and known else math.nan,
-                forced=bool(flags & SiteFlag.FORCED),
-                dropped=bool(flags & SiteFlag.DROPPED),
-                broken=bool(flags & SiteFlag.NON_FINITE),
-                passed=passed,
-            )
-        )
+    scores = _Scores(block, view.sites, runners_up)
+    sites = tuple(_site_facts(site, block, scores) for site in view.sites)
     with np.errstate(all="ignore"):
         likely = np.exp(columns.candidate_logprobs[0].astype(np.float32))
     ids = columns.candidate_ids[0]
@@ -115,6 +87,47 @@ def token_facts(view: TimelineView, token: int, *, runners_up: int = 3) -> Token
         prefill=int(columns.phase[0]) == 0,
         probability=float(np.exp(columns.logprob[0])),
         ms=float(columns.ms[0]),
-        sites=tuple(sites),
+        sites=sites,
         candidates=tuple(Candidate(view.text(int(i)), float(p)) for i, p in zip(ids, likely) if i >= 0),
+    )
+
+
+class _Scores:
+    """Every site's distribution of one token at once: a loop over 48 sites would cost more in calls than in sums."""
+
+    def __init__(self, block: RoutingBlock, sites: tuple[Site, ...], runners_up: int) -> None:
+        self.known = passed(block.indices, block.flags)[0].tolist()
+        self.entropy = site_entropy(block.logits, sites, 1)[0].tolist()
+        self.margin = site_margin(block.logits, sites, 1)[0].tolist()
+        self.likeliest: list[list[Choice]] = [[] for _ in sites]
+        if block.logits is None or not sites:
+            return
+        chances, _ = router_spread(block.logits, sites)
+        keep = min(chances.shape[2], block.indices.shape[2] + runners_up)
+        order = np.argsort(-np.nan_to_num(chances[0], nan=-1.0), axis=-1, kind="stable")[:, :keep]
+        values = np.take_along_axis(chances[0], order, -1)
+        for row, (experts, likely) in enumerate(zip(order.tolist(), values.tolist())):
+            self.likeliest[row] = [Choice(e, p) for e, p in zip(experts, likely) if not math.isnan(p)]
+
+
+def _site_facts(site: Site, block: RoutingBlock, scores: _Scores) -> SiteFacts:
+    row = site.index
+    experts = block.indices[0, row].tolist()
+    weights = [math.nan] * len(experts) if block.weights is None else block.weights[0, row].tolist()
+    chosen = [Choice(e, w) for e, w in zip(experts, weights) if e != NO_EXPERT]
+    # The sort is stable: unknown weights keep the model's slot order, behind the known ones.
+    chosen.sort(key=lambda choice: math.inf if math.isnan(choice.weight) else -choice.weight)
+    taken = {choice.expert for choice in chosen}
+    others = [one for one in scores.likeliest[row] if one.expert not in taken and one.expert < site.num_experts]
+    flags, known = int(block.flags[0, row]), bool(scores.known[row])
+    return SiteFacts(
+        site=site,
+        choices=tuple(chosen),
+        runners_up=tuple(others[: max(0, len(scores.likeliest[row]) - len(experts))]) if known else (),
+        entropy=scores.entropy[row] if known else math.nan,
+        margin=scores.margin[row] if known else math.nan,
+        forced=bool(flags & SiteFlag.FORCED),
+        dropped=bool(flags & SiteFlag.DROPPED),
+        broken=bool(flags & SiteFlag.NON_FINITE),
+        passed=known,
     )

@@ -17,6 +17,9 @@ from moetui.tui.glyphs import expert_digit
 from moetui.tui.widgets.pens import Pens
 from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan
 
+# as plain integers: an enumeration's operators take a microsecond each, and there are some for every layer of a row
+_DROPPED, _FORCED, _NON_FINITE = int(SiteFlag.DROPPED), int(SiteFlag.FORCED), int(SiteFlag.NON_FINITE)
+
 
 def near_ties(block: RoutingBlock, view: TimelineView) -> int:
     """How many sites of a block's one token decided by less than ``NEAR_TIE``."""
@@ -30,18 +33,9 @@ class RowPainter:
     def __init__(self, pens: Pens) -> None:
         self._pens = pens
 
-    def row(
-        self,
-        view: TimelineView,
-        plan: TablePlan,
-        token: int,
-        columns: TokenColumns,
-        *,
-        selected: bool,
-        marked: bool,
-        lit: bool,
-    ) -> Line:
-        """A token's cells up to the waterfall; ``lit`` for one that a search found."""
+    def row(self, view: TimelineView, plan: TablePlan, token: int, *, selected: bool, marked: bool, lit: bool) -> Line:
+        """A held token's cells up to the waterfall; ``lit`` for one that a search found."""
+        columns = view.tokens(token, token + 1)
         line = Line()
         glyphs, prefill = self._pens.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
         dim = self._pens.row_pen("dim", selected)
@@ -55,7 +49,7 @@ class RowPainter:
             if column is plan.strip:
                 self._draw_strip(line, block, plan, selected)
             elif column.name == "token":
-                text = drawable(view.text(int(columns.token_id[0])), spaces=True)
+                text = drawable(view.text(int(columns.token_id[0])), spaces=True) or "‹›"
                 style = self._pens.row_pen("strong" if selected else "head" if prefill else "", selected)
                 line.add(fit(text, column.width, "left", glyphs.ellipsis), style)
             elif column.name == "index":
@@ -84,19 +78,19 @@ class RowPainter:
         ink = self._pens.ink
         glyphs = ink.glyphs
         if expert == NO_EXPERT:
-            dropped = flags & SiteFlag.DROPPED
+            dropped = flags & _DROPPED
             line.add(
                 glyphs.dropped if dropped else glyphs.zero, self._pens.row_pen("bad" if dropped else "dim", selected)
             )
             return
         by_digit = ink.ascii_only or ink.depth in ("16", "none")
-        text = glyphs.forced if flags & SiteFlag.FORCED else expert_digit(expert) if by_digit else glyphs.block
+        text = glyphs.forced if flags & _FORCED else expert_digit(expert) if by_digit else glyphs.block
         line.add(text, self._pens.expert_pen(expert, selected))
 
     def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:
-        if flags & SiteFlag.DROPPED:
+        if flags & _DROPPED:
             line.add(self._pens.ink.glyphs.dropped, self._pens.row_pen("bad", selected))
-        elif flags & SiteFlag.FORCED:
+        elif flags & _FORCED:
             line.add(
                 self._pens.ink.glyphs.forced, self._pens.expert_pen(left if left != NO_EXPERT else right, selected)
             )
@@ -116,9 +110,9 @@ class RowPainter:
         glyphs = self._pens.ink.glyphs
         flags = int(np.bitwise_or.reduce(block.flags[0])) if block.flags.shape[1] else 0
         marks = (
-            (flags & SiteFlag.DROPPED, glyphs.dropped, "bad"),
-            (flags & SiteFlag.NON_FINITE, glyphs.broken, "bad"),
-            (flags & SiteFlag.FORCED, glyphs.forced, "warn"),
+            (flags & _DROPPED, glyphs.dropped, "bad"),
+            (flags & _NON_FINITE, glyphs.broken, "bad"),
+            (flags & _FORCED, glyphs.forced, "warn"),
             (near_ties(block, view), glyphs.near_tie, "head"),
         )
         shown = [(text, pen) for on, text, pen in marks if on][: column.width]

@@ -100,8 +100,10 @@ class TokenRows:
         found = np.flatnonzero(self.numbers == token)
         return int(found[0]) if len(found) else None
 
-    def is_match(self, token: int) -> bool:
-        """Whether a token matches the filter (all do without one)."""
+    def is_lit(self, token: int) -> bool:
+        """Whether a token matches the filter and stands among others that do not."""
+        if self._hide or self._query is None:
+            return False
         row = int(np.searchsorted(self.matched, token))
         return row < len(self.matched) and int(self.matched[row]) == token
 

@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from moetui.routing.step import Phase
-from moetui.routing.timeline import StepColumns, TimelineView, TokenColumns
+from moetui.routing.timeline import StepColumns, TimelineView
 from moetui.tui.cells import Line, fit
 from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
@@ -25,6 +25,16 @@ from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
 from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Start and end of a token's step in seconds, whether it was a prefill, and the room its text wants."""
+
+    start: float
+    stop: float
+    prefill: bool
+    text: int
 
 
 class TokenTable(Pens, can_focus=True):
@@ -64,6 +74,7 @@ class TokenTable(Pens, can_focus=True):
         self._row_cache: dict[tuple[int, bool], Line] = {}
         self._painter = RowPainter(self)
         self._strips: dict[int, Strip] = {}
+        self._timings: dict[int, _Timing] = {}
         self._plan: TablePlan | None = None
         self._span = (0.0, 1.0)
         self._text_width = 8
@@ -72,8 +83,9 @@ class TokenTable(Pens, can_focus=True):
 
     def show(self, view: TimelineView) -> bool:
         """Draw this view; False while a filter has not seen all of it yet."""
-        if self._view is None or self._view.sites is not view.sites:
-            self._row_cache = {}
+        self.renew_ink()
+        if self._view is None or self._view.sites is not view.sites or view.end < self._view.end:
+            self._row_cache, self._timings = {}, {}
         self._view, self._steps = view, view.steps()
         done = self.rows.update(view, self.sort)
         if self.following or self.token is None:
@@ -138,7 +150,7 @@ class TokenTable(Pens, can_focus=True):
     @property
     def page(self) -> int:
         """Rows that fit on the screen."""
-        return max(1, self.content_size.height - 1)
+        return max(1, self.room.height - 1)
 
     def title(self) -> str:
         """What the frame says: how many, and what follows what."""
@@ -267,12 +279,12 @@ class TokenTable(Pens, can_focus=True):
 
     def _repaint(self) -> None:
         view = self._view
-        if view is None or self.content_size.width <= 0:
+        if view is None or self.room.width <= 0:
             return
         shown = self.rows.numbers[self._top : self._top + self.page]
         self._measure(view, shown)
         plan = plan_columns(
-            self.content_size.width - 1,
+            self.room.width - 1,
             len(view.sites),
             max(0, view.end - 1),
             branches=self._many_branches(),
@@ -289,12 +301,9 @@ class TokenTable(Pens, can_focus=True):
     def _measure(self, view: TimelineView, shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
         widest, low, high = self._text_width, math.inf, -math.inf
         for token in shown.tolist():
-            columns = view.tokens(token, token + 1)
-            if not len(columns.pad):
-                continue
-            widest = max(widest, min(24, len(view.text(int(columns.token_id[0]))) + 1))
-            start, stop = self._times(columns)
-            low, high = min(low, start), max(high, stop)
+            found = self._timing(view, token)
+            if found is not None:
+                widest, low, high = max(widest, found.text), min(low, found.start), max(high, found.stop)
         self._text_width = widest
         self._span = (low, high) if high > low else (0.0, 1.0)
 
@@ -302,21 +311,30 @@ class TokenTable(Pens, can_focus=True):
         steps = self._steps
         return steps is not None and len(steps.branch) > 0 and bool((steps.branch != steps.branch[0]).any())
 
-    def _times(self, columns: TokenColumns) -> tuple[float, float]:
-        """Start and end of the token's step, in seconds."""
-        steps = self._steps
-        start, took = float(columns.started[0]), float(columns.ms[0])
-        if steps is not None and len(steps.index):
-            row = int(np.searchsorted(steps.index, int(columns.step[0])))
-            if row < len(steps.index) and steps.index[row] == columns.step[0]:
+    def _timing(self, view: TimelineView, token: int) -> _Timing | None:
+        """When a token's step ran; None if the token is not held any more. It never changes, so it is kept."""
+        found = self._timings.get(token)
+        if found is None:
+            columns = view.tokens(token, token + 1)
+            if not len(columns.pad):
+                return None
+            steps = self._steps
+            start, took = float(columns.started[0]), float(columns.ms[0])
+            row = int(np.searchsorted(steps.index, int(columns.step[0]))) if steps is not None else 0
+            if steps is not None and row < len(steps.index) and steps.index[row] == columns.step[0]:
                 took = float(steps.duration[row])
-        return start, start + (took if math.isfinite(took) else 0.0) / 1000
+            stop = start + (took if math.isfinite(took) else 0.0) / 1000
+            text = min(24, len(view.text(int(columns.token_id[0]))) + 1)
+            if len(self._timings) > 4096:
+                self._timings.clear()
+            found = self._timings[token] = _Timing(start, stop, int(columns.phase[0]) == Phase.PREFILL, text)
+        return found
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
         """One line: the header, or a row."""
-        width = self.content_size.width
+        width = self.room.width
         view, plan = self._view, self._plan
         plain = self.pen()
         if view is None or plan is None or not self.total_rows:
@@ -370,25 +388,25 @@ class TokenTable(Pens, can_focus=True):
 
     def _draw_row(self, view: TimelineView, plan: TablePlan, token: int, y: int, width: int) -> Strip:
         selected = token == self.token
-        columns = view.tokens(token, token + 1)
-        if not len(columns.pad):
+        timing = self._timing(view, token)
+        if timing is None:
             return Strip.blank(width, self.pen())
-        line = Line().extend(self._left_part(view, plan, token, columns, selected))
-        plain = self.row_pen("", selected)
-        fall = plan.waterfall
+        line = Line().extend(self._left_part(view, plan, token, selected))
+        plain, fall = self.row_pen("", selected), plan.waterfall
         if fall.width:
-            start, stop = self._times(columns)
             low, high = self._span
             scale = 1 / (high - low)
             first, bar = waterfall_bar(
-                (start - low) * scale, (stop - low) * scale, fall.width - 2, ascii_only=self.ink.ascii_only
+                (timing.start - low) * scale,
+                (timing.stop - low) * scale,
+                fall.width - 2,
+                ascii_only=self.ink.ascii_only,
             )
-            line.to(fall.start, plain).add(self.ink.glyphs.rule + " ", self.row_pen("dim", selected))
-            prefill = int(columns.phase[0]) == Phase.PREFILL
-            line.space(first, plain).add(bar, self.row_pen("dim" if prefill else "bar", selected))
+            line.to(fall.start, plain).add(self.ink.glyphs.rule, self.row_pen("dim", selected))
+            line.space(first + 1, plain).add(bar, self.row_pen("dim" if timing.prefill else "bar", selected))
         line.to(width - 1, plain)
         thumb = self._thumb(y)
-        line.add(thumb, self.pen("head") if thumb != " " else self.row_pen("", selected))
+        line.add(thumb, self.pen("head") if thumb != " " else plain)
         return line.strip(width, plain)
 
     def _thumb(self, y: int) -> str:
@@ -403,23 +421,15 @@ class TokenTable(Pens, can_focus=True):
             return "#" if inside else "|"
         return "▐" if inside else " "
 
-    def _left_part(
-        self, view: TimelineView, plan: TablePlan, token: int, columns: TokenColumns, selected: bool
-    ) -> Line:
+    def _left_part(self, view: TimelineView, plan: TablePlan, token: int, selected: bool) -> Line:
         key = (token, selected)
         line = self._row_cache.get(key)
         if line is None:
             if len(self._row_cache) > 2048:
                 self._row_cache.clear()
-            line = self._row_cache[key] = self._painter.row(
-                view,
-                plan,
-                token,
-                columns,
-                selected=selected,
-                marked=token in self.marks,
-                lit=self.rows.filtered and self.rows.is_match(token),
-            )
+            marked, lit = token in self.marks, self.rows.is_lit(token)
+            line = self._painter.row(view, plan, token, selected=selected, marked=marked, lit=lit)
+            self._row_cache[key] = line
         return line
 
 

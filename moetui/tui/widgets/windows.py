@@ -37,7 +37,7 @@ class Window:
         return {
             "last": f"last {self.count} tokens",
             "token": "selected token",
-            "branch": f"run {branch}".strip(),
+            "branch": branch or "this run",
             "all": "all tokens",
             "filter": "filtered tokens",
         }[self.kind]
