@@ -1,0 +1,293 @@
+"""What watching costs: decode steps and prompts, bare and watched in several ways, interleaved in one process.
+
+    python benchmarks/overhead.py                        # every model, every variant
+    python benchmarks/overhead.py --models mixtral-12x512 --variants bare,captured --repeats 40
+    python benchmarks/overhead.py --device cuda --dtype bfloat16 --json
+
+Each repeat times every variant once, in an order that changes from repeat to repeat: a block of decode steps at the
+same length of the cache, and one prompt. A block's time is the median of its steps. A variant's ratio is the median
+over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
+does falls out. ``bare-again`` is the control: the same thing twice, whose ratio shows the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import platform
+import random
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from moetui.demo import model_path
+from moetui.engine import Capture, CaptureOptions
+from moetui.routing import Timeline
+
+BLOCK = 6  # decode steps a block; the first is not counted
+CONTEXT = 64  # tokens cached before the decode steps
+
+Setup = Callable[[Any], AbstractContextManager[dict[str, Any]]]
+"""Prepares a model for one block; yields arguments that the forward gets besides."""
+
+
+@contextlib.contextmanager
+def bare(model: Any) -> Iterator[dict[str, Any]]:
+    yield {}
+
+
+class Captured:
+    """One capture for all blocks; each attaches it and detaches it again, outside of what is timed."""
+
+    def __init__(self, *, timeline: bool = False, **options: Any) -> None:
+        self._options, self._with_timeline = CaptureOptions(**options), timeline
+        self._captures: dict[int, Capture] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, model: Any) -> Iterator[dict[str, Any]]:
+        capture = self._captures.get(id(model))
+        if capture is None:
+            capture = self._captures[id(model)] = self._make(model)
+        capture.attach()
+        try:
+            yield {}
+        finally:
+            capture.detach()
+            capture.flush()
+
+    def _make(self, model: Any) -> Capture:
+        held: list[Timeline] = []
+        capture = Capture(
+            model, self._options, on_step=(lambda step: held[0].append(step)) if self._with_timeline else drop
+        )
+        held.append(Timeline(capture.info, 10_000))
+        return capture
+
+
+def drop(step: Any) -> None:
+    """Nobody looks at the steps."""
+
+
+@contextlib.contextmanager
+def router_logits(model: Any) -> Iterator[dict[str, Any]]:
+    yield {"output_router_logits": True}
+
+
+@contextlib.contextmanager
+def profiler(model: Any) -> Iterator[dict[str, Any]]:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities):
+        yield {}
+
+
+VARIANTS: dict[str, Setup] = {
+    "bare": bare,
+    "bare-again": bare,
+    "captured": Captured(),
+    "captured-ids": Captured(logits=False, weights=False, candidates=0),
+    "captured-timeline": Captured(timeline=True),
+    "router-logits": router_logits,
+    "torch-profiler": profiler,
+}
+
+
+def add_nnsight() -> None:
+    """nnsight's tracing of every router's output, where it is installed."""
+    if importlib.util.find_spec("nnsight") is None:
+        return
+    from nnsight import NNsight
+
+    from moetui.engine import find_sites
+
+    @contextlib.contextmanager
+    def nnsight(model: Any) -> Iterator[dict[str, Any]]:
+        traced = NNsight(model)
+        routers = [handle.site.router_path for handle in find_sites(model)]
+
+        def forward(**arguments: Any) -> Any:
+            with traced.trace(**arguments):
+                kept = [traced.get(path).output.save() for path in routers]
+                output = traced.output.save()
+            del kept
+            return output
+
+        yield {"__forward__": forward}
+
+    VARIANTS["nnsight"] = nnsight
+
+
+def mixtral(layers: int, hidden: int, experts: int, top_k: int) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        num_local_experts=experts,
+        num_experts_per_tok=top_k,
+        vocab_size=32_000,
+    )
+    return MixtralForCausalLM(config)
+
+
+def qwen(layers: int, hidden: int, experts: int, top_k: int) -> Any:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        moe_intermediate_size=hidden // 2,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=hidden // 8,
+        num_experts=experts,
+        num_experts_per_tok=top_k,
+        vocab_size=32_000,
+    )
+    return Qwen3MoeForCausalLM(config)
+
+
+def demo() -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model_path())
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "demo": demo,
+    "mixtral-12x512": lambda: mixtral(12, 512, 8, 2),
+    "qwen-24x512x64": lambda: qwen(24, 512, 64, 8),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Milliseconds are medians over repeats; ``low`` and ``high`` are the ratio's quartiles."""
+
+    model: str
+    work: str
+    variant: str
+    ms: float
+    ratio: float
+    low: float
+    high: float
+
+
+class Bench:
+    """Blocks of work on one model."""
+
+    def __init__(self, model: Any, prompt: int) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        vocabulary = model.config.vocab_size
+        self._context = torch.randint(5, vocabulary, (1, CONTEXT), device=self._device)
+        self._prompt = torch.randint(5, vocabulary, (1, prompt), device=self._device)
+        self._cache = model(input_ids=self._context, use_cache=True).past_key_values
+
+    def decode(self, setup: Setup) -> float:
+        """Median milliseconds of a decode step, the cache cut back to the same length after each."""
+        with setup(self._model) as extra:
+            return statistics.median([self._decode_step(extra) for _ in range(BLOCK)][1:])
+
+    def prefill(self, setup: Setup) -> float:
+        """Milliseconds of one prompt."""
+        with setup(self._model) as extra:
+            return self._timed(extra, input_ids=self._prompt, use_cache=False)
+
+    def _decode_step(self, extra: dict[str, Any]) -> float:
+        took = self._timed(extra, input_ids=self._context[:, :1], past_key_values=self._cache, use_cache=True)
+        self._cache.crop(-1)
+        return took
+
+    def _timed(self, extra: dict[str, Any], **arguments: Any) -> float:
+        arguments |= {name: value for name, value in extra.items() if name != "__forward__"}
+        forward = extra.get("__forward__", self._model)
+        self._wait()
+        began = perf_counter()
+        forward(**arguments)
+        self._wait()
+        return 1e3 * (perf_counter() - began)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def measure(name: str, model: Any, variants: list[str], options: argparse.Namespace) -> list[Result]:
+    bench = Bench(model, options.prompt)
+    order = random.Random(0)
+    results = []
+    for work, run in (("decode", bench.decode), ("prefill", bench.prefill)):
+        if work not in options.work:
+            continue
+        times: dict[str, list[float]] = {variant: [] for variant in variants}
+        for variant in variants:
+            run(VARIANTS[variant])
+        for _ in range(options.repeats):
+            for variant in order.sample(variants, len(variants)):
+                times[variant].append(run(VARIANTS[variant]))
+        for variant in variants:
+            ratios = sorted(own / base for own, base in zip(times[variant], times["bare"]))
+            low, _, high = statistics.quantiles(ratios, n=4)
+            middle = statistics.median(ratios)
+            results.append(Result(name, work, variant, statistics.median(times[variant]), middle, low, high))
+    return results
+
+
+def show(results: list[Result]) -> None:
+    for result in results:
+        print(
+            f"{result.model:16} {result.work:8} {result.variant:18} {result.ms:9.3f} ms"
+            f"   ×{result.ratio:.4f}  ({result.low:.4f} to {result.high:.4f})"
+        )
+
+
+def main() -> int:
+    add_nnsight()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--work", default="decode,prefill")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch on the CPU; its default if 0")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    variants = options.variants.split(",")
+    if "bare" not in variants:
+        variants.insert(0, "bare")
+    torch.manual_seed(0)
+    results: list[Result] = []
+    with torch.no_grad():
+        for name in options.models.split(","):
+            model = MODELS[name]().to(options.device, getattr(torch, options.dtype)).eval()
+            found = measure(name, model, variants, options)
+            results += found
+            if not options.json:
+                show(found)
+    if options.json:
+        about = {"device": options.device, "dtype": options.dtype, "threads": torch.get_num_threads()}
+        about |= {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+        print(json.dumps({"about": about, "results": [vars(result) for result in results]}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
