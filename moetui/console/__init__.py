@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from moetui.console.console import Completion, Console, Result
+from moetui.console.console import Console, ScriptError
+from moetui.console.history import History, history_path
+from moetui.console.result import Completion, Result
 
-__all__ = ["Completion", "Console", "Result"]
+__all__ = ["Completion", "Console", "History", "Result", "ScriptError", "history_path"]

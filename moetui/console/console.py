@@ -2,157 +2,208 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import re
+import threading
+from collections.abc import Callable, Iterable
 
-import numpy as np
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from moetui.routing import MoetuiError, UnsupportedError, UsageError, drawable
-from moetui.routing.metrics import jain_fairness, load_imbalance, loads
-from moetui.session import Capability, Session
+from moetui.console import complete as completion
+from moetui.console.bare import parse_bare, split
+from moetui.console.calls import called_name, read_call
+from moetui.console.commands import registry
+from moetui.console.context import Context
+from moetui.console.history import History
+from moetui.console.plain import as_json
+from moetui.console.python import Python, needs_more
+from moetui.console.registry import Command, nearest
+from moetui.console.result import Completion, Result
+from moetui.routing import MoetuiError, TimelineView, UsageError, drawable
+from moetui.session import Session
 
-_PATIENCE = 600.0  # s that an expression may take: it waits for the step that runs, and may itself be a generation
-_MOST_LINES = 200
-_STATS_WINDOW = 4096  # tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a line came to.
-
-    Attributes:
-        renderables: what to show, safe to draw.
-        data: the same as plain data, for ``--json``; None where there is none.
-        error: one line if it failed.
-        hint: what to do about it.
-    """
-
-    renderables: tuple[RenderableType, ...] = ()
-    data: Any = None
-    error: str = ""
-    hint: str = ""
+_FIRST = re.compile(r"[A-Za-z_]\w*")
+_LONGEST = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How a line could go on: ``line[start:cursor]`` may be replaced by any of ``words``."""
-
-    start: int
-    words: tuple[str, ...] = ()
+class ScriptError(MoetuiError):
+    """A line of a script failed; the message begins with its number."""
 
 
 class Console:
-    """Runs lines on a session.
+    """Runs lines on a session: bare commands, ``moe.command(...)``, and Python.
 
-    ``run`` may wait for the model, so that a screen calls it from a thread of its own.
+    ``run`` may wait for the model, so that a screen calls it from a thread of its own; one line runs at a time.
+    ``complete``, ``hint``, ``needs_more`` and ``interrupt`` return at once, from any thread.
+
+    Args:
+        session: what the lines act on.
+        python: run what is no command as Python; without, commands take literals only.
+        history: lines typed before; None remembers those of this console only.
+        ascii_only: draw with ASCII alone.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._commands: dict[str, Callable[[str], Result]] = {
-            "help": self._help,
-            "generate": self._generate,
-            "stats": self._stats,
-            "findings": self._findings,
-        }
+    def __init__(
+        self, session: Session, *, python: bool = True, history: History | None = None, ascii_only: bool = False
+    ) -> None:
+        self._context = Context(session, registry(), history or History(), ascii=ascii_only)
+        self._python = Python(self._context) if python else None
+        self._running = threading.RLock()
+
+    @property
+    def history(self) -> History:
+        """Lines typed, oldest first."""
+        return self._context.history
 
     def run(self, line: str) -> Result:
-        """Run one line: a command with its argument, or a Python expression."""
-        text = line.strip()
-        if not text:
+        """Run one line, or several that belong together; whatever it is, a ``Result`` says what came of it."""
+        source = line.rstrip()
+        if not source.strip():
             return Result()
-        word, _, rest = text.partition(" ")
-        try:
-            command = self._commands.get(word)
-            if command is not None and not rest.lstrip().startswith(("=", "(", ".")):
-                return command(rest.strip())
-            return self._python(text)
-        except MoetuiError as error:
-            return Result(error=drawable(error.message), hint=drawable(error.hint))
+        self.history.add(source)
+        with self._running:
+            self._context.waiter.begin()
+            return self._answered(source)
+
+    def run_script(self, lines: Iterable[str], show: Callable[[str, Result], None] | None = None) -> None:
+        """Run a script's lines one after the other; ``generate`` and the like wait for their run's end.
+
+        Args:
+            lines: with or without line ends; blank lines and comments are passed over, blocks end at a blank line.
+            show: called with each line and its result, the failing one included.
+
+        Raises:
+            ScriptError: a line failed; those after it were not run.
+        """
+        with self._running:
+            before, self._context.blocking = self._context.blocking, True
+            try:
+                for number, source in self._statements(lines):
+                    self._context.waiter.begin()
+                    result = self._answered(source)
+                    if show is not None:
+                        show(source, result)
+                    if result.error:
+                        raise ScriptError(f"line {number}: {result.error}", result.hint)
+            finally:
+                self._context.blocking = before
 
     def complete(self, line: str, cursor: int) -> Completion:
-        """Words that the line could go on with."""
-        start = cursor
-        while start > 0 and (line[start - 1].isalnum() or line[start - 1] == "_"):
-            start -= 1
-        if line[:start].strip():
-            return Completion(start)
-        return Completion(start, tuple(name for name in sorted(self._commands) if name.startswith(line[start:cursor])))
-
-    def _help(self, _: str) -> Result:
-        """List the commands."""
-        table = Table.grid(padding=(0, 2))
-        for name, command in self._commands.items():
-            table.add_row(Text(name, "bold"), Text(inspect.getdoc(command) or ""))
-        if Capability.PYTHON in self._session.capabilities:
-            table.add_row(Text("anything else", "bold"), Text("A Python expression on model, session, np"))
-        return Result((table,), sorted(self._commands))
-
-    def _generate(self, prompt: str) -> Result:
-        """Run a prompt: generate Once there was."""
-        if Capability.GENERATE not in self._session.capabilities:
-            raise UnsupportedError("a recording cannot generate", "'moetui run' opens a model")
-        self._session.generate(prompt.strip("\"'"))
-        return Result((Text("running"),))
-
-    def _findings(self, _: str) -> Result:
-        """List what the diagnostics found."""
-        findings = self._session.findings
-        if not findings:
-            return Result((Text("nothing found so far"),), [])
-        table = Table.grid(padding=(0, 2))
-        for finding in findings:
-            table.add_row(finding.severity, Text(drawable(finding.site or "")), Text(drawable(finding.message)))
-        return Result((table,), [finding.message for finding in findings])
-
-    def _stats(self, _: str) -> Result:
-        """Balance of every router over the last 4,096 tokens."""
-        view = self._session.timeline.snapshot()
-        start = max(view.first, view.end - _STATS_WINDOW)
-        keep = ~view.tokens(start, view.end).pad
-        if not keep.any():
-            raise UsageError("no tokens yet", "type a prompt first")
-        counts = loads(view.routing(start, view.end).indices, view.sites, keep)
-        table = Table.grid(padding=(0, 2))
-        table.add_row(*(Text(word, "dim") for word in ("site", "fairness", "max/mean", "unused", "loads")))
-        data = []
-        for site in view.sites:
-            row = counts[site.index, : site.num_experts]
-            fairness, imbalance = float(jain_fairness(row)), float(load_imbalance(row))
-            unused = int((row == 0).sum())
-            shown = " ".join(str(int(load)) for load in row[:16]) + (" …" if row.size > 16 else "")
-            table.add_row(Text(drawable(site.name)), f"{fairness:.2f}", f"{imbalance:.2f}", str(unused), Text(shown))
-            data.append({"site": site.name, "fairness_index": fairness, "load_imbalance": imbalance})
-        return Result((Text(f"last {int(keep.sum()):,} tokens"), table), data)
-
-    def _python(self, text: str) -> Result:
-        if Capability.PYTHON not in self._session.capabilities:
-            raise UsageError(f"no such command: {text.split()[0]}", "'help' lists the commands")
+        """Words that the line could go on with at ``cursor``; never raises."""
         try:
-            tree = ast.parse(text, "<console>", "eval")
-        except SyntaxError as error:
-            return Result(error=drawable(f"{error.msg} (column {error.offset})"), hint="'help' lists the commands")
-        code = compile(tree, "<console>", "eval")
-        names = {"session": self._session, "np": np}
+            names = self._python.names if self._python is not None else {}
+            return completion.complete(self._context, names, line, cursor)
+        except Exception:  # noqa: BLE001 - a key press must never fail; there is just nothing to propose
+            return Completion(max(0, min(cursor, len(line))))
 
-        def evaluate(model: Any, tokenizer: Any) -> tuple[Any, str]:
-            value = eval(code, {**names, "model": model, "tokenizer": tokenizer})  # noqa: S307 - what a REPL is for
-            return value, repr(value)  # here, where the model stands still
-
+    def hint(self, line: str, cursor: int) -> str:
+        """The signature of the command that is being typed at ``cursor``, safe to draw; never raises."""
         try:
-            value, shown = self._session.call(evaluate).result(_PATIENCE)
-        except Exception as error:  # noqa: BLE001 - whatever an expression raises belongs to whoever typed it
-            return Result(error=drawable(f"{type(error).__name__}: {error}"))
-        if value is None:
+            return drawable(completion.signature_at(self._context, line, cursor))
+        except Exception:  # noqa: BLE001 - as for ``complete``
+            return ""
+
+    def needs_more(self, source: str) -> bool:
+        """Whether more lines belong to what was typed so far: Enter then starts a new one."""
+        return self._python is not None and self._bare_command(source.strip()) is None and needs_more(source)
+
+    def interrupt(self) -> None:
+        """Give up what runs: Python gets a ``KeyboardInterrupt``, a wait for the model ends."""
+        if self._python is not None and self._python.interrupt():
+            return
+        self._context.waiter.interrupt()
+
+    def watched(self, view: TimelineView | None = None) -> Result:
+        """What ``watch`` would show now, for a screen that shows it at each stop; empty if nothing is watched."""
+        return self._answered("watch") if self._context.watches else Result()
+
+    def _answered(self, source: str) -> Result:
+        try:
+            return self._dispatch(source)
+        except MoetuiError as error:
+            return Result(error=drawable(error.message), hint=drawable(error.hint))
+        except Exception as error:  # noqa: BLE001 - a command's bug costs its line, not the screen
+            return Result(
+                error=drawable(f"internal error: {type(error).__name__}: {error}"), hint="this is a bug in moetui"
+            )
+
+    def _dispatch(self, source: str) -> Result:
+        text = source.strip()
+        if len(text) > _LONGEST:
+            raise UsageError(f"the line is too long: {len(text):,} characters", f"{_LONGEST:,} at most")
+        if text.startswith("#") and "\n" not in text:
             return Result()
-        lines = shown.splitlines()
-        out = [Text(drawable(row)) for row in lines[:_MOST_LINES]]
-        if len(lines) > _MOST_LINES:
-            out.append(Text(f"… {len(lines) - _MOST_LINES} lines more", "dim"))
-        return Result(tuple(out), value)
+        asked = re.fullmatch(r"\?\s*(?:moe\.)?(\w+)(?:\(\))?|(?:moe\.)?(\w+)(?:\(\))?\s*\?", text)
+        if asked:
+            return self._context.registry.get("help").run(self._context, {"name": asked[1] or asked[2]})
+        command = self._bare_command(text)
+        if command is not None:
+            return self._run_bare(command, text)
+        call = read_call(text, self._context.registry)
+        if call is not None and not self._shadowed(text):
+            return call.command.call(self._context, call.arguments, call.keywords)
+        if self._python is None:
+            raise self._not_understood(text)
+        return self._python.run(source)
+
+    def _bare_command(self, text: str) -> Command | None:
+        """The command that a line begins with, if the line is one in the bare form."""
+        first = _FIRST.match(text)
+        command = self._context.registry.find(first[0]) if first else None
+        if first is None or command is None or command.name != first[0]:
+            return None
+        rest = text[first.end() :]
+        if rest and not rest[0].isspace():
+            return None
+        rest = rest.lstrip()
+        if rest.startswith("=") and not rest.startswith("=="):
+            return None
+        if rest.startswith("(") and called_name(text):
+            return None
+        if "\n" in text and not any(parameter.kind.raw for parameter in command.parameters):
+            return None
+        return None if not rest and self._shadowed(text) else command
+
+    def _shadowed(self, text: str) -> bool:
+        """Whether the line's first word is a name that was assigned to in Python."""
+        first = _FIRST.match(text)
+        return first is not None and first[0] != "moe" and self._python is not None and first[0] in self._python.names
+
+    def _run_bare(self, command: Command, text: str) -> Result:
+        bare = parse_bare(command, text, split(text)[1:])
+        result = command.run(self._context, bare.values)
+        if not bare.json:
+            return result
+        return Result(tuple(Text(line) for line in as_json(result.data).splitlines()), result.data, clear=result.clear)
+
+    def _not_understood(self, text: str) -> UsageError:
+        name = called_name(text)
+        if name and self._context.registry.find(name):
+            return UsageError(f"the arguments of {name} must be literals here", f"help {name}")
+        word = name or text.split()[0]
+        hint = nearest(word, self._context.registry.names) or "'help' lists the commands"
+        return UsageError(f"no such command: {word}", hint)
+
+    def _statements(self, lines: Iterable[str]) -> Iterable[tuple[int, str]]:
+        """Statements with the numbers of their first lines."""
+        held: list[str] = []
+        start = 0
+        for number, line in enumerate(lines, 1):
+            row = line.rstrip("\r\n")
+            if not held and (not row.strip() or row.lstrip().startswith("#")):
+                continue
+            if held and row and not row[0].isspace() and not needs_more("\n".join(held) + "\n"):
+                # A line at the margin ends a block, as in a file.
+                continues = re.match(r"(else|elif|except|finally)\b", row)
+                if not continues:
+                    yield start, "\n".join(held)
+                    held = []
+            if not held:
+                start = number
+            held.append(row)
+            source = "\n".join(held)
+            block = source.rstrip().endswith(":") or (len(held) > 1 and row[:1].isspace())
+            if self._python is None or not (self.needs_more(source) or block):
+                yield start, source
+                held = []
+        if held:
+            yield start, "\n".join(held)

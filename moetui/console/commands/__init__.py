@@ -1,0 +1,41 @@
+"""The commands, a module a group; ``registry`` collects them in the order in which ``help`` lists them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from moetui.console.commands import (
+    breakpoints,
+    experts,
+    files,
+    impact,
+    interventions,
+    measures,
+    meta,
+    pairs,
+    playback,
+    runs,
+    tokens,
+    why,
+)
+from moetui.console.registry import Registry
+
+
+@cache
+def registry() -> Registry:
+    """All commands."""
+    modules = (
+        interventions,
+        runs,
+        playback,
+        breakpoints,
+        tokens,
+        why,
+        impact,
+        experts,
+        measures,
+        pairs,
+        files,
+        meta,
+    )
+    return Registry(modules)

@@ -1,0 +1,298 @@
+"""Commands that run prompts and control the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from moetui.console.branches import BranchComparison, branch_text, compare_branches
+from moetui.console.context import Context
+from moetui.console.draw import lines, number, percent, table, text, token_text
+from moetui.console.kinds import TEXT, Flag, InBranch, Prompt, Token, integer, real
+from moetui.console.needs import GENERATE, GO_BACK, REWIND, STEP, STEP_LAYER
+from moetui.console.registry import command
+from moetui.console.result import Result
+from moetui.routing import UsageError
+from moetui.routing.events import GenerationSettings, RunState
+from moetui.session import Capability, Rewindable
+
+GROUP = "runs"
+
+NewTokens = Annotated[int | None, replace(integer(1), about="tokens to generate at most")]
+Temperature = Annotated[float | None, replace(real(0, above=True), about="sample with this temperature")]
+TopP = Annotated[float | None, replace(real(0, 1, above=True), about="sample from the nucleus of this mass")]
+TopK = Annotated[int | None, replace(integer(1), about="sample from this many candidates")]
+Seed = Annotated[int | None, replace(integer(0, 2**63 - 1), about="repeats a sampled run exactly")]
+
+
+@command(GROUP, GENERATE)
+def generate(
+    console: Context,
+    prompt: Prompt,
+    *,
+    max_new_tokens: NewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k_sampling: TopK = None,
+    seed: Seed = None,
+    greedy: Flag = False,
+) -> Result:
+    """Run a prompt; what is not said is as in 'config'.
+
+    In a script it returns when the run is over, else at once.
+
+    Args:
+        greedy: take the likeliest token each time, whatever 'config' says.
+
+    Examples:
+        generate Once there was
+        generate "Once there was" -n 24 --temperature 0.8 --seed 1
+    """
+    settings = _settings(
+        console.settings,
+        greedy,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k_sampling=top_k_sampling,
+        seed=seed,
+    )
+    before = len(console.session.branches)
+    console.session.generate(prompt, settings)
+    if not console.blocking:
+        return Result((Text("running"),), {"state": RunState.RUNNING.value})
+    console.await_run()
+    return _outcome(console, before)
+
+
+@command(GROUP, STEP)
+def continue_(console: Context) -> Result:
+    """Go on until the end or the next breakpoint; a recording plays on."""
+    console.session.resume()
+    console.await_run()
+    return _state(console)
+
+
+@command(GROUP, STEP)
+def step(console: Context, count: Annotated[int, integer(-100_000, 100_000)] = 1) -> Result:
+    """Let steps pass and pause again.
+
+    Args:
+        count: how many; a negative number steps a recording back.
+
+    Examples:
+        step
+        step 5
+    """
+    if count < 0 and Capability.SEEK not in console.session.capabilities:
+        raise UsageError("count: a model does not run backwards", "'rewind' takes it back, where that is possible")
+    if count:
+        console.session.step(count)
+        console.await_run()
+    return _state(console)
+
+
+@command(GROUP, STEP_LAYER)
+def step_layer(console: Context) -> Result:
+    """Let the model go on to the next router and pause there."""
+    console.session.step_layer()
+    console.await_run()
+    return _state(console)
+
+
+@command(GROUP, STEP)
+def pause(console: Context) -> Result:
+    """Pause before the next step; a recording stands still."""
+    console.session.pause()
+    return _state(console)
+
+
+@command(GROUP, STEP)
+def stop(console: Context) -> Result:
+    """End the run; what was generated stays."""
+    console.session.stop()
+    console.await_run()
+    return _state(console)
+
+
+@command(GROUP, GO_BACK)
+def rewind(console: Context, token: Token) -> Result:
+    """Take the run back, so that this token is the next to go through the model; a recording shows it next.
+
+    Examples:
+        rewind 12
+        rewind -3
+    """
+    if isinstance(console.session, Rewindable):
+        console.session.rewind(token)
+    else:
+        console.session.seek(token - 1)
+    return Result((text(f"before token {token}; continue goes on from here"),), {"token": token})
+
+
+@command(GROUP, REWIND)
+def fork(
+    console: Context,
+    token: Token,
+    *,
+    name: Annotated[str, TEXT] = "",
+    max_new_tokens: NewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k_sampling: TopK = None,
+    seed: Seed = None,
+    greedy: Flag = False,
+) -> Result:
+    """Run on from an earlier token on a branch of its own, under the interventions now in force.
+
+    Args:
+        name: of the branch, as shown and typed.
+        greedy: take the likeliest token each time.
+
+    Examples:
+        fork 12 --name without-3
+    """
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k_sampling": top_k_sampling,
+        "seed": seed,
+    }
+    changed = greedy or any(value is not None for value in given.values())
+    before = len(console.session.branches)
+    settings = _settings(console.settings, greedy, **given) if changed else None
+    _rewindable(console).fork(token, settings, name)
+    if not console.blocking:
+        return Result((text(f"forked before token {token}"),), {"token": token})
+    console.await_run()
+    return _outcome(console, before)
+
+
+@command(GROUP)
+def branches(console: Context) -> Result:
+    """List the runs and the branches forked from them."""
+    found = list(console.session.branches)
+    if not found:
+        return Result((Text("nothing has run yet"),), [])
+    view = console.view
+    own = view.tokens(view.first, view.end)
+    rows, data = [], []
+    for branch in found:
+        count = int(((own.branch == branch.id) & ~own.pad).sum())
+        parent = next((other.name for other in found if other.id == branch.parent), None)
+        origin = "" if parent is None else f"{parent} at {branch.fork_position}"
+        rows.append((str(branch.id), text(branch.name), text(origin), f"{count:,}", text(_short(branch.prompt))))
+        data.append(
+            {
+                "id": branch.id,
+                "name": branch.name,
+                "run": branch.run,
+                "parent": branch.parent,
+                "fork_position": branch.fork_position,
+                "tokens": count,
+                "prompt": branch.prompt,
+            }
+        )
+    heads = ("#", "branch", "from", "tokens", "prompt")
+    return Result((table(heads, rows, left=("branch", "from", "prompt")),), data)
+
+
+@command(GROUP)
+def compare(console: Context, a: InBranch = None, b: InBranch = None) -> Result:
+    """Compare two branches, position by position: where the text parts, and how far the routing agrees.
+
+    Agreement is the share of a token's experts that both branches chose, averaged over the positions before the first
+    difference (where both saw the same text), and over all positions that both have.
+
+    Args:
+        a: the earlier branch; the one before ``b`` if left out.
+        b: the later branch; the newest if left out.
+
+    Examples:
+        compare
+        compare 0 2
+    """
+    known = list(console.session.branches)
+    if len(known) < 2:
+        raise UsageError("there is nothing to compare", "generate a prompt twice, or fork a run")
+    later = b or known[-1]
+    if a is None:
+        others = [branch for branch in known if branch.id != later.id]
+        earlier = next((branch for branch in others if branch.id == later.parent), others[-1])
+    else:
+        earlier = a
+    if earlier.id == later.id:
+        raise UsageError("a and b are the same branch", "'branches' lists them")
+    found = compare_branches(console.view, known, earlier, later)
+    return Result((_drawn(found, earlier.name, later.name),), found.data())
+
+
+def _drawn(found: BranchComparison, earlier: str, later: str) -> RenderableType:
+    head = text(f"{earlier} and {later}: {found.shared} positions, ")
+    if found.difference is None:
+        head.append("the same tokens")
+    else:
+        head.append(f"first difference at position {found.difference}   ")
+        head.append_text(Text.assemble(token_text(found.texts[0], "bold"), " → ", token_text(found.texts[1], "bold")))
+    rows = [
+        (name, percent(same), percent(every), number(weight, 3))
+        for name, same, every, weight in zip(
+            found.sites, found.agreement.tolist(), found.agreement_all.tolist(), found.weight_difference.tolist()
+        )
+    ]
+    body = table(("site", "same text", "all", "|Δ weight|"), rows, left=("site",))
+    out = table((), ())
+    out.show_header = False
+    out.add_column()
+    out.add_row(head)
+    out.add_row(body)
+    return out
+
+
+def _rewindable(console: Context) -> Rewindable:
+    assert isinstance(console.session, Rewindable)  # the registry has checked the need
+    return console.session
+
+
+def _settings(base: GenerationSettings, greedy: bool, **given: Any) -> GenerationSettings:
+    if greedy:
+        base = replace(base, temperature=None, top_p=None, top_k_sampling=None)
+        if any(given.get(name) is not None for name in ("temperature", "top_p", "top_k_sampling")):
+            raise UsageError("--greedy and a sampling option contradict each other", "give one of them")
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _outcome(console: Context, before: int) -> Result:
+    """What a finished run came to."""
+    branches_ = list(console.session.branches)
+    session = console.session
+    if len(branches_) <= before:
+        return _state(console)
+    branch = branches_[-1]
+    view = console.view
+    own = view.tokens(view.first, view.end)
+    count = int(((own.branch == branch.id) & ~own.pad).sum())
+    written = branch_text(view, branch)
+    note = text(f"{branch.name} · {count:,} tokens · {session.reason or session.state.value}", "dim")
+    data = {
+        "branch": branch.id,
+        "tokens": count,
+        "text": written,
+        "state": session.state.value,
+        "reason": session.reason,
+    }
+    return Result((*lines(written), note), data)
+
+
+def _state(console: Context) -> Result:
+    state, reason = console.session.state, console.session.reason
+    shown = f"{state.value}{': ' + reason if reason else ''}"
+    return Result((text(shown),), {"state": state.value, "reason": reason})
+
+
+def _short(prompt: str, most: int = 48) -> str:
+    return prompt if len(prompt) <= most else prompt[: most - 1] + "…"

@@ -1,0 +1,159 @@
+"""Why a token went where it went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.console import RenderableType
+from rich.text import Text
+
+from moetui.console.context import Context
+from moetui.console.draw import bar, number, percent, table, text, token_text
+from moetui.console.kinds import MaybeSite, Place, Rows
+from moetui.console.occurrences import find_text
+from moetui.console.plain import plain
+from moetui.console.registry import command
+from moetui.console.result import Result
+from moetui.routing import NO_EXPERT, Site, SiteFlag, TimelineView, UsageError
+from moetui.routing.metrics import probabilities, site_entropy, site_margin
+from moetui.session import Analysing
+
+GROUP = "tokens"
+_NEAR_TIE = 0.1  # margin below which another expert could as well have been chosen
+_PARTS = 6
+
+
+@command(GROUP)
+def why(console: Context, token: Place, *, site: MaybeSite = None, rows: Rows = 3) -> Result:
+    """Why a token went to its experts: what the router made of each, who was next, and how narrow it was.
+
+    With --site the whole distribution there; live, also which parts of the residual stream pushed the chosen experts.
+
+    Args:
+        token: its number, or its text (the newest occurrence).
+        rows: runners-up to show.
+
+    Examples:
+        why 31
+        why garden --site L2
+    """
+    view = console.view
+    number_ = token if isinstance(token, int) else _newest(view, token)
+    columns = view.tokens(number_, number_ + 1)
+    if columns.pad[0]:
+        raise UsageError(f"token: {number_} is padding", "name a token of the text")
+    name = view.text(int(columns.token_id[0]))
+    head = Text.assemble(f"token {number_}  ", token_text(name, "bold"), f"  position {int(columns.position[0])}")
+    data = [_choice(view, number_, item, rows) for item in view.sites if site is None or item.index == site.index]
+    data = [item for item in data if item["experts"] or item["dropped"]]
+    if not data:
+        raise UsageError(f"token: {number_} passed no router there", "'layers' lists the routers")
+    shown: list[RenderableType] = [head]
+    if site is None:
+        shown.append(_overview(data, console.ascii))
+    else:
+        shown += [
+            _distribution(view, number_, site, data[0], console.ascii),
+            *_decomposed(console, number_, site, data[0]),
+        ]
+    return Result(tuple(shown), plain({"token": number_, "text": name, "sites": data}))
+
+
+def _newest(view: TimelineView, needle: str) -> int:
+    found = find_text(view, needle)
+    if not found:
+        raise UsageError(f"token: no token reads {needle!r}", 'find token:"..." looks for parts of tokens')
+    return int(found[-1].tokens[-1])
+
+
+def _choice(view: TimelineView, token: int, site: Site, most: int) -> dict[str, Any]:
+    block = view.routing(token, token + 1)
+    chosen = [expert for expert in block.indices[0, site.index].tolist() if expert != NO_EXPERT]
+    weights = None if block.weights is None else block.weights[0, site.index, : len(chosen)].astype(float).tolist()
+    flags = int(block.flags[0, site.index])
+    share = None
+    if block.logits is not None:
+        share = probabilities(block.logits[0, site.index][None], site)[0]
+    order = [] if share is None or np.isnan(share).any() else np.argsort(-share, kind="stable").tolist()
+    next_ = [expert for expert in order if expert not in chosen][:most]
+    return {
+        "site": site.name,
+        "experts": chosen,
+        "weights": weights,
+        "probabilities": None if share is None else [float(share[expert]) for expert in chosen if expert < share.size],
+        "runners_up": [
+            {"expert": expert, "probability": float(share[expert])} for expert in next_ if share is not None
+        ],
+        "entropy": float(site_entropy(block.logits, view.sites, 1)[0, site.index]),
+        "margin": float(site_margin(block.logits, view.sites, 1)[0, site.index]),
+        "forced": bool(flags & SiteFlag.FORCED),
+        "dropped": bool(flags & SiteFlag.DROPPED),
+    }
+
+
+def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
+    rows = []
+    for item in data:
+        weights = item["weights"] or [float("nan")] * len(item["experts"])
+        experts = "  ".join(f"E{expert} {number(weight)}" for expert, weight in zip(item["experts"], weights))
+        runners = "  ".join(f"E{other['expert']} {percent(other['probability'])}" for other in item["runners_up"])
+        marks = [word for word in ("forced", "dropped") if item[word]]
+        if item["margin"] < _NEAR_TIE and not item["forced"]:
+            marks.append("near tie")
+        first = max((weight for weight in weights if weight == weight), default=float("nan"))
+        rows.append(
+            (
+                text(item["site"]),
+                text(experts or "none"),
+                bar(first, 8, ascii_only=ascii_only),
+                text(runners),
+                number(item["entropy"]),
+                number(item["margin"]),
+                text(", ".join(marks)),
+            )
+        )
+    heads = ("site", "experts, weights", "", "next, probability", "H", "margin", "")
+    return table(heads, rows, left=("site", "experts, weights", "", "next, probability"))
+
+
+def _distribution(
+    view: TimelineView, token: int, site: Site, choice: dict[str, Any], ascii_only: bool
+) -> RenderableType:
+    logits = view.routing(token, token + 1).logits
+    if logits is None:
+        return text("the router's logits were not kept: only the choice is known", "dim")
+    own = logits[0, site.index, : site.num_classes].astype(float)
+    share = probabilities(logits[0, site.index][None], site)[0]
+    rows = []
+    for expert in np.argsort(-own, kind="stable")[:32].tolist():
+        place = choice["experts"].index(expert) if expert in choice["experts"] else None
+        weight = "" if place is None or choice["weights"] is None else number(choice["weights"][place])
+        what = "chosen" if place is not None else "skip" if expert >= site.num_experts else ""
+        bar_ = bar(float(share[expert]), 16, ascii_only=ascii_only)
+        rows.append((f"E{expert}", number(own[expert]), percent(share[expert], 1), bar_, weight, what))
+    return table(("expert", site.logits_form, "probability", "", "weight", " "), rows, left=("expert", "", " "))
+
+
+def _decomposed(console: Context, token: int, site: Site, choice: dict[str, Any]) -> list[RenderableType]:
+    """What pushed the first choice above the first runner-up, where the session can tell."""
+    session = console.session
+    if not isinstance(session, Analysing) or "router_decomposition" not in session.analyses:
+        return []
+    if not choice["experts"] or not choice["runners_up"]:
+        return []
+    columns = console.view.tokens(token, token + 1)
+    found = console.result(
+        session.analyze(
+            "router_decomposition",
+            branch=int(columns.branch[0]),
+            sequence=int(columns.sequence[0]),
+            position=int(columns.position[0]),
+            site=site.index,
+        )
+    )
+    first, other = choice["experts"][0], choice["runners_up"][0]["expert"]
+    push = found.contributions[:, first] - found.contributions[:, other]
+    order = np.argsort(-np.abs(push), kind="stable")[:_PARTS]
+    rows = [(text(found.parts[row]), number(float(push[row]), 3)) for row in order.tolist()]
+    return [table(("part", f"E{first} over E{other}"), rows, left=("part",))]

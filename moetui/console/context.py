@@ -1,0 +1,155 @@
+"""What a command works with: the session, and what the console itself remembers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from moetui.console.history import History
+from moetui.console.undo import UndoStack
+from moetui.console.waiting import Waiter
+from moetui.console.window import Window, branch_rows
+from moetui.routing import ModelInfo, Site, TimelineView, UnsupportedError, UsageError
+from moetui.routing.events import Branch, GenerationSettings, RunState
+from moetui.routing.query import Query
+from moetui.routing.totals import RoutingTotals
+from moetui.session import Configurable, Recording, Session, Waitable
+
+if TYPE_CHECKING:
+    from moetui.console.registry import Registry
+
+
+@dataclass(eq=False)
+class Context:
+    """The one argument that every command has.
+
+    Attributes:
+        session: what the commands act on.
+        registry: the commands, for ``help``.
+        undo: interventions as they were.
+        history: lines typed.
+        waiter: how a command waits for the model, and is interrupted.
+        blocking: ``generate`` and the like return when the run is over: a script.
+        ascii: draw with ASCII alone.
+        watches: queries whose values ``watch`` shows.
+        recording: what ``load`` opened.
+    """
+
+    session: Session
+    registry: Registry
+    history: History
+    undo: UndoStack = field(default_factory=UndoStack)
+    waiter: Waiter = field(default_factory=Waiter)
+    blocking: bool = False
+    ascii: bool = False
+    watches: list[Query] = field(default_factory=list)
+    recording: Recording | None = None
+    _settings: GenerationSettings | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model.
+
+        Raises:
+            UsageError: it is not loaded yet.
+        """
+        info = self.session.info
+        if info is None:
+            raise UsageError("the model is not loaded yet", "wait until it is")
+        return info
+
+    @property
+    def view(self) -> TimelineView:
+        """The tokens held now."""
+        return self.session.timeline.snapshot()
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """Settings of the next run."""
+        return self._settings or self.session.settings
+
+    def configure(self, changes: Mapping[str, Any]) -> GenerationSettings:
+        """Change settings of the runs to come; where the session has no way to, of those started from this console."""
+        settings = replace(self.settings, **changes)
+        if isinstance(self.session, Configurable):
+            self.session.configure(settings)
+        else:
+            self._settings = settings
+        return settings
+
+    @property
+    def branch_names(self) -> dict[str, int]:
+        """Branches by name, for queries."""
+        return {branch.name: branch.id for branch in self.session.branches}
+
+    def sites(self, layers: Sequence[int] | None = None, names: Sequence[str] | None = None) -> list[Site]:
+        """The sites of these layers and names, all if neither is given.
+
+        Raises:
+            UsageError: none is left.
+        """
+        found = [
+            site
+            for site in self.info.sites
+            if (layers is None or site.layer in layers) and (names is None or site.name in names)
+        ]
+        if not found:
+            raise UsageError("no site lies in both --layers and --sites", "give one of them")
+        return found
+
+    def window(self, last: int | None = None, start: int | None = None, stop: int | None = None) -> Window:
+        """Tokens to look at.
+
+        Raises:
+            UsageError: there are none.
+        """
+        view = self.view
+        window = Window(view, start, stop) if last is None else Window(view, view.end - last)
+        if window.end <= window.first:
+            hint = "generate a prompt first" if self.session.playback is None else "let the recording play, or seek"
+            raise UsageError("no tokens yet" if view.end <= view.first else "no tokens there", hint)
+        return window
+
+    def totals(self, window: TimelineView, branch: Branch | None = None, *, entropy: bool = True) -> RoutingTotals:
+        """Sums over a window's tokens, padding left out."""
+        totals = RoutingTotals(window.sites, entropy=entropy, branch=None if branch is None else branch.id)
+        totals.update(window)
+        if not totals.tokens.any():
+            raise UsageError("no tokens there", "'branches' lists the branches and their tokens")
+        return totals
+
+    def rows(self, window: TimelineView, branch: Branch | None = None) -> Any:
+        """``[n]`` the window's tokens that are no padding, of one branch's own if one is given."""
+        return branch_rows(window, branch)
+
+    def result(self, future: Future[Any]) -> Any:
+        """Wait for what the generation thread does.
+
+        Raises:
+            UnsupportedError: this *is* the generation thread, which would wait for itself.
+            MoetuiError: what the work raised.
+        """
+        return self.waiter.result(future)
+
+    def await_run(self) -> None:
+        """Wait until the run is over or paused, and all its tokens are held; no effect where nothing blocks.
+
+        Raises:
+            UsageError: the run failed.
+        """
+        if not self.blocking:
+            return
+        if self.waiter.inside(threading.get_ident()):
+            raise UnsupportedError(
+                "a run cannot be awaited from within the model's own thread", "call it on its own line"
+            )
+        if isinstance(self.session, Waitable):
+            self.waiter.until(self.session.wait)
+            self.session.flush()
+        else:
+            self.waiter.until(lambda _: self.session.state not in (RunState.LOADING, RunState.RUNNING))
+        if self.session.state is RunState.FAILED:
+            raise UsageError(f"the run failed: {self.session.reason}")

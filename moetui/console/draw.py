@@ -1,0 +1,155 @@
+"""Results as Rich renderables: tables, small heatmaps, bars. No markup anywhere; every string is made drawable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from moetui.routing import drawable
+
+UNKNOWN = "–"
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ASCII = " .:-=+*#%@"
+_COLD, _HOT = (70, 80, 110), (255, 176, 60)
+_WIDE = 24  # experts up to which a heatmap's cells are three wide
+
+
+def text(value: Any, style: str = "", *, spaces: bool = False) -> Text:
+    """A string on one line, safe to draw."""
+    return Text(drawable(str(value), spaces=spaces), style)
+
+
+def token_text(value: str, style: str = "") -> Text:
+    """A token's text, quoted by its own spaces: ``·garden``."""
+    return Text(drawable(value, spaces=True), style)
+
+
+def lines(value: str, most: int = 200) -> list[Text]:
+    """A text of several lines, each safe to draw; what is more than ``most`` is counted."""
+    rows = value.expandtabs(4).split("\n")
+    shown = [text(row) for row in rows[:most]]
+    if len(rows) > most:
+        shown.append(Text(f"… {len(rows) - most:,} lines more", "dim"))
+    return shown
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """A number with ``digits`` decimals; ``–`` where it is unknown."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    value = float(value)
+    if math.isnan(value):
+        return UNKNOWN
+    return f"{value:.{digits}f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+
+
+def percent(value: Any, digits: int = 0) -> str:
+    """A share as per cent."""
+    return UNKNOWN if value is None or math.isnan(float(value)) else f"{100 * float(value):.{digits}f}%"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] = ()) -> Table:
+    """A table with a dim head and no borders; columns named in ``left`` hold text, the others align right."""
+    out = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim", pad_edge=False)
+    for head in heads:
+        out.add_column(text(head), justify="left" if head in left else "right", overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        out.add_row(*(cell if isinstance(cell, Text | Table) else text(cell) for cell in row))
+    return out
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values, a row each."""
+    out = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in rows:
+        out.add_row(text(name, "dim"), value if isinstance(value, Text) else text(value))
+    return out
+
+
+def intensity(share: float) -> Style:
+    """A colour between cold and hot for a share of 0..1."""
+    part = min(max(share, 0.0), 1.0)
+    red, green, blue = (round(cold + part * (hot - cold)) for cold, hot in zip(_COLD, _HOT))
+    return Style(color=f"rgb({red},{green},{blue})")
+
+
+def glyph(share: float, *, ascii_only: bool = False) -> str:
+    """A block whose height says the same as its colour: nothing is told by colour alone."""
+    ramp = _ASCII if ascii_only else _BLOCKS
+    if math.isnan(share):
+        return "?" if ascii_only else "·"
+    part = min(max(share, 0.0), 1.0)
+    return ramp[max(1, math.ceil(part * (len(ramp) - 1)))] if part > 0 else ramp[0]
+
+
+def bar(share: float, width: int = 12, *, ascii_only: bool = False) -> Text:
+    """A horizontal bar of a share of 0..1."""
+    if math.isnan(share):
+        return Text(UNKNOWN)
+    filled = round(min(max(share, 0.0), 1.0) * width)
+    return Text(("#" if ascii_only else "━") * filled + " " * (width - filled), intensity(share))
+
+
+def spark(values: Sequence[float], *, ascii_only: bool = False) -> Text:
+    """Values as a row of blocks, the largest the highest."""
+    known = [value for value in values if not math.isnan(value)]
+    top = max(known, default=0.0)
+    out = Text()
+    for value in values:
+        share = value / top if top > 0 else 0.0
+        out.append(glyph(share, ascii_only=ascii_only), intensity(share if not math.isnan(share) else 0.0))
+    return out
+
+
+def heat(
+    values: NDArray[Any],
+    rows: Sequence[str],
+    top: float,
+    *,
+    ascii_only: bool = False,
+    legend: str = "",
+    beside: Sequence[Sequence[str]] = (),
+) -> RenderableType:
+    """A heatmap: a row a name, a cell a column; NaN is drawn as nothing known.
+
+    Args:
+        values: ``[n, m]``.
+        rows: n names.
+        top: the value of the hottest cell.
+        legend: what the cells say.
+        beside: n rows of further cells at the right.
+    """
+    count = values.shape[1]
+    width = 3 if count <= _WIDE else 1
+    out = Table.grid(padding=(0, 1, 0, 0))
+    out.add_row(Text(""), _ruler(count, width))
+    for number_, name in enumerate(rows):
+        cells = Text()
+        for value in values[number_].tolist():
+            share = value / top if top > 0 else 0.0
+            mark = glyph(share, ascii_only=ascii_only)
+            cells.append((mark * 2 + " ") if width == 3 else mark, intensity(0.0 if math.isnan(share) else share))
+        extra = [text(cell) for cell in beside[number_]] if beside else []
+        out.add_row(text(name), cells, *extra)
+    return Group(out, text(legend, "dim")) if legend else out
+
+
+def _ruler(count: int, width: int) -> Text:
+    if width == 3:
+        return Text("".join(f"{column:<3}" for column in range(count)), "dim")
+    marks = [" "] * count
+    for column in range(0, count, 10):
+        for offset, digit in enumerate(str(column)):
+            if column + offset < count:
+                marks[column + offset] = digit
+    return Text("".join(marks), "dim")

@@ -1,0 +1,40 @@
+"""Any answer as plain JSON values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from typing import Any
+
+_DEPTH = 12
+
+
+def plain(value: Any, depth: int = _DEPTH) -> Any:
+    """``value`` made of dicts, lists, strings, numbers, booleans and None; what is not known (NaN) becomes None."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value, depth)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if depth <= 0:
+        return str(type(value).__name__)
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value), depth - 1)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, depth - 1) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), depth - 1)
+    return str(value)
+
+
+def as_json(value: Any) -> str:
+    """One JSON document; the strings in it hold ASCII alone, so that no terminal is misled by it."""
+    return json.dumps(plain(value), allow_nan=False, ensure_ascii=True, indent=2)

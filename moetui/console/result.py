@@ -1,0 +1,55 @@
+"""What a line comes to, and how it could go on: values between the console and whatever draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import RenderableType
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a line came to.
+
+    Attributes:
+        renderables: what to show, safe to draw.
+        data: the same as plain JSON values (no NaN, no arrays); None where there is none.
+        error: one line if it failed.
+        hint: what to do about it.
+        clear: the log is to be emptied first.
+    """
+
+    renderables: tuple[RenderableType, ...] = ()
+    data: Any = None
+    error: str = ""
+    hint: str = ""
+    clear: bool = False
+
+    # In Python a command's answer is used like the data it holds: ``moe.stats()["fairness_index"]``.
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return 0 if self.data is None else len(self.data)
+
+    def __bool__(self) -> bool:
+        return not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a line could go on: ``line[start:cursor]`` may be replaced by any of ``words``.
+
+    Attributes:
+        hint: the signature of the command that is being typed; empty if there is none.
+    """
+
+    start: int
+    words: tuple[str, ...] = ()
+    hint: str = ""
