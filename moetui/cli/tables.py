@@ -69,3 +69,73 @@ def stats_text(stats: dict[str, Any]) -> str:
             f"{finding['severity']}: {drawable(finding['message'])}{where}\n  {drawable(finding['suggestion'])}"
         )
     return "\n\n".join(parts)
+
+
+def diff_text(diff: dict[str, Any]) -> str:
+    """The document of ``diff --json`` for a person."""
+    if diff["identical"]:
+        return f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
+    head = [
+        f"{diff['tokens']:,} tokens compared (aligned by {diff['aligned']}), {diff['same_tokens']:,} the same, "
+        f"{diff['common_prefix']:,} before any difference; {diff['flips']:,} routings flipped"
+    ]
+    if diff["only_a"] or diff["only_b"]:
+        head.append(f"without a partner: {diff['only_a']:,} tokens of A, {diff['only_b']:,} of B")
+    for key, letter in (("sites_only_a", "A"), ("sites_only_b", "B")):
+        if diff[key]:
+            head.append(f"sites of {letter} alone: {', '.join(drawable(name) for name in diff[key])}")
+    head.append("first other token:   " + _divergence(diff["first_token"]))
+    head.append("first other experts: " + _divergence(diff["first_routing"]))
+    parts = ["\n".join(head)]
+    for key, title in (("prefix_sites", "before any token differs"), ("sites", "over all pairs")):
+        if diff[key]:
+            parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
+    if diff["top_flips"]:
+        parts.append("flips against the largest margins\n" + columns(_flip_rows(diff["top_flips"]), left=3))
+    return "\n\n".join(parts)
+
+
+def _divergence(where: dict[str, Any] | None) -> str:
+    if where is None:
+        return "none"
+    a, b = (drawable(where[key], spaces=True) for key in ("text_a", "text_b"))
+    sites = f"  at {', '.join(drawable(name) for name in where['sites'])}" if where["sites"] else ""
+    tokens = f'"{a}"' if a == b else f'"{a}" → "{b}"'
+    return f"position {where['position']}  {tokens}{sites}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _site_rows(sites: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    head = ("site", "tokens", "same top-1", "same set", "Jaccard", "KL", "ΔH", "load shift")
+    return [head, *(_site_row(site) for site in sites)]
+
+
+def _site_row(site: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        drawable(site["site"]),
+        f"{site['tokens']:,}",
+        _share(site["same_top1"]),
+        _share(site["same_set"]),
+        number(site["jaccard"], 2),
+        number(site["kl"], 4),
+        number(site["entropy_shift"]),
+        number(site["load_shift"]),
+    )
+
+
+def _flip_rows(flips: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [("position", "token", "site", "margin", "lost", "gained"), *(_flip_row(flip) for flip in flips)]
+
+
+def _flip_row(flip: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(flip["position"]),
+        f'"{drawable(flip["text"], spaces=True)}"',
+        drawable(flip["site"]),
+        number(flip["margin"]),
+        " ".join(f"E{expert}" for expert in flip["lost"]) or "–",
+        " ".join(f"E{expert}" for expert in flip["gained"]) or "–",
+    )

@@ -1,0 +1,156 @@
+"""Help, errors, settings: what every command has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moetui.cli import cli
+from moetui.cli.options import settings
+from moetui.cli.values import interventions_of, numbers
+from moetui.routing import UsageError
+from moetui.routing.interventions import BanExperts, ForceExperts, Scope, SetTopK
+from tests.cli.conftest import Called
+
+Call = Callable[..., Called]
+COMMANDS = cli.list_commands(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps(call: Call, name: str) -> None:
+    done = call(name, "-h")
+    assert done.status == 0
+    assert done.out.startswith(f"Usage: moetui {name}")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["stast"], "did you mean 'stats'"),
+        (["stats"], "Missing argument"),
+        (["stats", "x", "--jsn"], "--jsn"),
+        (["run"], "MODEL"),
+        (["run", "demo", "-n", "0"], "max-new-tokens"),
+        (["run", "demo", "-n", "many"], "max-new-tokens"),
+        (["run", "demo", "-p", "  "], "the prompt is empty"),
+        (["run", "demo", "--top-p", "0"], "top-p"),
+        (["run", "demo", "--temperature", "-1"], "temperature"),
+        (["record", "demo", "-o", "x"], "record needs a prompt"),
+        (["record", "demo", "-p", "", "-o", "x"], "the prompt is empty"),
+        (["record", "demo", "-p", "a", "-o", "/no/such/folder/x"], "no such folder"),
+        (["record", "demo", "-p", "a", "-o", "."], "is a directory"),
+        (["record", "demo", "-p", "a", "-o", "x", "--layers", "1"], "--layers"),
+        (["record", "demo", "-p", "a", "-o", "x", "--force", "a,b"], "is no number"),
+        (["export", "x", "--format", "pdf", "-o", "-"], "pdf"),
+        (["diff", "a", "b", "--json", "--tui"], "exclude"),
+        (["replay", "x", "--speed", "100"], "speed"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_status_2(call: Call, args: list[str], words: str) -> None:
+    done = call(*args)
+    assert done.status == 2
+    assert done.out == ""
+    assert words in done.err
+    lines = done.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2
+    assert len(lines) == 1 or lines[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("mixtrl-8x7b", "mixtral-8x7b"),
+        ("./no/such/folder", "no/such/folder"),
+        ("random:mixtrall", "mixtral"),
+        ("\x1b[31mred", "␛"),
+    ],
+)
+def test_a_wrong_model_is_one_line_and_status_1(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, words: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = tmp_path / "x.msgpack"
+    done = call("record", model, "-p", "a", "-o", out)
+    assert done.status == 1
+    assert words in done.err
+    assert "\x1b" not in done.err
+    assert len(done.err.splitlines()) <= 2
+    assert not out.exists()
+
+
+def test_the_settings_file_gives_defaults_and_the_call_wins(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('max_new_tokens = 7\ndevice = "cpu"\n[keys]\nfollow = "F"\n')
+    document = json.loads(call("config", "--json", "--config", file).out)
+    assert document["settings"]["max_new_tokens"] == {"value": 7, "origin": "file"}
+    assert document["settings"]["theme"]["origin"] == "default"
+    assert document["keys"] == {"follow": "F"}
+
+
+def test_the_environment_wins_over_the_file(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('device = "cpu"\n')
+    monkeypatch.setenv("MOETUI_DEVICE", "cuda:1")
+    document = json.loads(call("--config", file, "config", "--json").out)
+    assert document["settings"]["device"] == {"value": "cuda:1", "origin": "environment"}
+
+
+def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("fps = 9000\n")
+    done = call("replay", "--config", file, tmp_path / "x")
+    assert done.status == 2
+    assert "fps" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("themee = 'x'", "did you mean 'theme'"),
+        ("fps =", "is no TOML"),
+        ("seed = 'x'", "seed"),
+        ("[keys]\na = 1", "keys"),
+    ],
+)
+def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    done = call("config", "--config", file)
+    assert done.status == 2
+    assert words in done.err
+
+
+def test_a_named_settings_file_must_be_there(call: Call, tmp_path: Path) -> None:
+    assert call("config", "--config", tmp_path / "none.toml").status == 2
+
+
+def test_every_setting_is_an_option_of_some_command() -> None:
+    assert {"device", "theme", "fps", "max_new_tokens", "seed", "logits"} <= set(settings())
+    assert "prompt" not in settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("0,3,7", (0, 3, 7)), ("2-5", (2, 3, 4, 5)), ("1,1,0-2", (1, 0, 2)), ("4 2", (4, 2))],
+)
+def test_lists_of_numbers(text: str, found: tuple[int, ...]) -> None:
+    assert numbers(text, "--x") == found
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-2", "-1", "1,,b", "0-999999", "1e3"])
+def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        numbers(text, "--x")
+
+
+def test_interventions_share_the_layers() -> None:
+    scope = Scope(layers=(2, 3))
+    assert interventions_of("0,3", "1", 1, "2-3") == (
+        ForceExperts((0, 3), scope),
+        BanExperts((1,), scope),
+        SetTopK(1, scope),
+    )

@@ -1,0 +1,135 @@
+"""Commands over recordings: what they print, and how they fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Called, Write
+
+Call = Callable[..., Called]
+
+KEYS = {
+    "model", "architecture", "prompt", "text", "tokens", "steps", "sites", "num_experts", "top_k", "ids_only",
+    "load_imbalance", "fairness_index", "coefficient_of_variation", "max_violation", "average_entropy",
+    "avg_experts_per_token", "dead_experts", "tokens_per_second", "per_site", "findings", "interventions", "complete",
+}  # fmt: skip
+
+
+def test_stats_json_has_the_contracts_keys_and_loads_that_sum_to_tokens_times_k(call: Call, trace: Write) -> None:
+    done = call("stats", trace(), "--json")
+    stats = json.loads(done.out)
+    assert (done.status, done.err) == (0, "")
+    assert set(stats) == KEYS
+    assert [sum(site["loads"]) for site in stats["per_site"]] == [80, 80, 80]
+    assert stats["prompt"] == "a [b]prompt"
+
+
+def test_stats_for_a_person_names_the_busiest_experts(call: Call, trace: Write) -> None:
+    done = call("stats", trace())
+    assert done.status == 0
+    assert "3 sites × 4 experts, top-2" in done.out
+    assert "40 tokens in 40 steps" in done.out
+
+
+def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:
+    good, bad = trace("good.msgpack"), trace("bad.msgpack", collapsed=True)
+    assert call("stats", good, "--baseline", good).status == 0
+    worse = call("stats", bad, "--baseline", good, "--json")
+    assert worse.status == 1
+    assert {"fairness_index", "load_imbalance"} <= {row["key"] for row in json.loads(worse.out)["regressions"]}
+    assert call("stats", good, "--baseline", bad).status == 0
+    assert call("stats", bad, "--baseline", good, "--threshold", "10000%").status == 0
+
+
+def test_fail_on_looks_at_the_severity(call: Call, trace: Write) -> None:
+    long = trace("long.msgpack", tokens=200, collapsed=True)
+    findings = json.loads(call("stats", long, "--json").out)["findings"]
+    assert any(finding["severity"] == "warning" for finding in findings)
+    assert call("stats", long, "--fail-on", "warning").status == 1
+    assert call("stats", long, "--fail-on", "error").status == 0
+
+
+@pytest.mark.parametrize("threshold", ["ten", "-5%", "nan", "inf", ""])
+def test_a_threshold_that_is_no_share_is_refused(call: Call, trace: Write, threshold: str) -> None:
+    done = call("stats", trace(), "--threshold", threshold)
+    assert done.status == 2
+    assert done.err.startswith("error: --threshold")
+
+
+def test_diff_of_a_recording_with_itself_is_identical(call: Call, trace: Write) -> None:
+    path = trace()
+    assert call("diff", path, path).out.startswith("identical")
+    assert json.loads(call("diff", path, path, "--json").out)["identical"] is True
+
+
+def test_diff_says_where_two_recordings_part(call: Call, trace: Write) -> None:
+    done = call("diff", trace("a.msgpack"), trace("b.msgpack", seed=1))
+    assert done.status == 0
+    assert "first other experts: position" in done.out
+    assert "L2" in done.out
+
+
+@pytest.mark.parametrize("command", [["stats"], ["export", "--format", "csv", "-o", "-"], ["diff", "{path}"]])
+@pytest.mark.parametrize("content", [None, b"", b"hello world", b"\x93NUMPY\x01\x00", bytes(range(256)) * 10])
+def test_what_is_no_recording_is_one_clear_line(
+    call: Call, tmp_path: Path, command: list[str], content: bytes | None
+) -> None:
+    path = tmp_path / "x.msgpack"
+    if content is not None:
+        path.write_bytes(content)
+    done = call(*(part.format(path=path) for part in command), path)
+    assert done.status == 1
+    assert done.out == ""
+    lines = done.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2
+    assert "internal error" not in lines[0]
+
+
+def test_a_folder_is_no_recording(call: Call, tmp_path: Path) -> None:
+    done = call("stats", tmp_path)
+    assert done.status == 1
+    assert "error: " in done.err
+    assert "internal" not in done.err
+
+
+def test_a_cut_recording_is_read_as_far_as_it_goes(call: Call, trace: Write) -> None:
+    path = trace(tokens=300)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    done = call("stats", path, "--json")
+    stats = json.loads(done.out)
+    assert done.status == 0
+    assert stats["complete"] is False
+    assert any(finding["kind"] == "trace_incomplete" for finding in stats["findings"])
+
+
+def test_export_keeps_existing_files_unless_forced(call: Call, trace: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("precious")
+    done = call("export", trace(), "--format", "csv", "-o", out)
+    assert done.status == 2
+    assert "exists" in done.err
+    assert "--force" in done.err
+    assert out.read_text() == "precious"
+    assert call("export", trace("b.msgpack"), "--format", "csv", "-o", out, "--force").status == 0
+    assert out.read_text().startswith("run,branch,step,phase,position,token_id,token,site,layer,slot,expert,weight")
+
+
+def test_export_to_standard_output_is_the_document_alone(call: Call, trace: Write) -> None:
+    done = call("export", trace(), "--format", "json", "-o", "-")
+    log = json.loads(done.out)
+    assert done.status == 0
+    assert log["num_layers"] == 3
+    assert log["samples"][0]["num_tokens"] == 40
+
+
+def test_a_failed_export_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.msgpack"
+    bad.write_bytes(b"no trace")
+    assert call("export", bad, "--format", "csv", "-o", tmp_path / "out.csv").status == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.msgpack"]
