@@ -74,7 +74,9 @@ def _rule(tokenizer: Any) -> _Rule | None:
     if "ByteLevel" in kinds:
         return _byte_level if kinds <= {"ByteLevel", "Fuse"} else None
     replacements = [_replacement(step) for step in steps if step and step["type"] in ("Replace", "Metaspace")]
-    if not replacements or None in replacements or kinds - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}:
+    if None in replacements or kinds - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}:
+        return None
+    if not replacements and "ByteFallback" not in kinds:
         return None
     pairs = [pair for pair in replacements if pair is not None]
     return _pieces(pairs, "ByteFallback" in kinds)

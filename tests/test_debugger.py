@@ -1,0 +1,340 @@
+"""``MoEDebugger`` and ``MoEAnalyzer`` around a model that the user's own code runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moetui import MoEAnalyzer, MoEDebugger, open_trace
+from moetui.engine.zoo import BuiltModel, build, tokenizer
+from moetui.routing import ModelError, UsageError, join_texts
+from moetui.routing.events import Event, Finding, InterventionsChanged
+from moetui.routing.interventions import BanExperts, ForceExperts
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltModel:
+    return build("mixtral")
+
+
+@pytest.fixture
+def model(built: BuiltModel) -> Iterator[Any]:
+    threads = set(threading.enumerate())
+    yield built.model
+    hooked = [name for name, module in built.model.named_modules() if hooks_of(module)]
+    assert hooked == []
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.fixture
+def inputs(built: BuiltModel) -> dict[str, Any]:
+    return built.inputs(length=9)
+
+
+def hooks_of(module: Any) -> list[Any]:
+    return [*module._forward_hooks, *module._forward_pre_hooks, *module._backward_hooks]
+
+
+def run(model: Any, inputs: dict[str, Any], n: int = 8) -> Any:
+    return model.generate(**inputs, max_new_tokens=n, do_sample=False, output_logits=True, return_dict_in_generate=True)
+
+
+class TestWatching:
+    def test_a_view_holds_all_tokens_as_soon_as_generate_returns(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model, tokenizer()) as debugger:
+            for number in range(1, 6):
+                out = run(model, inputs)
+                view = debugger.timeline.snapshot()
+                assert view.end == number * 16
+        tokens = view.tokens(view.end - 16, view.end)
+        assert tokens.token_id.tolist() == out.sequences[0, :-1].tolist()
+        text = join_texts([view.text(int(token)) for token in tokens.token_id])
+        assert text == tokenizer().decode(out.sequences[0, :-1])
+
+    def test_tokens_and_logits_are_bit_identical(self, model: Any, inputs: dict[str, Any]) -> None:
+        before = run(model, inputs)
+        with MoEDebugger(model) as debugger:
+            during = run(model, inputs)
+            debugger.interventions.set([ForceExperts((0, 1))])
+            changed = run(model, inputs)
+            debugger.interventions.clear()
+            again = run(model, inputs)
+        after = run(model, inputs)
+        for other in (during, again, after):
+            assert torch.equal(before.sequences, other.sequences)
+            assert all(torch.equal(*pair) for pair in zip(before.logits, other.logits))
+        assert not torch.equal(before.logits[0], changed.logits[0])
+
+    def test_what_is_shown_is_what_ran(self, model: Any, inputs: dict[str, Any]) -> None:
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        with MoEDebugger(model) as debugger:
+            # Registered behind the debugger's own: it sees what the experts get in the end.
+            spy = model.model.layers[2].mlp.experts.register_forward_pre_hook(
+                lambda _, args: seen.append((args[1].clone(), args[2].clone()))
+            )
+            try:
+                debugger.interventions.add(BanExperts((0, 1, 2)))
+                with torch.no_grad():
+                    model(**inputs)
+            finally:
+                spy.remove()
+            view = debugger.timeline.snapshot()
+        routing = view.routing(0, view.end)
+        assert routing.weights is not None
+        assert (routing.indices[:, 2] == seen[0][0].numpy()).all()
+        assert np.allclose(routing.weights[:, 2], seen[0][1].numpy(), atol=1e-3)
+        assert routing.indices.min() >= 3
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+    def test_no_hook_is_left_whatever_happened(
+        self, model: Any, inputs: dict[str, Any], error: type[BaseException]
+    ) -> None:
+        def explode(*_: Any) -> None:
+            raise error
+
+        def watch() -> None:
+            with MoEDebugger(model) as debugger:
+                debugger.interventions.add(ForceExperts((1,)))
+                run(model, inputs)
+                bomb = model.model.layers[1].register_forward_hook(explode)
+                try:
+                    model(**inputs)
+                finally:
+                    bomb.remove()
+
+        with pytest.raises(error):
+            watch()
+
+    def test_two_debuggers_at_once(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as first, MoEDebugger(model, logits=False) as second:
+            run(model, inputs)
+            views = [each.timeline.snapshot() for each in (first, second)]
+        assert [view.end for view in views] == [16, 16]
+        assert (views[0].routing(0, 16).indices == views[1].routing(0, 16).indices).all()
+        assert views[1].routing(0, 16).logits is None
+
+    def test_it_can_be_entered_again(self, model: Any, inputs: dict[str, Any]) -> None:
+        debugger = MoEDebugger(model)
+        for number in (1, 2):
+            with debugger:
+                run(model, inputs)
+            assert debugger.timeline.snapshot().end == number * 16
+        started = debugger.timeline.snapshot().tokens(0, 32).started
+        assert (np.diff(started) >= 0).all(), "time goes on"
+        run(model, inputs)
+        assert debugger.timeline.snapshot().end == 32, "outside of the context nothing is captured"
+
+    def test_a_model_without_routers(self) -> None:
+        with pytest.raises(ModelError, match="no router"):
+            MoEDebugger(torch.nn.Linear(2, 2))
+
+    def test_the_buffer_is_bounded(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model, buffer_tokens=20) as debugger:
+            run(model, inputs, 30)
+            view = debugger.timeline.snapshot()
+        assert view.end - view.first <= 20
+        assert view.end == 9 + 29
+        with pytest.raises(UsageError):
+            MoEDebugger(model, buffer_tokens=0)
+
+    def test_passes_may_be_muted(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as debugger:
+            debugger.interventions.set([ForceExperts((2, 3))])
+            with debugger.muted():
+                muted = model(**inputs).logits
+            assert debugger.timeline.snapshot().end == 0
+            assert torch.equal(muted, model(**inputs).logits), "interventions act all the same"
+            assert debugger.timeline.snapshot().end == 9
+
+
+class TestConfiguration:
+    def test_sampling_keeps_a_share_of_the_steps(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as debugger:
+            debugger.set_sampling_rate(0.25)
+            run(model, inputs, 40)
+            assert debugger.timeline.snapshot().steps().index.shape[0] in (10, 11)
+            debugger.set_sampling_rate(0.0)
+            held = debugger.timeline.snapshot().end
+            run(model, inputs)
+            assert debugger.timeline.snapshot().end == held
+            with pytest.raises(UsageError):
+                debugger.set_sampling_rate(1.5)
+
+    def test_clearing_forgets_and_numbers_go_on(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as debugger:
+            run(model, inputs)
+            debugger.clear_buffer()
+            view = debugger.timeline.snapshot()
+            assert (view.first, view.end) == (16, 16)
+            run(model, inputs)
+            assert debugger.timeline.snapshot().end == 32
+
+    def test_hooks_are_configured_while_watching(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as debugger:
+            run(model, inputs)
+            debugger.configure_hooks({"layers": [1, 2]})
+            run(model, inputs)
+            routing = debugger.timeline.snapshot().routing(16, 32)
+            assert (routing.indices != 0xFFFF).all((0, 2)).tolist() == [False, True, True, False]
+            debugger.configure_hooks({"logits": False, "layers": None})
+            run(model, inputs)
+            view = debugger.timeline.snapshot()
+            assert (view.first, view.end) == (32, 48)
+            assert view.routing(32, 48).logits is None
+            assert (view.routing(32, 48).indices != 0xFFFF).all()
+
+    def test_misspelt_options_get_a_hint(self, model: Any) -> None:
+        debugger = MoEDebugger(model)
+        with pytest.raises(UsageError) as caught:
+            debugger.configure_hooks({"logit": False})
+        assert caught.value.hint == "did you mean logits?"
+        with pytest.raises(UsageError):
+            debugger.configure_hooks({"sample_rate": 2})
+        assert debugger.capture.options.logits
+
+
+class TestRecording:
+    def test_the_trace_is_the_timeline(self, model: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+        with MoEDebugger(model, tokenizer(), name="mine") as debugger:
+            debugger.record(tmp_path / "a.msgpack", prompt="hello")
+            run(model, inputs)
+            debugger.interventions.set([ForceExperts((4, 5))])
+            run(model, inputs)
+            live = debugger.timeline.snapshot()
+        trace = open_trace(tmp_path / "a.msgpack")
+        assert trace.complete
+        assert trace.info.name == "mine"
+        assert (trace.timeline.first, trace.timeline.end) == (0, 32)
+        for start in (0, 16):
+            assert (trace.timeline.routing(start, start + 16).indices == live.routing(start, start + 16).indices).all()
+        changes = [each.event for each in trace.events if isinstance(each.event, InterventionsChanged)]
+        assert changes[0].interventions == (ForceExperts((4, 5)),)
+        assert changes[0].token == 16
+        trace.close()
+
+    def test_existing_files_are_spared(self, model: Any, tmp_path: Path) -> None:
+        (tmp_path / "a.msgpack").write_bytes(b"precious")
+        with MoEDebugger(model) as debugger:
+            with pytest.raises(UsageError, match="exists already"):
+                debugger.record(tmp_path / "a.msgpack")
+            with pytest.raises(UsageError, match="no such folder"):
+                debugger.record(tmp_path / "nowhere" / "a.msgpack")
+            with pytest.raises(UsageError, match="is a directory"):
+                debugger.record(tmp_path)
+            debugger.record(tmp_path / "b.msgpack")
+            with pytest.raises(UsageError, match="recorded already"):
+                debugger.record(tmp_path / "c.msgpack")
+        assert (tmp_path / "a.msgpack").read_bytes() == b"precious"
+
+
+class TestInterventions:
+    def test_a_list_that_acts(self, model: Any) -> None:
+        told: list[Event] = []
+        with MoEDebugger(model, on_event=told.append) as debugger:
+            debugger.interventions.add(ForceExperts((1, 2)), BanExperts((1,)))
+            assert len(debugger.interventions) == 2
+            assert list(debugger.interventions) == [ForceExperts((1, 2)), BanExperts((1,))]
+            with pytest.raises(UsageError):
+                debugger.interventions.add(ForceExperts((99,)))
+            assert len(debugger.interventions) == 2, "what is wrong changes nothing"
+            debugger.interventions.clear()
+        changes = [event for event in told if isinstance(event, InterventionsChanged)]
+        assert [len(event.interventions) for event in changes] == [2, 0]
+
+
+class TestPlugins:
+    def test_registration(self, model: Any) -> None:
+        debugger = MoEDebugger(model)
+
+        @debugger.metric("tokens")
+        def tokens(view: Any) -> float:
+            return float(view.end)
+
+        @debugger.diagnostic("picky")
+        def picky(totals: Any, thresholds: Any) -> list[Finding]:
+            return [Finding("picky", "info", "there is always something")]
+
+        @debugger.register_viz("bars")
+        def bars(view: Any) -> str:
+            return "▇"
+
+        @debugger.inspector
+        def look(module: Any, path: str) -> dict[str, Any]:
+            return {"path": path}
+
+        plugins = debugger.plugins
+        assert plugins.metrics == {"tokens": tokens}
+        assert plugins.diagnostics == {"picky": picky}
+        assert plugins.visualisations == {"bars": bars}
+        assert plugins.inspectors == [look]
+        with pytest.raises(UsageError, match="there is a metric called tokens already"):
+            debugger.metric("tokens")(lambda view: 0.0)
+        with pytest.raises(UsageError, match="needs a name"):
+            debugger.metric("")
+
+    def test_entry_points(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Point:
+            def __init__(self, name: str, function: Callable[[Any], None]) -> None:
+                self.name, self.load = name, lambda: function
+
+        def good(plugins: Any) -> None:
+            plugins.metric("from_outside")(lambda view: 1.0)
+
+        def bad(plugins: Any) -> None:
+            raise ImportError("needs a package")
+
+        points = [Point("bad", bad), Point("good", good)]
+        monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == "moetui.plugins" else [])
+        plugins = MoEDebugger(model).plugins
+        problems = plugins.load_entry_points()
+        assert list(plugins.metrics) == ["from_outside"]
+        assert problems == ["plugin bad does not work: ImportError: needs a package"]
+
+
+class TestAnalyzer:
+    def test_the_keys_of_stats(self, model: Any, inputs: dict[str, Any]) -> None:
+        analyzer = MoEAnalyzer(model, tokenizer())
+        with pytest.raises(UsageError, match="nothing was traced"):
+            analyzer.get_routing_stats()
+        with analyzer.trace():
+            out = run(model, inputs)
+        stats = analyzer.get_routing_stats()
+        assert stats["tokens"] == 16
+        assert stats["sites"] == 4
+        assert stats["text"] == tokenizer().decode(out.sequences[0, :-1])
+        assert [sum(site["loads"]) for site in stats["per_site"]] == [32] * 4
+        with analyzer.trace():
+            run(model, inputs)
+        assert analyzer.get_routing_stats()["tokens"] == 32
+
+    def test_the_screen_gets_a_session_on_this_model(
+        self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Any] = []
+
+        def run_app(session: Any) -> int:
+            session.open()
+            assert session.wait(20)
+            session.generate("some words")
+            assert session.wait(20)
+            seen.append((session.state.value, session.timeline.snapshot().end, session.info.name))
+            session.close(5)
+            return 7
+
+        import moetui.tui
+
+        monkeypatch.setattr(moetui.tui, "run_app", run_app, raising=False)
+        debugger = MoEDebugger(model, tokenizer(), name="mine")
+        with debugger:
+            run(model, inputs)
+            assert debugger.start() == 7
+        state, end, name = seen[0]
+        assert (state, name) == ("finished", "mine")
+        assert end > 16 + 64
