@@ -68,7 +68,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
     TITLE = "moetui"
     CSS_PATH = Path(__file__).with_name("app.tcss")  # absolute, so that a subclass elsewhere finds it
     BINDINGS: ClassVar[list[BindingType]] = KEYS
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     ENABLE_SELECT_AUTO_SCROLL = False
 
@@ -109,6 +109,10 @@ class MoetuiApp(RunControls, Linked, App[int]):
         return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
 
     @property
+    def _enter(self) -> str:
+        return "enter" if self.look.ascii else "↵"
+
+    @property
     def replaying(self) -> bool:
         """Whether a recording plays."""
         return Capability.SEEK in self.session.capabilities
@@ -135,7 +139,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
             line = self.query_one(PromptLine)
             if self.look.ascii:
                 line.plain()
-            line.hint("when ready", "enter:" if self.look.ascii else "↵")
+            line.hint("when ready", self._enter)
             if not self._pending:
                 line.input.focus()
         self._catch_signals()
@@ -187,6 +191,8 @@ class MoetuiApp(RunControls, Linked, App[int]):
 
     async def _read_events(self) -> None:
         async for event in self.session.events():
+            if not self.is_running:  # the widgets are going, or gone
+                return
             await self._take(event)
 
     async def _take(self, event: Event) -> None:
@@ -233,6 +239,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
         if state is RunState.RUNNING and not self.replaying and not self.query_one(PromptLine).input.value:
             self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
+            self.query_one(PromptLine).hint("run", self._enter)
             self._run_pending()
         self.refresh_bindings()
 
@@ -255,6 +262,8 @@ class MoetuiApp(RunControls, Linked, App[int]):
     # ------------------------------------------------------------------ painting
 
     def _paint(self) -> None:
+        if not self.is_running:
+            return
         view = self.session.timeline.snapshot()
         self.live_frame()
         self._paint_bars(view)
@@ -372,7 +381,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
     def _prompt_run(self, event: PromptLine.Run) -> None:
         if self.session.state in (RunState.LOADING,):
             self._pending = event.text
-            self.query_one(PromptLine).hint("runs when ready", "…" if not self.look.ascii else "~")
+            self.query_one(PromptLine).hint("runs when ready")
         elif self.ask(lambda: self.session.generate(event.text)):
             self._leave_prompt()
 

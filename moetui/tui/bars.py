@@ -6,6 +6,8 @@ from textual.screen import Screen
 
 from moetui.tui.lines import LineWidget, Part
 
+# What a newcomer must find on the narrowest screen is dropped last.
+_KEPT = {name: rank for rank, name in enumerate(("quit", "help", "prompt", "toggle", "console"), 1)}
 TABS = ("network", "elements", "console", "profiler")
 
 
@@ -19,7 +21,8 @@ class TabBar(LineWidget):
         parts = []
         for number, name in enumerate(TABS, 1):
             here = name == current
-            parts.append(Part(f" {number} ", "dim", 1, f"app.tab('{name}')"))
+            parts.append(Part(" "))
+            parts.append(Part(f"{number} ", "dim", 1, f"app.tab('{name}')"))
             parts.append(Part(name.capitalize(), "current" if here else "", 0, f"app.tab('{name}')"))
             parts.append(Part("  ", "", 1))
         self.show(parts)
@@ -40,8 +43,9 @@ class KeyBar(LineWidget):
             return
         seen: set[tuple[object, str]] = set()
         parts = [Part(" ")]
-        for rank, active in enumerate(screen.active_bindings.values(), 1):
+        for place, active in enumerate(screen.active_bindings.values(), 1):
             binding = active.binding
+            rank = _KEPT.get(binding.id or "", len(_KEPT) + place)
             known = (active.node, binding.action)
             if not binding.show or not binding.description or known in seen:
                 continue

@@ -18,6 +18,7 @@ else:
     _Base = object
 
 _SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_LOOP = 32  # tokens
 _TWICE = 2.0  # s within which a second ctrl+c quits
 _NEEDS = {
     "step": Capability.STEP | Capability.SEEK,
@@ -51,6 +52,8 @@ class RunControls(_Base):
         """Whether the session can do an action at all (False hides its key) and now (None dims it)."""
         needs = _NEEDS.get(action)
         if needs is not None and not needs & self.session.capabilities:
+            return False
+        if action in _ONLY_IN and self.session.info is None:
             return False
         replay = Capability.SEEK in self.session.capabilities
         if not replay and action in _ONLY_IN and self.session.state not in _ONLY_IN[action]:
@@ -107,6 +110,26 @@ class RunControls(_Base):
     def action_seek(self, token: int) -> None:
         """Go to a token."""
         self.ask(lambda: self.session.seek(token))
+
+    def action_loop(self) -> None:
+        """Repeat the tokens before the cursor, or stop repeating."""
+        playback = self.session.playback
+        if playback is not None:
+            span = None if playback.loop else (max(0, playback.position - _LOOP), playback.position)
+            self.ask(lambda: self.session.set_loop(span))
+
+    def action_seek_dialog(self) -> None:
+        """Ask for a token, and go there."""
+        playback = self.session.playback
+        if playback is None:
+            return
+        from moetui.tui.seek import SeekScreen
+
+        def go(token: int | None) -> None:
+            if token is not None:
+                self.action_seek(token)
+
+        self.push_screen(SeekScreen(playback.end), go)
 
     def _change_speed(self, by: int) -> None:
         playback = self.session.playback

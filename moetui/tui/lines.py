@@ -46,7 +46,7 @@ class Part:
 
 
 def choose(left: Sequence[Part], right: Sequence[Part], width: int, gap: int = 2) -> tuple[list[Part], list[Part]]:
-    """Keep as many parts as fit into ``width`` cells; the highest rank is dropped first, its rightmost part before."""
+    """Keep as many parts as fit into ``width`` cells; those of the highest rank are dropped first, all at once."""
     kept_left, kept_right = list(left), list(right)
     while True:
         need = sum(part.width for part in kept_left) + sum(part.width for part in kept_right)
@@ -55,11 +55,8 @@ def choose(left: Sequence[Part], right: Sequence[Part], width: int, gap: int = 2
         worst = max((part.rank for part in (*kept_left, *kept_right)), default=0)
         if worst == 0:
             return kept_left, kept_right
-        side = kept_right if any(part.rank == worst for part in kept_right) else kept_left
-        for index in range(len(side) - 1, -1, -1):
-            if side[index].rank == worst:
-                del side[index]
-                break
+        kept_left = [part for part in kept_left if part.rank != worst]
+        kept_right = [part for part in kept_right if part.rank != worst]
 
 
 class LineWidget(Widget):

@@ -23,7 +23,7 @@ class PromptInput(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "earlier", "Earlier prompt", show=False),
         Binding("down", "later", "Later prompt", show=False),
-        Binding("escape", "leave", "Leave the prompt", show=True),
+        Binding("escape", "leave", "leave", tooltip="Leave the prompt; the keys are the panel's again"),
     ]
 
     def __init__(self) -> None:
@@ -68,10 +68,9 @@ class PromptLine(Horizontal):
     PromptLine {
         height: 1;
         & > #prompt-mark { width: 3; }
-        & > #prompt { width: 1fr; }
+        & > #prompt { width: 1fr; background: transparent; }
         & > #prompt-hint { width: 22; }
     }
-    PromptLine.-narrow > #prompt-hint { display: none; }
     """
 
     @dataclass
@@ -98,7 +97,9 @@ class PromptLine(Horizontal):
 
     def hint(self, text: str, key: str = "") -> None:
         """Say at the right what Enter does now."""
-        self.query_one("#prompt-hint", LineWidget).show([], [Part(f"{key} ", "key"), Part(text, "dim"), Part(" ")])
+        self.query_one("#prompt-hint", LineWidget).show(
+            [], [Part(f"{key} " if key else "", "key"), Part(text, "dim"), Part(" ")]
+        )
 
     def plain(self) -> None:
         """Use ASCII for the mark."""

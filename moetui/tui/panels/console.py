@@ -36,6 +36,8 @@ class ConsoleInput(Input):
         Binding("up", "earlier", "earlier line", show=False),
         Binding("down", "later", "later line", show=False),
         Binding("tab", "complete", "complete", priority=True),
+        Binding("pageup", "scroll(-1)", "scroll the log up", show=False),
+        Binding("pagedown", "scroll(1)", "scroll the log down", show=False),
         Binding("ctrl+l", "clear_log", "clear", show=False),
     ]
 
@@ -71,6 +73,11 @@ class ConsoleInput(Input):
         panel = self.query_ancestor(ConsolePanel)
         panel.complete()
 
+    def action_scroll(self, pages: int) -> None:
+        """Scroll the log."""
+        log = self.query_ancestor(ConsolePanel).log_view
+        log.scroll_relative(y=pages * max(1, log.size.height - 1), animate=False)
+
     def action_clear_log(self) -> None:
         """Empty the log."""
         self.query_ancestor(ConsolePanel).log_view.clear()
@@ -82,10 +89,10 @@ class ConsolePanel(Vertical):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"say--prompt", "say--bad", "say--dim"}
     DEFAULT_CSS = """
     ConsolePanel {
-        & > RichLog { height: 1fr; padding: 0 1; background: $background; scrollbar-size: 1 1; }
+        & > RichLog { height: 1fr; padding: 0 1; background: $background; }
         & > #console-line { height: 1; }
         & #console-mark { width: 6; }
-        & #console-input { width: 1fr; }
+        & #console-input { width: 1fr; background: transparent; }
         & > #console-words { display: none; }
         & .say--prompt { color: $accent; }
         & .say--bad { color: $text-error; }
@@ -103,7 +110,9 @@ class ConsolePanel(Vertical):
 
     def compose(self) -> ComposeResult:
         """Log, words to complete with, input."""
-        yield RichLog(id="console-log", max_lines=_SCROLLBACK, wrap=True, markup=False, highlight=False, min_width=20)
+        log = RichLog(id="console-log", max_lines=_SCROLLBACK, wrap=True, markup=False, highlight=False, min_width=20)
+        log.can_focus = False  # the input has the keys; page up and down scroll
+        yield log
         yield LineWidget(id="console-words")
         with Horizontal(id="console-line"):
             mark = LineWidget(id="console-mark")

@@ -41,13 +41,13 @@ class Row:
 Rows = list[Row]
 
 
-def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink) -> Text:
-    """The rows as one text."""
+def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink, *, label: int = _LABEL) -> Text:
+    """The rows as one text, with a label column of so many cells."""
     text = Text()
     for number, row in enumerate(rows):
         text.append("\n" if number else "")
         if row.label is not None and row.pieces:
-            text.append(fit(row.label, _LABEL), styles["label"])
+            text.append(fit(row.label, label), styles["label"])
         for piece in row.pieces:
             text.append(piece.text, _style(piece, styles, ink))
     return text
@@ -185,7 +185,7 @@ def part_rows(outline: Outline, ink: Ink) -> Rows:
             bar = ink.glyphs.bar * round(20 * count / total)
             pieces = (
                 Piece(f"{role:<15}"),
-                Piece(f"{count_text(count):>10}  {count / total:>5.1%}  "),
+                Piece(f"{count / total:>6.1%} {count_text(count):>9}  "),
                 Piece(bar, "bar"),
             )
             rows.append(Row("by part" if number == 0 else "", pieces))

@@ -46,6 +46,10 @@ class Outline:
         self._below: dict[str, list[str]] = {}
         self._sums: dict[str, tuple[int, int]] = {}
         self._sites = {site.path: site for site in info.sites}
+        self._layers: dict[str, Site] = {}
+        for site in info.sites:
+            for path in self.ancestors(site, None):
+                self._layers.setdefault(path, site)
         for node in info.modules:
             if node.path:
                 self._below.setdefault(node.path.rpartition(".")[0], []).append(node.path)
@@ -140,7 +144,9 @@ class Outline:
         if node.role == "router" and node.site is not None:
             note = router_note(self.info.sites[node.site])
         elif site is not None:
-            note = f"{site.num_experts} experts, top-{site.top_k}"
+            note = _experts_note(site)
+        elif node.role == "layer" and path in self._layers:
+            note = f"MoE {self._layers[path].num_experts} top-{self._layers[path].top_k}"
         label = drawable(path.rpartition(".")[2]) if path else drawable(node.class_name)
         return Entry(
             path,
@@ -155,7 +161,7 @@ class Outline:
         )
 
     def _bare_site(self, site: Site) -> Entry:
-        note = f"{site.num_experts} experts, top-{site.top_k}"
+        note = _experts_note(site)
         return Entry(site.name, drawable(site.name), note, "experts", site.index, parent=True)
 
     def _experts(self, site: Site) -> list[Entry]:
@@ -171,6 +177,10 @@ class Outline:
             name = f"{site.path}[{expert}]"
             out.append(Entry(name, f"E{expert}", "", "experts", site.index, expert, count, nbytes))
         return out
+
+
+def _experts_note(site: Site) -> str:
+    return f"{site.num_experts} experts, top-{site.top_k}"
 
 
 def router_note(site: Site) -> str:

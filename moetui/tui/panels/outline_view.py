@@ -40,6 +40,7 @@ class OutlineView(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"outline--cursor", "outline--dim", "outline--number", "outline--router"}
     DEFAULT_CSS = """
     OutlineView {
+        overflow-x: hidden;
         & > .outline--cursor { background: $block-cursor-blurred-background; }
         &:focus > .outline--cursor {
             background: $block-cursor-background;

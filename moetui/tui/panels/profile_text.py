@@ -24,42 +24,46 @@ def rate_rows(facts: StepFacts, ink: Ink) -> Rows:
     if facts.number:
         rate = 1e3 / facts.median if facts.median > 0 else math.nan
         spark = ink.glyphs.spark([float(value) for value in facts.rate], 24, 0.0)
-        pieces = (Piece(f"{rate:.1f}", "strong"), Piece(" steps/s in the model  ", ""), Piece(spark, "bar"))
-        rows.append(Row("decode", pieces))
-        times = f"median {facts.median:.1f} ms   95% below {facts.high:.1f} ms   of {facts.number} steps"
-        rows.append(Row("step", (Piece(times),)))
+        rows.append(Row("decode", (Piece(f"{rate:.1f}", "strong"), Piece(" steps/s  "), Piece(spark, "bar"))))
+        times = f"{facts.median:.1f} ms median  {facts.high:.1f} 95%"
+        rows.append(Row("step", (Piece(times), Piece(f"  of {facts.number}", "dim"))))
     if not math.isnan(facts.prefill_rate):
         text = f"{facts.prefill_rate:,.0f} tokens/s"
         rows.append(Row("prefill", (Piece(text), Piece(f"  {facts.prefill_tokens} tokens", "dim"))))
     return rows
 
 
-def stretch_rows(parts: list[Stretch], ink: Ink) -> Rows:
+def stretch_rows(parts: list[Stretch], ink: Ink, width: int) -> Rows:
     """The waterfall of a step: one row from each router's choice to the next one's."""
     if not parts:
         return list(_EMPTY)
     name = max(len(f"{drawable(part.start)} → {drawable(part.stop)}") for part in parts)
+    bar = max(4, min(_BAR, width - name - 21))
     arrow = "->" if ink.ascii_only else "→"
     rows = []
     for part in parts:
         label = f"{drawable(part.start)} {arrow} {drawable(part.stop)}"
-        before = round(part.offset * _BAR)
-        length = max(1, round((part.offset + part.share) * _BAR) - before)
+        before = min(bar - 1, round(part.offset * bar))
+        length = max(1, round((part.offset + part.share) * bar) - before)
         rows.append(
             Row(
                 None,
                 (
                     Piece(f"{label:<{name + 1}}", "dim"),
-                    Piece(f"{part.ms:>7.2f} ms {part.share:>5.1%}  "),
+                    Piece(f"{part.ms:>7.2f} ms {part.share:>4.0%}  "),
                     Piece(" " * before + ink.glyphs.bar * length, "bar"),
                 ),
             )
         )
-    note = ("each stretch: one layer's experts, then the next one's attention and router", "as the host saw it")
+    note = (
+        "from one router's choice to the next one's, as the host",
+        "saw it: a layer's experts, the next one's attention and",
+        "router. On a GPU work is issued then, not done.",
+    )
     return [*rows, Row(), *(Row(None, (Piece(line, "dim"),)) for line in note)]
 
 
-def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) -> Rows:
+def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink, width: int) -> Rows:
     """The busiest experts, and what a cache or a placement would do with the routing seen."""
     if facts is None:
         return list(_EMPTY)
@@ -72,8 +76,8 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) ->
                 (
                     Piece(f"{drawable(site.name):<6} ", "dim"),
                     Piece(f"E{expert:<4}", expert=expert),
-                    Piece(f"{load:>6,} tokens  {relative:>4.1f}{times} even "),
-                    Piece(ink.glyphs.bar * min(12, round(relative * 3)), expert=expert),
+                    Piece(f"{load:>6,} tokens {relative:>4.1f}{times} "),
+                    Piece(ink.glyphs.bar * min(12, width - 31, round(relative * 3)), expert=expert),
                 ),
             )
         )
@@ -87,8 +91,8 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink) ->
         Row(
             f"{facts.devices} devices",
             (
-                Piece(f"max/mean {facts.even:.2f}", "strong"),
-                Piece(f" in order, {facts.balanced:.2f} placed by load (1 is even)"),
+                Piece(f"{facts.even:.2f}", "strong"),
+                Piece(f" max/mean in order, {facts.balanced:.2f} by load"),
             ),
         ),
     ]

@@ -23,6 +23,7 @@ from moetui.tui.status import LineFacts
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
 
+_LABEL = 11  # cells
 _SLOWLY = 2.0  # s between two counts of what changes slowly and costs much
 
 
@@ -48,13 +49,6 @@ class ProfilerPanel(Vertical):
         & .prof--strong { text-style: bold; }
         & .prof--bar { color: $accent; }
         & .prof--bad { color: $text-warning; }
-    }
-    Screen.-narrow ProfilerPanel {
-        & #profile-self { width: 36; }
-    }
-    Screen.-short ProfilerPanel {
-        & > #profile-top { height: 8; }
-        & #profile-chart { display: none; }
     }
     """
 
@@ -96,15 +90,15 @@ class ProfilerPanel(Vertical):
         self._fill("profile-self-text", [*memory_rows(session), *cost_rows(session, self._line())])
         step = self._selected_step(view)
         parts, number = stretches(steps, view.sites, step)
-        about = f"step {step}" if step is not None else f"mean of {number} decode steps"
-        self.query_one("#profile-layers").border_title = f"from router to router · host time · {about}"
-        self._fill("profile-layers-text", stretch_rows(parts, ink))
+        about = f"step {step}" if step is not None else f"mean of {number} steps"
+        self.query_one("#profile-layers").border_title = f"host time by layer · {about}"
+        self._fill("profile-layers-text", stretch_rows(parts, ink, self._room("profile-layers")))
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
             self.set_timer(_SLOWLY, self._again)
-        title = "tokens by expert" if self._loads is None else f"tokens by expert · last {self._loads.tokens:,}"
+        title = "busiest experts" if self._loads is None else f"busiest experts · last {self._loads.tokens:,} · × even"
         self.query_one("#profile-experts").border_title = title
-        self._fill("profile-experts-text", expert_rows(self._loads, view.sites, ink))
+        self._fill("profile-experts-text", expert_rows(self._loads, view.sites, ink, self._room("profile-experts")))
         if facts.number > 1 and now - self._plotted > _SLOWLY:
             self._plotted = now
             self._plot([float(rate) for rate in facts.rate])
@@ -128,7 +122,10 @@ class ProfilerPanel(Vertical):
     def _fill(self, name: str, rows: Rows) -> None:
         style = styles_of(self, "prof")
         styles: dict[str, Style] = {name: style(name) for name in ("label", "dim", "strong", "bar", "bad")}
-        self.query_one(f"#{name}", Static).update(rows_text(rows, styles, ink_of(self)))
+        self.query_one(f"#{name}", Static).update(rows_text(rows, styles, ink_of(self), label=_LABEL))
+
+    def _room(self, name: str) -> int:
+        return self.query_one(f"#{name}").scrollable_content_region.width
 
     def _plot(self, rates: list[float]) -> None:
         if ink_of(self).ascii_only:
@@ -138,8 +135,8 @@ class ProfilerPanel(Vertical):
         found = self.query(PlotextPlot)
         if not found:
             chart = PlotextPlot(id="profile-chart")
-            self.query_one("#profile-rate").mount(chart)
             self._draw_plot(chart, rates)
+            self.query_one("#profile-rate").mount(chart)
         else:
             self._draw_plot(found.first(), rates)
 

@@ -1,0 +1,397 @@
+"""The shell: what a person presses and what then happens, at three sizes of terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from moetui.routing import Timeline
+from moetui.routing.events import BreakpointHit, Finding, Notice, RunState
+from moetui.session import Capability, Playback
+from moetui.tui.app import MoetuiApp
+from moetui.tui.bars import TABS, TabBar
+from moetui.tui.lines import LineWidget, Part, choose
+from moetui.tui.loading import LoadingView
+from moetui.tui.options import Look, ScreenOptions
+from moetui.tui.prompt import PromptInput
+from tests.tui.scripted import ScriptedSession
+
+SIZES = [(80, 24), (120, 40), (40, 12)]
+LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
+PROMPT = "once there was a small river"
+
+
+@asynccontextmanager
+async def running(
+    session: ScriptedSession, size: tuple[int, int] = (100, 30), look: Look = LOOK, **options: Any
+) -> AsyncIterator[tuple[MoetuiApp, Pilot[Any]]]:
+    app = MoetuiApp(session, ScreenOptions(**options), look)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await pilot.pause(0.1)
+        yield app, pilot
+
+
+def line(app: MoetuiApp, selector: str) -> str:
+    return app.query_one(selector, LineWidget).render_line(0).text
+
+
+def shown(app: MoetuiApp) -> str:
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+async def until(pilot: Pilot[Any], true: Any, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to be"
+        await pilot.pause(0.02)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_first_picture_comes_before_the_model(size: tuple[int, int]) -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session, size) as (app, pilot):
+        assert ("open", None) in session.asked
+        assert "loading" in line(app, "#title")
+        await until(pilot, lambda: "importing torch" in shown(app))
+        session.progress("reading weights", 0.62)
+        await until(pilot, lambda: "62%" in shown(app))
+        session.finish_loading()
+        await until(pilot, lambda: not app.query(LoadingView))
+        assert app.query("#network")
+
+
+async def test_a_prompt_typed_while_loading_runs_when_ready() -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session) as (_, pilot):
+        await pilot.press(*"once", "space", *"there", "enter")
+        assert not [what for what, _ in session.asked if what == "generate"]
+        session.finish_loading()
+        await until(pilot, lambda: ("generate", "once there") in session.asked)
+
+
+async def test_a_model_that_does_not_load_says_why_and_is_an_error_after_leaving() -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session) as (app, pilot):
+        session.fail("no such model: foo/bar", "'moetui models' lists names")
+        await until(pilot, lambda: "no such model: foo/bar" in shown(app))
+        assert "'moetui models' lists names" in shown(app)
+        await pilot.press("escape", "q")
+        error = app.failure()
+        assert error is not None
+        assert (error.message, error.hint) == ("no such model: foo/bar", "'moetui models' lists names")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_run_from_the_prompt_shows_tokens(size: tuple[int, int]) -> None:
+    session = ScriptedSession()
+    async with running(session, size) as (app, pilot):
+        await pilot.press(*"once", "space", *"there", "enter")
+        await until(pilot, lambda: session.state is RunState.RUNNING)
+        session.advance(6)
+        await until(pilot, lambda: "7/24" in line(app, "#title"))
+        assert "running" in line(app, "#title")
+        assert app.focused is not None
+        assert app.focused.id != "prompt"
+        session.set_state(RunState.FINISHED)
+        await until(pilot, lambda: "finished" in line(app, "#title"))
+
+
+async def test_tabs_by_number_and_by_neighbour() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        await pilot.press("escape")
+        for key, name in zip("2341", ("elements", "console", "profiler", "network")):
+            if app.tab == "console":
+                await pilot.press("ctrl+pageup", "ctrl+pagedown", "ctrl+pagedown")
+            else:
+                await pilot.press(key)
+            assert app.tab == name
+            panel = app.query_one(f"#{name}")
+            assert panel.display
+            assert [tab for tab in TABS if app.query(f"#{tab}") and app.query_one(f"#{tab}").display] == [name]
+        await pilot.press("right_curly_bracket")
+        assert app.tab == "elements"
+
+
+async def test_a_click_on_a_tab_shows_it() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        bar = app.query_one(TabBar)
+        x = bar.render_line(0).text.index("Profiler")
+        await pilot.click(TabBar, offset=(x + 1, 0))
+        assert app.tab == "profiler"
+
+
+async def test_run_keys_reach_the_session() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        await until(pilot, lambda: "running" in line(app, "#title"))
+        await pilot.press("space")
+        assert session.state is RunState.PAUSED
+        await until(pilot, lambda: app.query_one("#state").display)
+        assert "by hand" in line(app, "#state")
+        await pilot.press("n", "s", "c")
+        assert [what for what, _ in session.asked][-3:] == ["step", "step_layer", "resume"]
+        await pilot.press("x")
+        assert session.state is RunState.FINISHED
+
+
+async def test_the_place_of_a_breakpoint_is_said_and_selected() -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(5)
+        session._mail.put(BreakpointHit(1, "entropy < 0.4", 7, 3, "entropy = 0.31", 3))
+        session.set_state(RunState.PAUSED, "breakpoint 1")
+        await until(pilot, lambda: "entropy = 0.31" in line(app, "#state"))
+        assert "token 7 · L3" in line(app, "#state")
+        assert (app.selection.token, app.selection.site) == (7, 3)
+
+
+async def test_ctrl_c_pauses_and_twice_quits() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        await until(pilot, lambda: session.state is RunState.RUNNING)
+        await pilot.press("ctrl+c")
+        assert session.state is RunState.PAUSED
+        assert not app._exit
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+async def test_quit_keys(key: str) -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        await pilot.press("escape", key)
+        assert app._exit
+        assert app.return_value == 0
+
+
+async def test_letters_typed_into_the_prompt_are_text() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        await pilot.press(*"q1?", "space", "n")
+        assert app.query_one(PromptInput).value == "q1? n"
+        assert not app._exit
+
+
+async def test_prompts_are_remembered_and_pasted_lines_kept() -> None:
+    from textual import events
+
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        app.query_one(PromptInput).post_message(events.Paste("one\ntwo"))
+        await until(pilot, lambda: app.query_one(PromptInput).value == "one↵two")
+        await pilot.press("enter")
+        assert ("generate", "one\ntwo") in session.asked
+        session.stop()
+        await until(pilot, lambda: "finished" in line(app, "#title"))
+        await pilot.press("p")
+        app.query_one(PromptInput).value = ""
+        await pilot.press("up")
+        assert app.query_one(PromptInput).value == "one↵two"
+
+
+async def test_what_the_session_refuses_is_said() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        await until(pilot, lambda: "running" in line(app, "#title"))
+        await pilot.press("p", *"abc", "enter")
+        await until(pilot, lambda: "a run is going on" in shown(app))
+        assert "stop it first" in shown(app)
+
+
+async def test_markup_in_messages_is_text() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session._mail.put(Notice("[/b] [INST] \x1b[31m odd", "warning"))
+        await until(pilot, lambda: "[/b] [INST] ␛[31m odd" in shown(app))
+
+
+async def test_findings_are_counted_and_listed() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.raise_finding(Finding("dead_expert", "warning", "expert 0 got no token", "give it text", "L5"))
+        session.raise_finding(Finding("non_finite", "error", "L2 has NaN", "look there", "L2"))
+        await until(pilot, lambda: "⚠ 2" in line(app, "#title"))
+        await pilot.press("escape", "exclamation_mark")
+        await pilot.pause(0.1)
+        text = shown(app)
+        assert text.index("L2 has NaN") < text.index("expert 0 got no token")
+        assert "give it text" in text
+        await pilot.press("escape")
+        assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_help_lists_the_bindings_in_force(size: tuple[int, int]) -> None:
+    async with running(ScriptedSession(), size) as (app, pilot):
+        await pilot.press("escape", "question_mark")
+        await pilot.pause(0.1)
+        from moetui.tui.help import HelpScreen
+
+        assert isinstance(app.screen, HelpScreen)
+        titles = [title for title, _ in app.screen._groups]
+        assert titles[-1] == "everywhere"
+        texts = [text for _, rows in app.screen._groups for _, text, _ in rows]
+        assert "Let one step of the model pass" in texts
+        assert "Go to a token of the recording" not in texts
+        await pilot.press("escape")
+
+
+async def test_the_console_opens_as_a_drawer_under_a_tab() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        await pilot.press("escape", "escape")
+        await pilot.pause(0.1)
+        assert app.tab == "network"
+        console = app.query_one("#console")
+        assert console.display
+        assert 0 < console.region.height < app.query_one("#network").region.height + console.region.height
+        assert app.focused is not None
+        assert app.focused.id == "console-input"
+        await pilot.press("escape")
+        assert not console.display
+
+
+async def test_keys_can_be_moved_by_settings() -> None:
+    session = ScriptedSession()
+    async with running(session, keys={"step": "z"}) as (app, pilot):
+        session.generate(PROMPT)
+        await until(pilot, lambda: "running" in line(app, "#title"))
+        await pilot.press("z")
+        assert session.asked[-1] == ("step", 1)
+        await pilot.press("n")
+        assert [what for what, _ in session.asked].count("step") == 1
+
+
+async def test_too_small_says_so_and_comes_back() -> None:
+    session = ScriptedSession()
+    async with running(session, (80, 24)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(4)
+        await pilot.resize_terminal(30, 8)
+        await pilot.pause(0.2)
+        assert "40×12 needed, this is 30×8" in shown(app)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause(0.3)
+        assert "needed" not in shown(app)
+        assert "Network" in shown(app)
+
+
+async def test_only_the_visible_panel_is_painted_and_only_when_something_happened() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        await pilot.press("2")
+        await pilot.pause(0.5)
+        calls: list[str] = []
+        for name, panel in app._panels.items():
+            panel.refresh_from = lambda view, session, name=name: calls.append(name)  # type: ignore[attr-defined]
+        await pilot.pause(0.6)
+        assert calls == []
+        session.advance(3)
+        await until(pilot, lambda: bool(calls))
+        assert set(calls) == {"elements"}
+        calls.clear()
+        await pilot.press("1")
+        await until(pilot, lambda: "network" in calls)
+
+
+async def test_a_slow_screen_paints_seldom_but_ends_up_right() -> None:
+    session = ScriptedSession()
+    async with running(session, fps=2.0) as (app, pilot):
+        session.generate(PROMPT)
+        await pilot.pause(0.6)
+        before = len(app.ticker._painted)
+        for _ in range(40):
+            session.advance(1)
+            await pilot.pause(0.01)
+        assert len(app.ticker._painted) - before <= 4
+        await until(pilot, lambda: "41/41" in line(app, "#title"))
+
+
+async def test_a_bug_in_a_task_ends_the_app_with_that_bug() -> None:
+    session = ScriptedSession()
+    app = MoetuiApp(session, ScreenOptions(), LOOK)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is raised when the app has ended
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause(0.1)
+            app._panels["network"].refresh_from = lambda view, session: 1 / 0  # type: ignore[attr-defined]
+            session.generate(PROMPT)
+            await pilot.pause(1.0)
+    assert isinstance(app.crash, ZeroDivisionError)
+
+
+class Recording(ScriptedSession):
+    """A recording stands at 20 of 100 tokens."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=Capability.SEEK)
+        self.playback = Playback(20, 100, 1.0)
+
+    def set_loop(self, tokens: tuple[int, int] | None) -> None:
+        self.asked.append(("set_loop", tokens))
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_recording_has_a_transport_line_and_no_prompt(size: tuple[int, int]) -> None:
+    session = Recording()
+    async with running(session, size) as (app, pilot):
+        assert not app.query(Input).filter("#prompt")
+        assert "20/100" in line(app, "#transport")
+        await pilot.press("comma", "plus", "o", "space")
+        assert session.asked[-4:] == [("step", -1), ("set_speed", 2.0), ("set_loop", (0, 20)), ("resume", None)]
+
+
+async def test_a_click_on_the_position_bar_seeks() -> None:
+    session = Recording()
+    async with running(session, (100, 30)) as (app, pilot):
+        text = line(app, "#transport")
+        first = min(text.index("━"), text.index("─"))
+        await pilot.click("#transport", offset=(text.rindex("─"), 0))
+        assert session.asked[-1] == ("seek", 99)
+        await pilot.click("#transport", offset=(first, 0))
+        what, token = session.asked[-1]
+        assert what == "seek"
+        assert 0 <= token <= 2
+
+
+async def test_go_to_a_token_by_its_number() -> None:
+    session = Recording()
+    async with running(session) as (_, pilot):
+        for keys, token in (("57", 57), ("1000", 99), ("x9", 9)):
+            await pilot.press("g")
+            await pilot.pause(0.1)
+            await pilot.press(*keys, "enter")
+            await pilot.pause(0.1)
+            assert session.asked[-1] == ("seek", token)
+
+
+def test_parts_are_dropped_by_rank() -> None:
+    left = [Part("name", rank=0), Part("architecture", rank=2)]
+    right = [Part("state", rank=0), Part("rate", rank=1)]
+    assert [p.text for p in choose(left, right, 40)[0]] == ["name", "architecture"]
+    kept_left, kept_right = choose(left, right, 16)
+    assert [p.text for p in kept_left] == ["name"]
+    assert [p.text for p in kept_right] == ["state", "rate"]
+    kept_left, kept_right = choose(left, right, 11)
+    assert [p.text for p in (*kept_left, *kept_right)] == ["name", "state"]
+
+
+def test_a_run_of_unknown_branches_is_counted_from_all_steps() -> None:
+    from moetui.tui.status import run_facts
+
+    session = ScriptedSession()
+    assert isinstance(session.timeline, Timeline)
+    assert run_facts(session.timeline.snapshot(), []).generated == 0
+    session.generate(PROMPT)
+    session.advance(9)
+    facts = run_facts(session.timeline.snapshot(), [])
+    assert facts.generated == 10
+    assert facts.rate == pytest.approx(1 / 0.024, rel=0.1)
