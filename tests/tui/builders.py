@@ -187,6 +187,9 @@ def bulk_timeline(info: ModelInfo, tokens: int, *, chunk: int = 512, seed: int =
     return timeline
 
 
+NOTHING = Capability(0)
+
+
 @dataclass
 class HeldSession:
     """The session protocol over a timeline that does not move by itself."""
@@ -194,7 +197,7 @@ class HeldSession:
     source: Timeline
     info: ModelInfo | None = None
     name: str = "demo"
-    capabilities: Capability = Capability(0)
+    capabilities: Capability = NOTHING
     state: RunState = RunState.READY
     reason: str = ""
     settings: GenerationSettings = field(default_factory=GenerationSettings)

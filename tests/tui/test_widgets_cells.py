@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_line_is_cut_to_the_width_of_the_strip():
 def test_more_is_lighter_on_dark_and_darker_on_light(name, depth):
     levels = [luminance(color) for color in ramp(name, depth)]
     assert len(levels) == LEVELS
-    steps = [b - a for a, b in zip(levels, levels[1:])]
+    steps = [b - a for a, b in itertools.pairwise(levels)]
     assert min(steps) > -0.02, "the order of levels must show in lightness alone"
     assert levels[-1] > 0.5 > 0.1 > levels[0]
     assert ramp(name, depth, dark=False) == ramp(name, depth)[::-1]
@@ -135,7 +136,7 @@ def test_a_bar_stays_inside_and_never_vanishes(a, b, width):
     start, stop = sorted((a, b))
     first, bar = waterfall_bar(start, stop, width)
     assert bar
-    assert 0 <= first
+    assert first >= 0
     assert first + len(bar) <= width
     assert waterfall_bar(start, stop, width, ascii_only=True)[1].isascii()
 

@@ -82,6 +82,7 @@ class Heatmap(Pens, can_focus=True):
         self._levels: Levels = np.zeros((0, 0), np.uint8)
         self._high = 0.0
         self._grid = plan_grid(0, 0, 20, 1, label=3, stats=False)
+        self._head = 1
         self._top = self._left = 0
         self._strips: dict[object, Strip] = {}
         self._pairs: dict[int, tuple[str, Style]] = {}
@@ -197,10 +198,10 @@ class Heatmap(Pens, can_focus=True):
         """Put the cursor on the cell that was clicked."""
         offset = event.get_content_offset(self)
         grid, shape = self._grid, self._matrix().shape
-        if offset is None or not shape[0] or not 1 <= offset.y <= grid.lines:
+        if offset is None or not shape[0] or not 0 <= offset.y - self._head < grid.lines:
             return
         column = (self._left + (offset.x - grid.label) // grid.cell) * grid.fold
-        row = self._top + (offset.y - 1) * grid.stacked
+        row = self._top + (offset.y - self._head) * grid.stacked
         if offset.x >= grid.label and row < shape[0] and column < shape[1]:
             self._choose(row, column)
 
@@ -239,13 +240,14 @@ class Heatmap(Pens, can_focus=True):
         width, height = self.room
         if width <= 0 or height <= 0:
             return
+        self._head = 1 if height > 2 else 0
         labels = self._labels()
         label = min(12, max((len(text) for text in labels), default=2)) + 1
         self._grid = plan_grid(
             rows,
             columns,
             width,
-            height - 2,
+            height - self._head - (height > 1),
             label=label,
             stats=not self.swapped,
             zoom=self.zoom,
@@ -255,6 +257,8 @@ class Heatmap(Pens, can_focus=True):
         grid = self._grid
         top = keep_in_view(self._top, row, grid.lines * grid.stacked, rows)
         self._top = top - top % grid.stacked
+        if row >= self._top + grid.lines * grid.stacked:
+            self._top += grid.stacked
         self._left = keep_in_view(self._left, column // grid.fold, grid.columns, -(-columns // grid.fold))
         subtitle = self.layout_text()
         self.border_subtitle = Content(self.ink.words(subtitle)) if subtitle else None
@@ -270,11 +274,11 @@ class Heatmap(Pens, can_focus=True):
         if self._picture is None or not self._levels.size:
             text = "no routing seen yet" if y == min(1, height - 1) else ""
             return Line().space(1, plain).add(text, self.pen("dim")).strip(width, plain)
-        if y == 0 and height > 2:
+        if y < self._head:
             return self._header(width)
-        if y == height - 1:
+        if y == height - 1 and height > 1:
             return self._status(width)
-        row = self._top + (y - 1) * self._grid.stacked
+        row = self._top + (y - self._head) * self._grid.stacked
         if row >= self._matrix().shape[0]:
             return Strip.blank(width, plain)
         return self._row(row, width)
@@ -282,26 +286,31 @@ class Heatmap(Pens, can_focus=True):
     def _header(self, width: int) -> Strip:
         grid, head = self._grid, self.pen("head")
         total = self._matrix().shape[1]
-        line = Line().space(grid.label, head)
-        cursor = self._to_drawn(self.cursor)[1] // grid.fold
-        every = next(n for n in (1, 2, 4, 8, 16, 32, 64) if n * grid.cell > len(str(total)))
+        end = grid.label + grid.columns * grid.cell
+        cells = [" "] * end
+        every = next(n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n * grid.cell > len(str(total)))
         for column in range(self._left, min(self._left + grid.columns, -(-total // grid.fold))):
-            at = grid.label + (column - self._left) * grid.cell
-            room = every * grid.cell
-            if column == cursor:
-                # The cursor's number displaces the ticks that it would touch.
-                text = str(column * grid.fold)
-                line.to(at, head)
-                line.add(text.center(grid.cell) if grid.cell > len(text) else text, self.pen("accent"))
-            elif column % every == 0 and line.width <= at and not column < cursor < column + every:
-                text = str(column * grid.fold)
-                line.to(at, head).add(
-                    fit(text, grid.cell, "center") if grid.cell > 2 else text.ljust(room)[:room], head
-                )
+            if column % every == 0:
+                _write(cells, self._column_at(column, str(column * grid.fold)), str(column * grid.fold))
+        # The cursor's own number is written over the ticks, which make room for it.
+        column = self._to_drawn(self.cursor)[1] // grid.fold
+        text = str(self._to_drawn(self.cursor)[1])
+        at = max(grid.label, min(self._column_at(column, text), end - len(text)))
+        low, high = max(0, at - 1), min(end, at + len(text) + 1)
+        while low > 0 and cells[low - 1] != " " and cells[low] != " ":
+            low -= 1
+        while high < end and cells[high] != " " and cells[high - 1] != " ":
+            high += 1
+        before, after = "".join(cells[:low]), "".join(cells[high:])
+        line = Line().add(before, head).to(at, head).add(text, self.pen("accent")).to(high, head).add(after, head)
         if grid.stats:
-            line.to(grid.label + grid.columns * grid.cell, head)
-            line.add(fit("H", 6, "right") + fit("fair", 6, "right"), head)
+            line.to(end, head).add(fit("H", 6, "right") + fit("fair", 6, "right"), head)
         return line.strip(width, head)
+
+    def _column_at(self, column: int, text: str) -> int:
+        """Where a column's number begins: in the middle of wide cells, at the left of narrow ones."""
+        room = self._grid.cell
+        return self._grid.label + (column - self._left) * room + (max(0, room - len(text)) // 2 if room > 2 else 0)
 
     def _row(self, row: int, width: int) -> Strip:
         grid, matrix = self._grid, self._matrix()
@@ -506,6 +515,12 @@ class Heatmap(Pens, can_focus=True):
             legend.add(" " if ink.shaded else ink.glyphs.level(level), style)
         unit = heat.unit
         return legend.add(ink.words(f" {self._high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}"), dim)
+
+
+def _write(cells: list[str], at: int, text: str) -> None:
+    """Write a text where it fits whole."""
+    if at + len(text) <= len(cells):
+        cells[at : at + len(text)] = text
 
 
 def _mean(values: F64) -> float:

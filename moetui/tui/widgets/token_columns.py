@@ -54,6 +54,7 @@ _NUMBERS: tuple[tuple[SortKey, str, int, int], ...] = (
     ("ms", "ms", 5, 5),
 )
 _GUTTER, _FLAGS = 3, 3
+_GAPS = 8  # two cells behind index, token and strip; flags close up by one
 
 
 def plan_columns(
@@ -75,12 +76,12 @@ def plan_columns(
     numbers = list(_NUMBERS)
     token = max(6, min(text, 24))
     least_strip = min(sites, 8)
-    while numbers and fixed + token + 2 + least_strip + 2 + sum(w + 2 for _, _, w, _ in numbers) + _FLAGS > width:
+    while numbers and fixed + token + least_strip + _GAPS + sum(w + 2 for _, _, w, _ in numbers) > width:
         if token > 10:
             token = max(10, token - 2)
         else:
             numbers.remove(min(numbers, key=lambda entry: entry[3]))
-    room = max(0, width - fixed - token - 4 - sum(w + 2 for _, _, w, _ in numbers) - _FLAGS)
+    room = max(0, width - fixed - token - _GAPS - sum(w + 2 for _, _, w, _ in numbers))
     folded = -(-sites // 2)
     if sites <= room - (12 if sites > 24 else 0) or (sites <= room and not foldable):
         strip, fold = sites, 1
