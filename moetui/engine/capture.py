@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters import Gate, RoutingFunction
@@ -24,7 +24,7 @@ from moetui.engine.predict import Predictor
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
 from moetui.engine.sites import find_sites
-from moetui.engine.streams import Stream, find_streams, predicts_next
+from moetui.engine.streams import Stream, find_streams, note_output, predicts_next
 from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
@@ -269,8 +269,7 @@ class Capture:
             if output is None or not frame.keep or recorder is None:
                 return
             try:
-                logits = getattr(output, "logits", None)
-                frame.logits = logits if isinstance(logits, Tensor) else None
+                note_output(frame, output)
                 recorder.put(frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)

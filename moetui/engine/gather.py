@@ -55,13 +55,15 @@ class Gatherer:
 
     def _site(self, raw: RawStep, number: int, time: int) -> SiteTensors:
         first, second, output = raw.first[number], raw.second[number], raw.outputs[number]
+        output = output if self._wants_logits else None
         if self._plain[number] and not raw.before and not raw.earlier:
-            logits = output[0] if type(output) is tuple and self._wants_logits else None
-            if logits is None or logits.dim() == 2:
-                return SiteTensors(number, time, first, second, logits)
+            if output is None:
+                return SiteTensors(number, time, first, second)
+            if type(output) is tuple and output[0].dim() == 2:
+                return SiteTensors(number, time, first, second, output[0])
         handle = self._handles[number]
         indices, weights = handle.adapter.decode(handle, first, second)
-        logits = handle.adapter.logits(handle, output) if output is not None and self._wants_logits else None
+        logits = None if output is None else handle.adapter.logits(handle, output)
         tensors = SiteTensors(number, time, indices, weights, logits)
         if number in raw.before:
             tensors.before_indices, tensors.before_weights = handle.adapter.decode(handle, *raw.before[number])

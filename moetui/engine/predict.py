@@ -81,7 +81,7 @@ class Predictor:
                 earlier = logits[:, :-1].float()
                 prediction.inner = _chosen(earlier, earlier.logsumexp(-1), inputs.ids[:, 1:])
         kept = logits if columns <= _KEPT_COLUMNS else logits[:, -1:].clone()
-        self._before = _Last(raw.branch, inputs.cache, inputs.past, new, kept, last, total)
+        self._before = _Last(raw.branch, inputs.left, inputs.past, new, kept, last, total)
         return prediction
 
     def predict_run(self, raws: Sequence[RawStep]) -> Prediction | None:
@@ -107,13 +107,13 @@ class Predictor:
         first[size:] = _chosen(last[:-size], total[:-size], ids[size:])
         for number in range(1, len(raws)):
             here, inputs = slice(number * size, (number + 1) * size), all_inputs[number - 1]
-            before = _Last(raws[number - 1].branch, inputs.cache, inputs.past, 1, last[:0], last[:size], total[:0])
+            before = _Last(raws[number - 1].branch, inputs.left, inputs.past, 1, last[:0], last[:size], total[:0])
             if raws[number].reordered or not _follows(before, raws[number].branch, all_inputs[number], columns=1):
                 first[here] = torch.nan
         prediction.first = first
         inputs = all_inputs[-1]
         rows = last[-size:]
-        self._before = _Last(raws[-1].branch, inputs.cache, inputs.past, 1, rows.unsqueeze(1), rows, total[-size:])
+        self._before = _Last(raws[-1].branch, inputs.left, inputs.past, 1, rows.unsqueeze(1), rows, total[-size:])
         return prediction
 
     def _likeliest(self, last: Tensor, total: Tensor) -> Prediction:

@@ -25,7 +25,8 @@ class TokenInputs:
         positions: ``[B, T]`` as given, used where there is no 2-D mask.
         modality: ``[B, T]`` 0 for text, where the model was told which tokens are not.
         past: cached tokens before this pass: a number, or a 0-d tensor where only the device knows it.
-        cache: the cache object, for its identity alone.
+        cache: the cache object before the pass, for its identity alone.
+        left: the same after it.
     """
 
     stack: str
@@ -36,6 +37,7 @@ class TokenInputs:
     modality: Tensor | None = None
     past: int | Tensor = 0
     cache: weakref.ref[Any] | None = None
+    left: weakref.ref[Any] | None = None
 
     @property
     def phase(self) -> Phase:

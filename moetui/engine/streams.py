@@ -47,6 +47,17 @@ class Stream:
                     raw.reordered = _reorders_rows()
 
 
+def note_output(raw: RawStep, output: Any) -> None:
+    """Keep what the outermost forward says of the next token, and which cache the next pass will go on from."""
+    logits = getattr(output, "logits", None)
+    raw.logits = logits if isinstance(logits, Tensor) else None
+    inputs = raw.inputs.get("decoder")
+    if inputs is not None:
+        # A first pass may be called without a cache, or exchange the one that it was given.
+        cache = next((cache for name in _CACHES if (cache := getattr(output, name, None)) is not None), None)
+        inputs.left = inputs.cache if cache is None else weakref.ref(cache)
+
+
 def predicts_next(model: nn.Module) -> bool:
     """Whether the model's ``logits`` are of the token that follows each position."""
     head = getattr(model, "get_output_embeddings", None)
