@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from moetui.routing import ModelError, ModelInfo, TimelineView, join_texts
@@ -61,9 +61,7 @@ def run_headless(
         UsageError: the prompt, a setting, an intervention or the recording's path will not do.
         KeyboardInterrupt: someone interrupted it.
     """
-    from dataclasses import replace
-
-    session = LiveSession(replace(options, prompt=""), on_event=on_event)
+    session = LiveSession(replace(options, begin=False), on_event=on_event)
     with _interruptible():
         try:
             session.open()

@@ -38,7 +38,8 @@ class LiveOptions:
 
     Attributes:
         load: the model, and how to load it.
-        prompt: a first run, begun as soon as the model is loaded; empty for none.
+        prompt: of a first run; empty for none.
+        begin: start that run as soon as the model is loaded.
         settings: of the first run, and of later ones that name none.
         interventions: in force before the first run.
         record: trace to write; None for none.
@@ -51,6 +52,7 @@ class LiveOptions:
 
     load: LoadRequest
     prompt: str = ""
+    begin: bool = True
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     interventions: tuple[Intervention, ...] = ()
     record: Path | None = None

@@ -114,7 +114,7 @@ class Worker:
         self.debugger = debugger
         self._emit(ModelChanged(debugger.info))
         self._gate.apply(RunControl.ready)
-        if self._options.prompt:
+        if self._options.prompt and self._options.begin:
             self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
 
     def _load(self, stack: ExitStack) -> MoEDebugger:

@@ -1,0 +1,213 @@
+"""Runs without a screen, in processes that are interrupted, killed or out of disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from moetui import open_trace
+from moetui.engine.models import LoadRequest
+from moetui.routing import ModelError, UsageError
+from moetui.routing.events import (
+    BranchAdded,
+    Event,
+    GenerationSettings,
+    InterventionsChanged,
+    RecordingChanged,
+    RunState,
+    RunStateChanged,
+)
+from moetui.routing.interventions import ForceExperts
+from moetui.session.headless import run_headless
+from moetui.session.live import LiveOptions, LiveSession
+from tests.session.live_sessions import Make
+
+PROMPT = "some words to begin with"
+OPTIONS = LiveOptions(LoadRequest("random:mixtral"), PROMPT, settings=GenerationSettings(max_new_tokens=12))
+
+_CHILD = """
+import sys
+from pathlib import Path
+from moetui.engine.models import LoadRequest
+from moetui.routing.events import GenerationSettings, StepCaptured
+from moetui.session.headless import run_headless
+from moetui.session.live import LiveOptions, LiveSession
+{program}
+"""
+
+
+def options(path: Path | None = None, **changes: object) -> LiveOptions:
+    from dataclasses import replace
+
+    return replace(OPTIONS, record=path, **changes)  # type: ignore[arg-type]
+
+
+def child(program: str, **arguments: object) -> subprocess.Popen[str]:
+    code = _CHILD.format(program=program.format(**arguments))
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+class TestRuns:
+    def test_what_comes_back(self) -> None:
+        told: list[Event] = []
+        run = run_headless(options(), on_event=told.append)
+        assert run.info.architecture == "MixtralForCausalLM"
+        assert run.text.startswith(PROMPT)
+        assert run.reason == "12 tokens"
+        assert run.problem == ""
+        assert [each.state for each in told if isinstance(each, RunStateChanged)][-1] is RunState.FINISHED
+
+    def test_the_trace_holds_the_run(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.msgpack"
+        run = run_headless(options(path, interventions=(ForceExperts((1, 4)),)))
+        trace = open_trace(path)
+        assert trace.complete
+        assert trace.prompt == PROMPT
+        assert trace.settings.max_new_tokens == 12
+        assert trace.timeline.end == run.view.end
+        live, stored = (view.routing(0, run.view.end) for view in (run.view, trace.timeline))
+        assert (live.indices == stored.indices).all()
+        assert np.array_equal(live.logits, stored.logits, equal_nan=True)
+        events = [each.event for each in trace.events]
+        assert [each.branch.prompt for each in events if isinstance(each, BranchAdded)] == [PROMPT]
+        assert events.index(next(each for each in events if isinstance(each, InterventionsChanged))) == 0
+        states = [each.state for each in events if isinstance(each, RunStateChanged)]
+        assert states == [RunState.RUNNING, RunState.FINISHED]
+        trace.close()
+
+    def test_preparing_the_session(self) -> None:
+        def prepare(session: LiveSession) -> None:
+            session.set_interventions([ForceExperts((3, 6))])
+
+        run = run_headless(options(), prepare=prepare)
+        assert set(np.unique(run.view.routing(0, run.view.end).indices)) == {3, 6}
+
+        def play(session: LiveSession) -> None:
+            session.generate("by itself", GenerationSettings(max_new_tokens=3))
+
+        run = run_headless(options(prompt=""), prepare=play)
+        assert run.text.startswith("by itself")
+
+    def test_failures_are_raised(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="the prompt is empty"):
+            run_headless(options(prompt=""))
+        with pytest.raises(ModelError, match="no such model"):
+            run_headless(options(load=LoadRequest("mixtrl")))
+        with pytest.raises(UsageError, match="no expert 8"):
+            run_headless(options(interventions=(ForceExperts((8,)),)))
+        path = tmp_path / "there.msgpack"
+        path.write_bytes(b"precious")
+        with pytest.raises(UsageError, match="exists already"):
+            run_headless(options(path))
+        assert path.read_bytes() == b"precious"
+        assert run_headless(options(path, force=True)).problem == ""
+
+    def test_signal_handlers_are_as_before(self) -> None:
+        before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+        run_headless(options())
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+class TestFullDisk:
+    def test_the_run_goes_on_and_says_so(self, live: Make, tmp_path: Path) -> None:
+        session = live(record=tmp_path / "run.msgpack")
+        with small_files(2**15):
+            session.generate(PROMPT, GenerationSettings(max_new_tokens=400, temperature=9.0, seed=1))
+            session.settle()
+        assert session.state is RunState.FINISHED
+        assert len(session.ids()) > 200
+        told = session.log.of(RecordingChanged)[-1]
+        assert told.problem
+        assert session.recording[1] == told.problem
+        trace = open_trace(tmp_path / "run.msgpack")
+        assert not trace.complete
+        assert 0 < trace.timeline.end < len(session.ids())
+        trace.close()
+
+
+@contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """Within it no file of this process may grow past ``limit`` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+_RECORD = """
+def told(event):
+    if isinstance(event, StepCaptured) and event.end > 40:
+        print("on its way", flush=True)
+try:
+    load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
+    run_headless(LiveOptions(load, "some words", settings=settings, record=Path({path!r})), on_event=told)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+    def test_interrupted(self, tmp_path: Path, number: signal.Signals) -> None:
+        path = tmp_path / "run.msgpack"
+        process = child(_RECORD, path=str(path))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on its way\n"
+        began = monotonic()
+        process.send_signal(number)
+        status, errors = finish(process)
+        assert (status, errors) == (130, "")
+        assert monotonic() - began < 4.0
+        trace = open_trace(path)
+        assert trace.complete, "everything that was captured is there"
+        assert trace.timeline.end > 40
+        trace.close()
+
+    @pytest.mark.parametrize(
+        "when",
+        [
+            "pass",
+            "import time; time.sleep(0.7)",
+            "session.wait(60); session.generate('some words', GenerationSettings(max_new_tokens=480))",
+        ],
+        ids=["at once", "while torch is imported", "running"],
+    )
+    def test_leaving_at_any_time_is_quick_and_clean(self, when: str) -> None:
+        program = """
+import time
+session = LiveSession(LiveOptions(LoadRequest("random:mixtral")))
+assert "torch" not in sys.modules
+session.open()
+{when}
+began = time.monotonic()
+session.close()
+took = time.monotonic() - began
+assert took < 1.0, took
+"""
+        process = child(program, when=when)
+        status, errors = finish(process)
+        assert (status, errors) == (0, "")
