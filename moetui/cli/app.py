@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _INTERRUPTED = 130
+_MAX_LINE = 400
 
 
 class LazyGroup(click.Group):
@@ -135,7 +136,8 @@ def _say(message: str, hint: str) -> None:
 
 
 def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
+    line = " ".join(str(text).split())
+    return line if len(line) <= _MAX_LINE else line[:_MAX_LINE] + " …"
 
 
 def _flush() -> None:

@@ -139,3 +139,44 @@ def _flip_row(flip: dict[str, Any]) -> tuple[str, ...]:
         " ".join(f"E{expert}" for expert in flip["lost"]) or "–",
         " ".join(f"E{expert}" for expert in flip["gained"]) or "–",
     )
+
+
+def models_text(document: dict[str, Any]) -> str:
+    """The document of ``models --json`` for a person."""
+    head = ("alias", "model", "parameters", "active", "bf16", "layers", "experts", "top-k")
+    aliases = [head, *(_alias_row(alias) for alias in document["aliases"])]
+    titles = ("architecture", "kind", "scoring", "force", "ban", "fewer", "more", "weights", "rewind")
+    rows: list[tuple[str, ...]] = [titles]
+    notes = []
+    for row in document["architectures"]:
+        if not row["supported"]:
+            notes.append(f"  {row['name']}: left out: {row['reason']}")
+            continue
+        can = row["interventions"]
+        marks = tuple("✓" if can[name] == "yes" else "–" for name in ("force", "ban", "fewer", "more"))
+        rewind = row["rewind"] if row["rewind"] in ("crop", "snapshot") else "–"
+        rows.append(
+            (row["name"], " ".join(row["kinds"]), " ".join(row["scoring"]), *marks, " ".join(row["weights"]), rewind)
+        )
+        if row["note"]:
+            notes.append(f"  {row['name']}: {drawable(row['note'])}")
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    parts = [versions, columns(aliases, left=2), columns(rows, left=9), "\n".join(notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _alias_row(alias: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        alias["name"],
+        alias["hub"] or alias["note"],
+        _millions(alias["parameters"]),
+        _millions(alias["active"]),
+        f"{alias['memory_bytes'] / 2**30:.1f} GiB",
+        str(alias["layers"]),
+        str(alias["experts"]),
+        str(alias["top_k"]),
+    )
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1000:.1f} B" if value >= 1000 else f"{value:.1f} M"

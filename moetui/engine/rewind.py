@@ -168,3 +168,17 @@ class Checkpoints:
 
 def _held(cache: Any) -> int:
     return int(cache.get_seq_length()) if cache is not None else -1
+
+
+def rewind_method(model: Any, inputs: dict[str, Tensor]) -> str:
+    """How runs of a model are taken back: ``crop``, ``snapshot``, or why they cannot be.
+
+    Runs one forward pass on ``inputs`` to see the cache that the model makes.
+    """
+    if model.config.is_encoder_decoder:
+        return "an encoder reads the prompt: the run starts again"
+    with torch.no_grad():
+        cache = getattr(model(**inputs, use_cache=True), "past_key_values", None)
+    if cache is None:
+        return "the model hands out no cache"
+    return "crop" if can_crop(cache, 1) else "snapshot"

@@ -1,0 +1,195 @@
+"""What works with every Mixture-of-Experts architecture, found out by trying each on a small random model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from moetui._version import __version__
+from moetui.engine.models import ALIASES
+from moetui.engine.zoo import Architecture, architectures
+
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What one architecture's small random model showed.
+
+    Attributes:
+        name: folder in transformers' ``models``; what ``random:NAME`` takes.
+        kinds: how routing reaches the experts.
+        sites: routers in the small model, by name.
+        scoring: the scoring rules found; ``unknown`` where no rule reproduces the weights.
+        logits: what the routers' first output is.
+        captured: what is known of a token: routing, weights, logits, entropy.
+        interventions: ``force``, ``ban``, ``fewer``, ``more`` → ``yes``, or why not.
+        weights: how weights of a changed choice are found: ``numeric``, ``reroute``, ``keep_mass``.
+        rewind: ``crop``, ``snapshot``, or why not.
+        note: what is peculiar, one line.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    sites: tuple[str, ...]
+    scoring: tuple[str, ...]
+    logits: tuple[str, ...]
+    captured: tuple[str, ...]
+    interventions: dict[str, str]
+    weights: tuple[str, ...]
+    rewind: str
+    note: str = ""
+
+
+def catalog(
+    progress: Callable[[str, float], None] | None = None, cache: Path | None = None, *, fresh: bool = False
+) -> dict[str, Any]:
+    """Aliases, and every architecture of the installed transformers with what works.
+
+    Trying all of them takes some seconds, so the result is kept for this transformers, torch and moetui.
+
+    Args:
+        progress: called with an architecture's name and the share done.
+        cache: folder for the result; None for the user's cache folder.
+        fresh: try all again.
+
+    Returns:
+        The document of ``moetui models --json``.
+    """
+    versions = {name: metadata.version(name) for name in ("transformers", "torch")}
+    file = _cache_file(cache, versions)
+    found = None if fresh else _read(file)
+    if found is None:
+        found = [_describe(architecture, progress, share) for architecture, share in _shares(architectures())]
+        _write(file, found)
+    return {
+        "versions": {"moetui": __version__, **versions},
+        "aliases": [{**asdict(alias), "memory_bytes": alias.nbytes} for alias in ALIASES.values()],
+        "architectures": found,
+    }
+
+
+def _shares(all_of_them: Sequence[Architecture]) -> list[tuple[Architecture, float]]:
+    return [(architecture, number / len(all_of_them)) for number, architecture in enumerate(all_of_them)]
+
+
+def _describe(
+    architecture: Architecture, progress: Callable[[str, float], None] | None, share: float
+) -> dict[str, Any]:
+    if progress is not None:
+        progress(architecture.name, share)
+    if architecture.status != "built":
+        return {"name": architecture.name, "supported": False, "reason": architecture.reason}
+    return {"supported": True, **asdict(examine(architecture.name))}
+
+
+def examine(name: str) -> Support:
+    """Build one architecture's small model, run it under capture, and see what can be changed.
+
+    Raises:
+        ModelError: there is no such architecture.
+    """
+    import torch
+
+    from moetui.engine.capture import Capture
+    from moetui.engine.libraries import overheard
+    from moetui.engine.rewind import rewind_method
+    from moetui.engine.zoo import build
+
+    with overheard(lambda _: None):
+        built = build(name)
+        steps: list[Any] = []
+        capture = Capture(built.model, on_step=steps.append)
+        try:
+            with capture, torch.no_grad():
+                built.model(**built.inputs(2, 24, 0))
+                capture.flush()
+                interventions, rules = _interventions(capture, lambda: built.model(**built.inputs(2, 24, 0)))
+        finally:
+            capture.close()
+        sites = capture.sites
+        rewind = rewind_method(built.model, built.inputs(1, 8, 0)) if built.can_generate else "writes no text"
+    known = {"routing", "weights"} | ({"logits"} if any(step.logits is not None for step in steps) else set())
+    if all(site.scoring != "unknown" for site in sites):
+        known.add("entropy")
+    return Support(
+        name=name,
+        kinds=_distinct(site.kind for site in sites),
+        sites=tuple(site.name for site in sites),
+        scoring=_distinct(site.scoring for site in sites),
+        logits=_distinct(site.logits_form for site in sites),
+        captured=tuple(sorted(known)),
+        interventions=interventions,
+        weights=rules,
+        rewind=rewind,
+        note=built.note or next((site.note for site in sites if site.note), ""),
+    )
+
+
+def _interventions(capture: Any, run: Callable[[], Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    from moetui.engine.interventions import plan
+    from moetui.routing import UnsupportedError, UsageError
+    from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, SetTopK
+
+    k = min(site.top_k for site in capture.sites)
+    last = min(site.num_experts for site in capture.sites)
+    wanted: dict[str, Intervention] = {
+        "force": ForceExperts(tuple(range(last - k, last))),
+        "ban": BanExperts((0,)),
+        "fewer": SetTopK(k - 1),
+        "more": SetTopK(k + 1),
+    }
+    out: dict[str, str] = {}
+    rules: dict[str, None] = {}
+    for name, intervention in wanted.items():
+        if name == "fewer" and k == 1:
+            out[name] = "a token has one expert only"
+            continue
+        try:
+            made = plan([intervention], lambda: capture.handles)
+        except (UnsupportedError, UsageError) as error:
+            out[name] = error.message
+            continue
+        capture.set_functions(made.functions)
+        run()
+        capture.set_functions({})
+        out[name] = "yes"
+        rules.update(dict.fromkeys(made.rules.values()))
+    return out, tuple(rules)
+
+
+def _distinct(values: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _cache_file(folder: Path | None, versions: dict[str, str]) -> Path:
+    if folder is None:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("moetui")
+    name = f"models-{_CACHE_VERSION}-{__version__}-{versions['transformers']}-{versions['torch']}.json"
+    return folder / name
+
+
+def _read(file: Path) -> list[dict[str, Any]] | None:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(document, list) and all(isinstance(row, dict) and "supported" in row for row in document)
+    return document if good and document else None
+
+
+def _write(file: Path, found: list[dict[str, Any]]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(file)
+    except OSError:
+        # A home that cannot be written costs the wait again next time, nothing else.
+        return
