@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -188,7 +187,9 @@ class Worker:
         except RunStoppedError:
             self._end(lambda control: control.ended("stopped"))
         except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
-            failure = self.error = self._explain(error)
+            from moetui.engine.run_errors import explain_run
+
+            failure = self.error = explain_run(error, self._passes)
             self._end(lambda control: control.failed(failure.message, failure.hint))
         if self._again:
             if not self._gate.control.quitting:
@@ -220,22 +221,6 @@ class Worker:
         if self._watch is not None:
             self._watch.run_ended()
         self._gate.apply(change)
-
-    def _explain(self, error: Exception) -> MoetuiError:
-        import torch
-
-        if isinstance(error, MoetuiError):
-            return error
-        if isinstance(error, torch.OutOfMemoryError):
-            hint = "a shorter prompt, fewer new tokens, or --dtype bfloat16"
-            failure = ModelError(f"out of memory after {self._passes} steps", hint)
-        else:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{where.filename.rpartition('/')[2]}:{where.lineno}"
-            hint = "the model stays loaded: try another prompt"
-            failure = ModelError(f"the model failed: {type(error).__name__}: {error} ({place})", hint)
-        failure.__cause__ = error
-        return failure
 
     def _fail(self, error: Exception) -> None:
         self.error = error

@@ -216,7 +216,7 @@ class TestRuns:
         session.call(lambda model, _: model.lm_head.register_forward_hook(explode)).result(PATIENCE)
         session.generate(PROMPT)
         session.settle()
-        assert session.reason == "out of memory after 1 steps"
+        assert session.reason == "out of memory in step 1"
         assert session.hint
 
 
