@@ -231,6 +231,8 @@ class NetworkPanel(Widget):
         """Another size, other places."""
         if self.is_mounted:
             self._arrange()
+            if self._view is not None:
+                self._draw_detail(self._view)
 
     # -- one selection ------------------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class TokenDetail(Pens, can_focus=True):
             self.border_title = Content("  ".join(words))
             hidden = len(facts.sites) - self._shown()
             below = f"layers {self._top}–{self._top + self._shown() - 1} of {len(facts.sites)}" if hidden > 0 else ""
-            self.border_subtitle = below or None
+            self.border_subtitle = Content(self.ink.words(below)) if below else None
         else:
             self.border_title, self.border_subtitle = "token", None
         self.refresh()
@@ -234,7 +234,7 @@ class TokenDetail(Pens, can_focus=True):
         dim = self.row_pen("dim", lit)
         used = 0
         for index, other in enumerate(facts.runners_up):
-            text = ("then " if not index else "") + f"{other.expert} {number(other.weight)}  "
+            text = ("then " if not index else "") + f"{other.expert} {number(other.weight, 2, self.ink.glyphs.unknown)}  "
             if used + len(text) > room:
                 break
             line.add(text, dim)

@@ -27,6 +27,13 @@ def near_ties(block: RoutingBlock, view: TimelineView) -> int:
     return int((close & passed(block.indices, block.flags)).sum())
 
 
+def _first(block: RoutingBlock) -> list[int]:
+    """Each site's first choice of a block's one token; a model without sites has none."""
+    if not block.indices.shape[2]:
+        return []
+    return first_choices(block.indices, block.weights)[0].tolist()  # type: ignore[no-any-return]
+
+
 class RowPainter:
     """Draws rows with a widget's pens."""
 
@@ -65,7 +72,7 @@ class RowPainter:
         return line
 
     def _draw_strip(self, line: Line, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
-        chosen = first_choices(block.indices, block.weights)[0].tolist()
+        chosen = _first(block)
         flags = block.flags[0].tolist()
         until = plan.strip_from + plan.strip.width * plan.fold
         for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
@@ -141,7 +148,7 @@ def token_rows_for_sharing(view: TimelineView, numbers: I64) -> Iterator[Sequenc
     )
     for token in numbers.tolist():
         columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
-        first = first_choices(block.indices, block.weights)[0].tolist()
+        first = _first(block)
         yield (
             token,
             int(columns.branch[0]),
