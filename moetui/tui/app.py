@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import signal
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -13,6 +13,7 @@ from textual import events, on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -33,6 +34,7 @@ from moetui.session import Capability, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
 from moetui.tui.driver import TerminalDriver
+from moetui.tui.filters import AsciiFilter, ColorlessFilter
 from moetui.tui.ink import Ink
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget
@@ -88,6 +90,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self.selection = Selection()
         self.hint = ""
         self._pending = options.prompt
+        self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
@@ -107,6 +110,13 @@ class MoetuiApp(RunControls, Linked, App[int]):
     def ink(self) -> Ink:
         """What widgets draw with, by terminal and theme."""
         return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Besides Textual's: no colour and no other character than ASCII where that was asked for."""
+        filters = list(super().get_line_filters())
+        if self.look.colors == "none":
+            filters = [self._colorless]
+        return [*filters, self._ascii] if self.look.ascii else filters
 
     @property
     def _enter(self) -> str:
@@ -209,8 +219,8 @@ class MoetuiApp(RunControls, Linked, App[int]):
             case BreakpointHit():
                 self._break(event)
             case FindingRaised(finding):
-                if finding.severity != "info":
-                    self.say(finding.message, finding.suggestion, "warning")
+                if finding.severity == "error":  # of others the title bar keeps count
+                    self.say(finding.message, finding.suggestion, "error")
             case RecordingChanged(_, _, problem):
                 if problem:
                     self.say(f"the recording stopped: {problem}", severity="error")

@@ -86,7 +86,8 @@ def title_parts(
 ) -> tuple[list[Part], list[Part]]:
     """The title bar: the model at the left, the run at the right; the least needed carry the highest rank."""
     info = session.info
-    left = [Part(" moetui ", "accent", 9), Part(f" {drawable(session.name)}", "strong")]
+    name = session.name if session.playback is None else session.name.rpartition("/")[2]
+    left = [Part(" moetui ", "accent", 9), Part(f" {drawable(name)}", "strong")]
     if info is not None:
         left.append(Part(f" · {short_architecture(info)}", "", 4))
         left.append(Part(f" · {drawable(info.device)} {dtype_name(info.dtype)}".rstrip(), "dim", 7))

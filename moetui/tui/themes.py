@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from moetui.tui.options import Look
 
@@ -87,6 +87,7 @@ TERMINAL = Theme(
     warning="ansi_yellow",
     error="ansi_red",
     variables={
+        **BUILTIN_THEMES["ansi-dark"].variables,
         "foreground-muted": "ansi_default",
         "text-success": "ansi_green",
         "text-warning": "ansi_yellow",
