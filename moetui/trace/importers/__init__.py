@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from moetui.routing.errors import TraceError
+from moetui.trace.frames import PREFIX
 from moetui.trace.importers.base import Imported, Opening
 
 __all__ = ["Imported", "import_file"]
 
 # In the order in which they are asked; each looks at the beginning of the file only.
-_MODULES = ("moetui_trace", "router_json", "megatron_jsonl", "layer_expert_csv", "routed_experts")
+_MODULES = ("router_json", "megatron_jsonl", "layer_expert_csv", "routed_experts")
 
 _KNOWN = "known are router-log json, Megatron router_trace jsonl, layer,expert csv, routed experts of vLLM and SGLang"
 
@@ -31,9 +35,27 @@ def import_file(path: str | Path, out: str | Path, *, overwrite: bool = False) -
     """
     path, out = Path(path), Path(out)
     opening = Opening.of(path)
+    if opening.data.startswith(PREFIX):
+        raise TraceError(f"{path.name} is a trace already", "open it with 'moetui replay'")
     for name in _MODULES:
         module = importlib.import_module(f"moetui.trace.importers.{name}")
         if module.fits(opening):
-            imported: Imported = module.read(path, out, overwrite)
-            return imported
+            return _read_whole(module, path, out, overwrite)
     raise TraceError(f"{path.name} is no log that can be imported", _KNOWN)
+
+
+def _read_whole(module: Any, path: Path, out: Path, overwrite: bool) -> Imported:
+    """Import into a hidden file that takes its place when the log turned out to make sense to its end."""
+    if out.exists() and not overwrite:
+        raise TraceError(f"{out.name} exists already", "--force or overwrite=True replaces it")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        imported: Imported = module.read(path, partial, True)
+        partial.replace(out)
+    except OSError as error:
+        raise TraceError(
+            f"cannot write {out.name}: {(error.strerror or str(error)).lower()}", "choose another place"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return replace(imported, path=out)

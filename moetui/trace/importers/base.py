@@ -1,0 +1,229 @@
+"""What importers share: looking at a file's beginning, a model as far as a log tells it, writing what it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moetui.routing.errors import TraceError
+from moetui.routing.events import Branch, BranchAdded, Finding, FindingRaised
+from moetui.routing.model import LogitsForm, ModelInfo, Scoring, Site
+from moetui.routing.step import NO_EXPERT, Phase, Step
+from moetui.trace.arrays import Array
+from moetui.trace.layout import Widths
+from moetui.trace.values import last_component
+from moetui.trace.writer import TraceWriter
+
+_OPENING = 1 << 16
+MAX_EXPERTS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The beginning of a file: enough to tell its format.
+
+    Attributes:
+        data: its first bytes; text: the same as text, without a byte order mark and leading white space.
+    """
+
+    path: Path
+    data: bytes
+    text: str
+
+    @classmethod
+    def of(cls, path: Path) -> Opening:
+        """Read it.
+
+        Raises:
+            TraceError: the file cannot be read, or is empty.
+        """
+        if path.is_dir():
+            raise TraceError(f"{path.name or path} is a folder", "name a file in it")
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(_OPENING)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise TraceError(f"cannot open {path}: {reason.lower()}", "check the name") from None
+        if not data:
+            raise TraceError(f"{path.name} is empty", "check what wrote it")
+        return cls(path, data, data.decode("utf-8-sig", "replace").lstrip())
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import gave; ``str`` says it in a line."""
+
+    path: Path
+    source: str
+    tokens: int
+    sites: int
+    num_experts: int
+    top_k: int
+    unknown: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+    def __str__(self) -> str:
+        """One line."""
+        unknown = f"; unknown: {', '.join(self.unknown)}" if self.unknown else ""
+        return (
+            f"{self.path.name}: {self.tokens:,} tokens, {self.sites} sites × {self.num_experts} experts, "
+            f"top-{self.top_k}, from {self.source}{unknown}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """Tokens of a log that went through the model together.
+
+    Attributes:
+        indices: ``[n, S, K]``, ``NO_EXPERT`` where there is none.
+        weights, logits: ``[n, S, K]``, ``[n, S, E]``; None where the log has none.
+        token_id, position, logprob: ``[n]``; None for unknown ids, positions in order, unknown probabilities.
+        texts: by token id, those not given before.
+        sequence, branch, step: as in ``Step``; ``step`` None counts.
+    """
+
+    indices: Array
+    weights: Array | None = None
+    logits: Array | None = None
+    token_id: Array | None = None
+    position: Array | None = None
+    logprob: float | None = None
+    texts: Mapping[int, str] | None = None
+    sequence: int = 0
+    branch: int = 0
+    step: int | None = None
+
+
+def model_of(
+    name: str,
+    layers: Sequence[int],
+    experts: int,
+    top_k: int,
+    *,
+    scoring: Scoring = "unknown",
+    logits_form: LogitsForm = "unknown",
+    normalised: bool | None = None,
+) -> ModelInfo:
+    """A model as far as a log tells it: one site a layer, all alike.
+
+    Raises:
+        TraceError: no layers, or more of anything than a trace can hold.
+    """
+    if not layers or experts < 1 or top_k < 1:
+        raise TraceError("the log holds no routing", "check what wrote it")
+    if experts > MAX_EXPERTS or not Widths(len(layers), top_k, experts, 0).plausible:
+        raise TraceError(f"{len(layers)} layers of {experts} experts are more than a trace can hold", "check the log")
+    names: dict[str, int] = {}
+    sites = []
+    for index, layer in enumerate(layers):
+        count = names[f"L{layer}"] = names.get(f"L{layer}", -1) + 1
+        sites.append(
+            Site(
+                index,
+                f"L{layer}" if not count else f"L{layer}.{count}",
+                layer,
+                "",
+                "",
+                experts,
+                experts,
+                top_k,
+                scoring=scoring,
+                logits_form=logits_form,
+                normalised=normalised,
+                note="imported from a log",
+            )
+        )
+    return ModelInfo(last_component(name), "", "", tuple(sites), num_layers=max(layers) + 1)
+
+
+def write_trace(
+    out: Path,
+    info: ModelInfo,
+    passages: Iterable[Passage],
+    *,
+    source: str,
+    has_weights: bool,
+    has_logits: bool,
+    branches: Sequence[Branch] = (),
+    findings: Sequence[Finding] = (),
+    overwrite: bool,
+) -> Imported:
+    """Write passages as a trace.
+
+    Raises:
+        TraceError: the trace cannot be written.
+    """
+    writer = TraceWriter(
+        out,
+        info,
+        overwrite=overwrite,
+        has_logits=has_logits,
+        has_weights=has_weights,
+        has_timings=False,
+        flush_seconds=math.inf,
+    )
+    tokens = 0
+    waiting = list(branches)
+    with writer:
+        for number, passage in enumerate(passages):
+            while waiting and waiting[0].first_token <= tokens:
+                writer.write_event(BranchAdded(waiting.pop(0)))
+            writer.write_step(_step(number, passage, len(info.sites)))
+            tokens += len(passage.indices)
+        for finding in findings:
+            writer.write_event(FindingRaised(finding))
+    if writer.problem:
+        raise TraceError(writer.problem, "make room, or choose another place")
+    lacking = (("weights", has_weights), ("entropy", has_logits), ("times", False))
+    return Imported(
+        out,
+        source,
+        tokens,
+        len(info.sites),
+        info.num_experts,
+        info.top_k,
+        tuple(name for name, has in lacking if not has),
+        tuple(findings),
+    )
+
+
+def narrow_experts(values: Array, experts: int, where: str) -> Array:
+    """Expert ids as ``uint16``; negative ones are ``NO_EXPERT``.
+
+    Raises:
+        TraceError: ids that are no expert's.
+    """
+    if values.size and int(values.max()) >= experts:
+        raise TraceError(f"{where}: there is no expert {int(values.max())} among {experts}", "the log is damaged")
+    return np.where(values < 0, NO_EXPERT, values).astype(np.uint16)
+
+
+def _step(number: int, passage: Passage, sites: int) -> Step:
+    count = len(passage.indices)
+    position = np.arange(count) if passage.position is None else passage.position
+    return Step(
+        index=number if passage.step is None else passage.step,
+        phase=Phase.PREFILL,
+        started=math.nan,
+        duration=math.nan,
+        sequence=np.full(count, passage.sequence, np.int16),
+        position=position.astype(np.int32),
+        token_id=np.full(count, -1, np.int32) if passage.token_id is None else passage.token_id.astype(np.int32),
+        pad=np.zeros(count, np.bool_),
+        logprob=np.full(count, math.nan if passage.logprob is None else passage.logprob, np.float32),
+        indices=passage.indices,
+        weights=passage.weights,
+        logits=passage.logits,
+        flags=np.zeros((count, sites), np.uint8),
+        candidate_ids=np.empty((count, 0), np.int32),
+        candidate_logprobs=np.empty((count, 0), np.float16),
+        site_ms=np.full(sites, np.nan, np.float32),
+        branch=passage.branch,
+        vocabulary=dict(passage.texts or {}),
+    )

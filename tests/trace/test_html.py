@@ -1,0 +1,134 @@
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from moetui.routing.events import Finding, FindingRaised
+from moetui.trace import TraceWriter, export, open_trace
+from tests.trace.trace_cases import make_info, make_steps
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\x1b]0;x\x07",
+    "\u202egnp.exe",
+    "<!--",
+    "]]>",
+    "&lt;b&gt;",
+    "$title ${data}",
+    "\udce2\udc80",
+    "\n",
+]
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.scripts, self.texts = [], [], [], []
+        self._in = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._in = tag
+
+    def handle_endtag(self, tag):
+        self._in = ""
+
+    def handle_data(self, data):
+        (self.scripts if self._in == "script" else self.texts).append(data)
+
+
+def page_of(path):
+    stream = io.BytesIO()
+    with open_trace(path) as trace:
+        export(trace, "html", stream)
+    return stream.getvalue().decode()
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    info = make_info(name=HOSTILE[0])
+    info = replace(info, sites=tuple(replace(site, name=HOSTILE[1] + str(site.index)) for site in info.sites))
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in make_steps(info):
+            writer.write_step(replace(step, vocabulary=dict(zip(range(100), HOSTILE * 10))))
+        writer.write_event(FindingRaised(Finding("x", "error", HOSTILE[0], HOSTILE[1], HOSTILE[4])))
+    return tmp_path / "x.msgpack"
+
+
+def test_hostile_strings_stay_text(hostile):
+    text = page_of(hostile)
+    page = Page(text)
+    assert page.tags.count("script") == 2
+    assert "img" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert any("alert(1)" in each for each in page.texts)
+    data = json.loads(page.scripts[0])
+    assert {row[1] for row in data["tokens"]["rows"]} & {HOSTILE[0], HOSTILE[4], HOSTILE[7]}
+
+
+def test_loads_nothing_and_allows_its_own_script_only(hostile):
+    text = page_of(hostile)
+    page = Page(text)
+    assert "http" not in text.replace("http-equiv", "")
+    assert not any(name in ("src", "href") for name, _ in page.attributes)
+    policy = next(value for name, value in page.attributes if name == "content" and "src" in value)
+    assert policy.startswith("default-src 'none'")
+    hashed = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{hashed}'" in policy
+    assert "width=device-width" in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_numbers_are_those_of_the_recording(tmp_path, info, steps):
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in steps:
+            writer.write_step(step)
+    data = json.loads(Page(page_of(tmp_path / "x.msgpack")).scripts[0])
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        stats, block = trace.stats(), trace.timeline.routing(0, 12)
+        assert [site["loads"] for site in data["sites"]] == [site["loads"] for site in stats["per_site"]]
+        tokens = data["tokens"]
+        indices = np.frombuffer(base64.b64decode(tokens["indices"]), "<u2").reshape(12, 2, tokens["slots"])
+        assert (indices == block.indices).all()
+        weights = np.frombuffer(base64.b64decode(tokens["weights"]), "<u2").reshape(12, 2, 2)
+        np.testing.assert_allclose(weights / 10_000, block.weights, atol=1e-4)
+        assert [row[0] for row in tokens["rows"]] == list(range(12))
+        assert tokens["rows"][3][2] == pytest.approx(trace.timeline.tokens(3, 4).entropy[0], abs=1e-4)
+
+
+def test_what_is_unknown_is_not_zero(tmp_path, info, steps):
+    step = replace(steps[0], logits=None, started=math.nan, duration=math.nan)
+    with TraceWriter(tmp_path / "x.msgpack", info, has_logits=False, has_weights=False) as writer:
+        writer.write_step(replace(step, weights=None))
+    data = json.loads(Page(page_of(tmp_path / "x.msgpack")).scripts[0])
+    assert data["tokens"]["weights"] is None
+    assert data["tokens"]["rows"][0][2:5] == [None, None, None]
+    assert data["sites"][0]["mass"] is None
+
+
+def test_of_a_long_recording_the_last_tokens_are_shown(tmp_path, info):
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in make_steps(info, prefill=5000, decode=1):
+            writer.write_step(step)
+    text = page_of(tmp_path / "x.msgpack")
+    assert "The last 3,000 of 5,001 tokens." in text
+    assert json.loads(Page(text).scripts[0])["tokens"]["rows"][-1][0] == 5000
+
+
+def test_an_incomplete_recording_says_so(hostile):
+    hostile.write_bytes(hostile.read_bytes()[:-30])
+    text = page_of(hostile)
+    assert "This recording is incomplete." in text
+    assert re.search(r"cut off; 12 tokens", text)

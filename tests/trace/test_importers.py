@@ -1,0 +1,313 @@
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from moetui.routing import TraceError
+from moetui.trace import TraceWriter, export, import_file, open_trace
+from tests.trace.trace_cases import make_info, make_steps
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.msgpack"
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def experts(tokens=5, layers=3, k=2, total=8, seed=0, dtype=np.int32):
+    rng = np.random.default_rng(seed)
+    return np.argsort(rng.random((tokens, layers, total)), -1)[..., :k].astype(dtype)
+
+
+def routed(path):
+    with open_trace(path) as trace:
+        view = trace.timeline
+        block = view.routing(0, view.end)
+        return np.array(block.indices, np.int64), block.weights, trace.findings
+
+
+def test_our_own_log_comes_back(tmp_path, out):
+    info = make_info()
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in make_steps(info):
+            writer.write_step(step)
+    with open_trace(tmp_path / "x.msgpack") as original:
+        with (tmp_path / "log.json").open("wb") as stream:
+            export(original, "json", stream)
+        imported = import_file(tmp_path / "log.json", out)
+        assert str(imported) == (
+            "out.msgpack: 12 tokens, 2 sites × 4 experts, top-2, from a router log; unknown: times"
+        )
+        with open_trace(out) as trace:
+            mine, other = trace.timeline, original.timeline
+            for name in ("indices", "weights", "logits"):
+                ours, theirs = getattr(mine.routing(0, 12), name), getattr(other.routing(0, 12), name)
+                assert ours.tobytes() == theirs.tobytes()
+            assert mine.tokens(0, 12).token_id.tolist() == other.tokens(0, 12).token_id.tolist()
+            assert mine.text(mine.tokens(0, 1).token_id[0]) == other.text(other.tokens(0, 1).token_id[0])
+            np.testing.assert_allclose(mine.tokens(0, 12).entropy, other.tokens(0, 12).entropy, rtol=1e-5)
+            assert trace.info.sites[0].scoring == "softmax"
+            assert trace.info.sites[0].normalised is True
+            assert math.isnan(mine.tokens(0, 1).started[0])
+            assert not trace.has_timings
+            assert trace.complete
+
+
+def log(**changes):
+    layer = {
+        "layer": 1,
+        "router_logits_shape": [2, 3],
+        "router_logits_sample": [[1.0, 2.0, 0.5], [0.1, None, 3.0]],
+        "selected_experts": [[1], [2]],
+        "expert_weights": [[0.9], [0.8]],
+    }
+    layer.update(changes)
+    return {"config": "org/model", "num_experts": 3, "top_k": 1, "samples": [{"loss": 1.5, "layers": [layer]}]}
+
+
+def test_a_log_without_tokens_or_a_known_rule_leaves_them_unknown(tmp_path, out):
+    (tmp_path / "log.json").write_text(json.dumps(log()))
+    import_file(tmp_path / "log.json", out)
+    with open_trace(out) as trace:
+        tokens = trace.timeline.tokens(0, 2)
+        assert tokens.token_id.tolist() == [-1, -1]
+        assert np.isnan(tokens.entropy).all()  # the weights are not those of a softmax
+        assert trace.info.name == "org/model"
+        assert trace.info.sites[0].name == "L1"
+        assert np.isnan(trace.timeline.routing(1, 2).logits[0, 0, 1])
+
+
+def test_a_log_with_the_samples_first_and_many_of_them(tmp_path, out):
+    sample = log()["samples"][0]
+    (tmp_path / "log.json").write_text(
+        " {\n" + '"samples": [' + ",\n ".join([json.dumps(sample)] * 7_000) + '], "num_experts": 7, "top_k": 2}'
+    )
+    import_file(tmp_path / "log.json", out)
+    with open_trace(out) as trace:
+        assert trace.num_tokens == 14_000
+        assert trace.info.num_experts == 7
+        assert trace.timeline.routing(0, 1).indices.tolist() == [[[1, 0xFFFF]]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selected_experts": [[1], [2, 3]]}, "no table"),
+        ({"selected_experts": [["a"], ["b"]]}, "no table"),
+        ({"selected_experts": [[0.5], [1]]}, "no whole numbers"),
+        ({"selected_experts": None}, "no selected_experts"),
+        ({"selected_experts": [[1e300], [1]]}, "no whole numbers"),
+        ({"selected_experts": [[70000], [1]]}, "more than a trace can hold"),
+        ({"router_logits_sample": [[1, 2, 3]]}, "different numbers of tokens"),
+        ({"layer": "x"}, "no number"),
+    ],
+)
+def test_logs_that_make_no_sense_say_where(tmp_path, out, changes, message):
+    (tmp_path / "log.json").write_text(json.dumps(log(**changes)))
+    with pytest.raises(TraceError, match=message):
+        import_file(tmp_path / "log.json", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"samples": [{"layers": [',
+        '{"samples": [{"layers": []}]}',
+        '{"samples": ' + "[" * 100_000,
+        '{"samples": [], "layers": 1}',
+        '{"samples": {"layers": 1}}',
+        '{"samples": 3, "layers" 5}',
+        '{"samples": [1], "layers": 5}',
+        b'{"samples": "\xff\xfe", "layers": 5}',
+    ],
+)
+def test_broken_json_is_one_clear_error(tmp_path, out, text):
+    (tmp_path / "log.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(TraceError):
+        import_file(tmp_path / "log.json", out)
+    assert not out.exists()
+
+
+def table(seed):
+    return experts(3, 1, 2, seed=seed)[:, 0]
+
+
+def test_megatron_ranks_are_sequences(tmp_path, out):
+    for rank in range(2):
+        lines = [
+            {"rank": rank, "step": step, "layer": layer, "top_indices": table(10 * rank + step + layer).tolist()}
+            for step in (1, 2)
+            for layer in (1, 4)
+        ]
+        (tmp_path / f"router_trace_rank{rank}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    imported = import_file(tmp_path / "router_trace_rank0.jsonl", out)
+    assert "2 ranks" in imported.source
+    assert imported.unknown == ("weights", "entropy", "times")
+    with open_trace(out) as trace:
+        tokens = trace.timeline.tokens(0, 12)
+        assert [site.name for site in trace.info.sites] == ["L1", "L4"]
+        assert tokens.step.tolist() == [1] * 6 + [2] * 6
+        assert tokens.sequence.tolist() == [0] * 3 + [1] * 3 + [0] * 3 + [1] * 3
+        assert tokens.position.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+        assert (trace.timeline.routing(3, 6).indices[:, 1] == table(15)).all()
+        assert trace.timeline.routing(0, 1).weights is None
+        assert np.isnan(tokens.confidence).all()
+
+
+def test_a_torn_megatron_line_is_named(tmp_path, out):
+    line = json.dumps({"rank": 0, "step": 1, "layer": 0, "top_indices": [[1, 2]]})
+    (tmp_path / "t.jsonl").write_text(line + "\n" + line[:-5])
+    with pytest.raises(TraceError, match=r"t\.jsonl, line 2"):
+        import_file(tmp_path / "t.jsonl", out)
+
+
+def test_a_bare_csv_is_one_expert_a_token(tmp_path, out):
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n3,1\n")
+    import_file(tmp_path / "x.csv", out)
+    indices, weights, _ = routed(out)
+    assert indices.tolist() == [[[5], [1]], [[2], [0xFFFF]]]
+    assert weights is None
+
+
+def test_our_csv_comes_back(tmp_path, out):
+    info = make_info()
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in make_steps(info):
+            writer.write_step(step)
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        with (tmp_path / "x.csv").open("wb") as stream:
+            export(trace, "csv", stream)
+        import_file(tmp_path / "x.csv", out)
+        indices, weights, _ = routed(out)
+        assert (indices == trace.timeline.routing(0, 12).indices).all()
+        assert (weights == trace.timeline.routing(0, 12).weights).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["layer,expert\n0\n", "layer,expert\nx,1\n", "layer,expert\n0,-1\n", "layer,expert\n", "layer,expert\n0,9999999\n"],
+)
+def test_broken_csvs_are_one_clear_error(tmp_path, out, text):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(TraceError):
+        import_file(tmp_path / "x.csv", out)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_vllm_arrays_as_file_as_base64_and_in_a_response(tmp_path, out, dtype):
+    array = experts(dtype=dtype)
+    text = base64.b64encode(npy(array)).decode()
+    files = {
+        "x.npy": npy(array),
+        "x.b64": text.encode() + b"\n",
+        "x.json": json.dumps({"id": 1, "choices": [{"text": "hi", "routed_experts": text}]}).encode(),
+        "y.json": json.dumps({"choices": [{"routed_experts": array.tolist()}]}).encode(),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        imported = import_file(tmp_path / name, out, overwrite=True)
+        indices, weights, findings = routed(out)
+        assert (indices == array).all(), name
+        assert weights is None
+        assert findings == ()
+        assert imported.unknown == ("weights", "entropy", "times")
+
+
+def test_vllm_prompt_lists_stand_before_the_choice(tmp_path, out):
+    prompt, generated = experts(4, seed=1), experts(2, seed=2)
+    document = {"prompt_routed_experts": prompt.tolist(), "choices": [{"routed_experts": generated.tolist()}]}
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    import_file(tmp_path / "x.json", out)
+    assert (routed(out)[0] == np.concatenate([prompt, generated])).all()
+
+
+def test_sglang_s_shape_is_given_or_found(tmp_path, out):
+    array = experts(9, 4, 3)
+    array[:, 0] = 0  # a dense layer
+    text = base64.b64encode(array.astype("<i4").tobytes()).decode()
+    meta = {"routed_experts": text, "prompt_tokens": 7, "completion_tokens": 3}
+    (tmp_path / "x.json").write_text(json.dumps({"text": "hi", "meta_info": meta}))
+    import_file(tmp_path / "x.json", out)
+    indices, _, findings = routed(out)
+    assert (indices == array[:, 1:]).all()
+    assert {finding.kind for finding in findings} == {"import_shape_guessed", "import_silent_layers"}
+    told = {"num_hidden_layers": 4, "top_k": 3, "sglext": {"routed_experts": text}}
+    (tmp_path / "x.json").write_text(json.dumps(told))
+    import_file(tmp_path / "x.json", out, overwrite=True)
+    indices, _, findings = routed(out)
+    assert (indices == array[:, 1:]).all()
+    assert [finding.kind for finding in findings] == ["import_silent_layers"]
+    with open_trace(out) as trace:
+        assert [site.layer for site in trace.info.sites] == [1, 2, 3]
+    (tmp_path / "x.json").write_text(json.dumps({"routed_experts": text}))
+    with pytest.raises(TraceError, match="without a shape"):
+        import_file(tmp_path / "x.json", out, overwrite=True)
+
+
+def test_zero_blocks_are_unknown_and_told_of(tmp_path, out):
+    array = experts(6)
+    array[2:4] = 0
+    (tmp_path / "x.npy").write_bytes(npy(array))
+    imported = import_file(tmp_path / "x.npy", out)
+    indices, _, findings = routed(out)
+    assert (indices[2:4] == 0xFFFF).all()
+    assert (indices[4:] == array[4:]).all()
+    assert [(finding.kind, finding.severity) for finding in findings] == [("import_zero_block", "warning")]
+    assert imported.findings == findings
+    (tmp_path / "x.npy").write_bytes(npy(np.zeros((3, 2, 2), np.uint8)))
+    with pytest.raises(TraceError, match="capture failed"):
+        import_file(tmp_path / "x.npy", out, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': 'evil'}",
+        npy(experts())[:-3],
+        npy(np.zeros((2, 2))),
+        npy(np.array([[[{"a": 1}]]], dtype=object)),
+        npy(experts()).replace(b"(5, 3, 2)", b"(9**9,3,2"),
+        npy(experts()).replace(b"(5, 3, 2)", b"(5000000000000000,3,2)"[:9]),
+        base64.b64encode(npy(experts()))[:-3],
+        b'{"routed_experts": "****"}',
+        b'{"routed_experts": 5}',
+        b'{"routed_experts": [[1, 2], [3]]}',
+        b'{"routed_experts": [[[99999999]]]}',
+        b'{"routed_experts": ',
+        b'{"choices": [], "x": "\\"routed_experts\\""}',
+        b"GIF89a...",
+        b"hello",
+        b'{"a": 1}',
+        b"\xff\xfe\x00\x00",
+        b"",
+    ],
+)
+def test_damaged_and_foreign_files_are_one_clear_error(tmp_path, out, data):
+    (tmp_path / "x.bin").write_bytes(data)
+    with pytest.raises(TraceError) as caught:
+        import_file(tmp_path / "x.bin", out)
+    assert "\n" not in caught.value.message
+    assert not out.exists()
+
+
+def test_what_is_no_file_or_already_a_trace_or_in_the_way_is_said(tmp_path, out):
+    with pytest.raises(TraceError, match="folder"):
+        import_file(tmp_path, out)
+    with pytest.raises(TraceError, match="cannot open"):
+        import_file(tmp_path / "no", out)
+    (tmp_path / "x.npy").write_bytes(npy(experts()))
+    import_file(tmp_path / "x.npy", out)
+    with pytest.raises(TraceError, match="exists already"):
+        import_file(tmp_path / "x.npy", out)
+    with pytest.raises(TraceError, match="trace already"):
+        import_file(out, tmp_path / "y.msgpack")
