@@ -13,6 +13,7 @@ from moetui.console.bare import parse_bare, split
 from moetui.console.calls import called_name, read_call
 from moetui.console.commands import registry
 from moetui.console.context import Context
+from moetui.console.draw import brief
 from moetui.console.history import History
 from moetui.console.plain import as_json
 from moetui.console.python import Python, needs_more
@@ -120,10 +121,10 @@ class Console:
         try:
             return self._dispatch(source)
         except MoetuiError as error:
-            return Result(error=drawable(error.message), hint=drawable(error.hint))
+            return Result(error=brief(error.message), hint=brief(error.hint))
         except Exception as error:  # noqa: BLE001 - a command's bug costs its line, not the screen
             return Result(
-                error=drawable(f"internal error: {type(error).__name__}: {error}"), hint="this is a bug in moetui"
+                error=brief(f"internal error: {type(error).__name__}: {error}"), hint="this is a bug in moetui"
             )
 
     def _dispatch(self, source: str) -> Result:

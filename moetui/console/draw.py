@@ -19,6 +19,7 @@ UNKNOWN = "–"
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#%@"
 _COLD, _HOT = (70, 80, 110), (255, 176, 60)
+_LONGEST = 400
 _WIDE = 24  # experts up to which a heatmap's cells are three wide
 
 
@@ -30,6 +31,12 @@ def text(value: Any, style: str = "", *, spaces: bool = False) -> Text:
 def token_text(value: str, style: str = "") -> Text:
     """A token's text, quoted by its own spaces: ``·garden``."""
     return Text(drawable(value, spaces=True), style)
+
+
+def brief(message: str) -> str:
+    """A message on one line, safe to draw and no longer than a person reads."""
+    line = " ".join(message.split())
+    return drawable(line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…")
 
 
 def lines(value: str, most: int = 200) -> list[Text]:

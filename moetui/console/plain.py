@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -25,14 +25,14 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
     if depth <= 0:
         return str(type(value).__name__)
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value), depth - 1)
+        return {field.name: plain(getattr(value, field.name), depth - 1) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth - 1) for item in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist(), depth - 1)
-    return str(value)
+    return type(value).__name__
 
 
 def as_json(value: Any) -> str:

@@ -19,18 +19,19 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import lines, text
+from moetui.console.draw import brief, lines, text
 from moetui.console.namespace import Moe
 from moetui.console.output import caught_output
 from moetui.console.plain import plain
 from moetui.console.registry import nearest
 from moetui.console.result import Result
-from moetui.console.summaries import is_array, is_module, summary
-from moetui.routing import MoetuiError, UsageError, drawable
+from moetui.console.summaries import summary
+from moetui.routing import MoetuiError, UsageError
 from moetui.session import Capability
 
 _FILE = "<console>"
 _FRAMES = 3
+_PLAIN = (bool, int, float, str, list, tuple, dict, set, frozenset, np.generic)
 _MODEL_NAMES = ("model", "tokenizer")
 
 
@@ -72,9 +73,7 @@ class Python:
         shown: list[RenderableType] = list(lines(outcome.printed.rstrip("\n"))) if outcome.printed else []
         if outcome.dropped:
             shown.append(Text(f"… {outcome.dropped:,} characters more", "dim"))
-        return Result(
-            (*shown, *outcome.shown), outcome.data, error=drawable(outcome.error), hint=drawable(outcome.hint)
-        )
+        return Result((*shown, *outcome.shown), outcome.data, error=brief(outcome.error), hint=brief(outcome.hint))
 
     def interrupt(self) -> bool:
         """Raise ``KeyboardInterrupt`` in the code that runs; False if none does."""
@@ -160,10 +159,11 @@ def _shown(value: Any) -> tuple[tuple[RenderableType, ...], Any, str, str]:
         return (), None, "", ""
     if isinstance(value, Result):
         return value.renderables, value.data, value.error, value.hint
-    data = None if is_array(value) or is_module(value) else plain(value)
-    if is_array(value):
-        data = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
-    return tuple(text(line) for line in summary(value)), data, "", ""
+    shown = summary(value)
+    data: Any = "\n".join(shown)
+    if isinstance(value, _PLAIN):
+        data = plain(value)
+    return tuple(text(line) for line in shown), data, "", ""
 
 
 def _syntax(error: SyntaxError, source: str, commands: list[str]) -> tuple[tuple[RenderableType, ...], Any, str, str]:

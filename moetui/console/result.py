@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,9 @@ class Result:
 
     def __bool__(self) -> bool:
         return not self.error
+
+    def __repr__(self) -> str:
+        return f"Result({self.error or reprlib.repr(self.data)})"
 
 
 @dataclass(frozen=True, slots=True)

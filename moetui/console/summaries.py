@@ -39,6 +39,11 @@ def is_module(value: Any) -> bool:
     return not isinstance(value, type) and all(hasattr(value, name) for name in ("named_parameters", "named_children"))
 
 
+def is_timeline(value: Any) -> bool:
+    """Whether ``value`` is a view of a timeline."""
+    return not isinstance(value, type) and all(hasattr(value, name) for name in ("first", "end", "sites", "routing"))
+
+
 def _cut(lines: list[str]) -> list[str]:
     more = len(lines) - _MOST_LINES
     return lines if more <= 0 else [*lines[:_MOST_LINES], f"… {more:,} lines more"]
@@ -49,6 +54,10 @@ def _lines(value: Any, depth: int) -> list[str]:
         return [_array(value)]
     if is_module(value):
         return _module(value)
+    if is_timeline(value):
+        return [
+            f"tokens {value.first} to {value.end - 1} at {len(value.sites)} sites; tokens(), routing(), steps(), text()"
+        ]
     if depth < 2 and isinstance(value, Mapping) and any(_special(item) for item in list(value.values())[:_MOST_ITEMS]):
         return _items(type(value).__name__, [(str(key), item) for key, item in value.items()], depth)
     if depth < 2 and isinstance(value, list | tuple) and any(_special(item) for item in value[:_MOST_ITEMS]):

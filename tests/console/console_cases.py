@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moetui.routing import ModelInfo, ModuleNode, Phase, Site, SiteFlag, Step
+from moetui.routing import ModelInfo, ModuleNode, Phase, Site, Step
 from moetui.routing.events import Branch, BranchAdded, GenerationSettings, InterventionsChanged
 from moetui.routing.interventions import BanExperts, Scope
 from moetui.trace import TraceWriter
@@ -18,7 +18,7 @@ WORDS = [
 LAYERS, EXPERTS, TOP_K = 3, 6, 2
 
 
-def make_info(name: str = "tiny", experts: int = EXPERTS, layers: int = LAYERS) -> ModelInfo:
+def make_info(experts: int = EXPERTS, layers: int = LAYERS) -> ModelInfo:
     """A model of which only the facts are known."""
     sites = tuple(
         Site(
@@ -43,7 +43,7 @@ def make_info(name: str = "tiny", experts: int = EXPERTS, layers: int = LAYERS) 
             ModuleNode(f"model.layers.{i}.mlp", "Moe", "mlp"),
         ]
     return ModelInfo(
-        name=name,
+        name="tiny",
         architecture="TinyForCausalLM",
         model_type="tiny",
         sites=sites,
@@ -61,15 +61,13 @@ def make_step(
     *,
     branch: int = 0,
     dead: int | None = EXPERTS - 1,
-    forced: bool = False,
-    noise: float = 0.3,
 ) -> Step:
     """A pass over some words: a word leans to its own experts, and expert ``dead`` is never chosen."""
     count, sites = len(ids), len(info.sites)
     leaning = np.random.default_rng(7).normal(0, 1.5, (len(WORDS), sites, info.num_experts))
     if dead is not None:
         leaning[:, :, dead] = -20
-    own = np.random.default_rng(index).normal(0, noise, (count, sites, info.num_experts))
+    own = np.random.default_rng(index).normal(0, 0.3, (count, sites, info.num_experts))
     logits = (leaning[ids] + own).astype(np.float16)
     order = np.argsort(-logits.astype(np.float32), -1)[..., :TOP_K]
     chosen = np.exp(np.take_along_axis(logits.astype(np.float32), order, -1))
@@ -86,7 +84,7 @@ def make_step(
         indices=order.astype(np.uint16),
         weights=(chosen / chosen.sum(-1, keepdims=True)).astype(np.float16),
         logits=logits,
-        flags=np.full((count, sites), SiteFlag.FORCED if forced else 0, np.uint8),
+        flags=np.zeros((count, sites), np.uint8),
         candidate_ids=np.full((count, 2), -1, np.int32),
         candidate_logprobs=np.full((count, 2), np.nan, np.float16),
         site_ms=np.linspace(1, 15, sites, dtype=np.float32),
@@ -95,21 +93,22 @@ def make_step(
     )
 
 
-def write_recording(path: Path, *, noise: float = 0.3, name: str = "tiny") -> Path:
-    """Two runs of one prompt, the second with an expert banned and another word at position 8."""
-    info = make_info(name)
+def write_recording(path: Path, *, experts: int = EXPERTS, layers: int = LAYERS, runs: int = 2) -> Path:
+    """Runs of one prompt, those after the first with an expert banned and another word at position 8."""
+    info = make_info(experts=experts, layers=layers)
     prompt = [13, 14, 15, 1, 2, 4, 5]
     writer = TraceWriter(path, info, settings=GenerationSettings(max_new_tokens=8), prompt="once was a")
     index = 0
-    for run, tail in enumerate(([0, 3, 9, 10, 11, 12, 1, 2], [0, 2, 9, 10, 11, 12, 1, 2])):
+    for run in range(runs):
+        tail = [0, 2 if run else 3, 9, 10, 11, 12, 1, 2]
         first = run * (len(prompt) + len(tail))
         writer.write_event(BranchAdded(Branch(run, run, f"run {run + 1}", first_token=first, prompt="once was a")))
         if run:
             writer.write_event(InterventionsChanged((BanExperts((2,), Scope(layers=(1,))),), first))
-        writer.write_step(make_step(info, index, prompt, 0, branch=run, noise=noise))
+        writer.write_step(make_step(info, index, prompt, 0, branch=run))
         index += 1
         for place, word in enumerate(tail):
-            writer.write_step(make_step(info, index, [word], len(prompt) + place, branch=run, noise=noise))
+            writer.write_step(make_step(info, index, [word], len(prompt) + place, branch=run))
             index += 1
     writer.close()
     return path

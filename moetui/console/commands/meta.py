@@ -115,7 +115,10 @@ def _overview(console: Context) -> Result:
         reasons = list(dict.fromkeys(reason for item in commands if (reason := item.why_not(console.session))))
         head = text(group, "bold")
         if reasons:
-            head.append_text(text(f"   those with - not here: {', '.join(reasons)}", "dim"))
+            first, *more = reasons
+            shared = " ".join(first.split()[:2]) + " cannot "
+            told = "; ".join([first, *(reason.removeprefix(shared) for reason in more)])
+            head.append_text(text(f"   (-: {told})", "dim"))
         drawn.append(head)
         rows = []
         for item in commands:

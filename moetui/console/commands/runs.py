@@ -277,7 +277,8 @@ def _outcome(console: Context, before: int) -> Result:
     own = view.tokens(view.first, view.end)
     count = int(((own.branch == branch.id) & ~own.pad).sum())
     written = branch_text(view, branch)
-    note = text(f"{branch.name} · {count:,} tokens · {session.reason or session.state.value}", "dim")
+    end = f"{session.state.value}{': ' + session.reason if session.reason else ''}"
+    note = text(f"{branch.name} · {count:,} tokens · {end}", "dim")
     data = {
         "branch": branch.id,
         "tokens": count,
