@@ -55,7 +55,9 @@ class Capture:
     Attributes:
         handles: the sites with their modules and adapters.
         branch: number of the branch that the next passes belong to; set it between passes.
-        before_step: called in the generating thread before each pass, not part of its duration; it may block.
+        before_step: called in the generating thread before each pass with the arguments of its forward, not part of its
+            duration; it may block. It tells whether the pass is to be recorded.
+        after_step: called in the generating thread after each pass that is recorded, not part of its duration.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
         hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out.
         put_ns: nanoseconds spent on handing passes to the recorder so far (waiting for it included).
@@ -83,7 +85,8 @@ class Capture:
         self.gate: Gate | None = None
         self.wants_logits = self.options.logits
         self.branch = 0
-        self.before_step: Callable[[], None] | None = None
+        self.before_step: Callable[[Mapping[str, Any]], bool] | None = None
+        self.after_step: Callable[[], None] | None = None
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
         self._on_step, self._on_event = on_step, on_event
@@ -160,12 +163,12 @@ class Capture:
         For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
         """
         frame, self.current.frame = self.current.frame, None
-        held = self.before_step, self.gate, self._muted
-        self.before_step, self.gate, self._muted = None, None, True
+        held = self.before_step, self.after_step, self.gate, self._muted
+        self.before_step, self.after_step, self.gate, self._muted = None, None, None, True
         try:
             yield
         finally:
-            self.before_step, self.gate, self._muted = held
+            self.before_step, self.after_step, self.gate, self._muted = held
             self.current.frame = frame
 
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:
@@ -233,9 +236,10 @@ class Capture:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame
             if frame is None or not _is_running(frame):
-                if self.before_step is not None and not self._muted:
-                    self.before_step()
-                current.frame = frame = self._begin(stream)
+                recorded = not self._muted
+                if self.before_step is not None and recorded:
+                    recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
+                current.frame = frame = self._begin(stream, recorded)
             began = perf_counter_ns()
             try:
                 stream.read(args, kwargs, frame)
@@ -245,10 +249,10 @@ class Capture:
 
         return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
 
-    def _begin(self, stream: Stream) -> RawStep:
-        index = -1 if self._muted else self._steps
+    def _begin(self, stream: Stream, recorded: bool) -> RawStep:
+        index = self._steps if recorded else -1
         frame = RawStep(index, self.branch, stream, sys._getframe(2), len(self.handles))
-        if self._muted:
+        if not recorded:
             frame.keep = False
         else:
             self._steps += 1
@@ -275,6 +279,8 @@ class Capture:
                 self.fail(error)
             self.hook_ns += frame.cost
             self.put_ns += perf_counter_ns() - frame.ended
+            if self.after_step is not None:
+                self.after_step()
 
         # Called even when the forward raises, so that an aborted pass does not stay open.
         return stream.module.register_forward_hook(leave, always_call=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import weakref
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from moetui.engine.adapters.base import SiteHandle, module_at
+from moetui.engine.adapters.base import SiteHandle, forward_parameters, module_at
 from moetui.engine.raw import RawStep, TokenInputs
 
 _MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
@@ -78,12 +77,8 @@ def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Str
         Stream(path, module, parameters, _stacks(parameters, list(stacks)))
         for path, stacks in sorted(paths.items(), key=lambda item: len(item[0]))
         for module in (module_at(model, path),)
-        for parameters in (_parameters(module),)
+        for parameters in (forward_parameters(type(module)),)
     )
-
-
-def _parameters(module: nn.Module) -> tuple[str, ...]:
-    return tuple(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[tuple[str, str], ...]:

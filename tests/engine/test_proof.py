@@ -152,7 +152,7 @@ def check_probabilities(steps: list[Step], generated: Any, capture: Capture) -> 
             np.testing.assert_allclose(step.logprob, wanted, rtol=1e-4, atol=1e-4)
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -165,7 +165,7 @@ def test_a_pass_that_breaks_leaves_nothing_behind(name: str, zoo_model: Any) -> 
     capture = Capture(model, on_step=steps.append)
     before = hook_state(model)
     called = [handle for handle in capture.handles if "vision" not in handle.site.name]
-    for error in (Stop, KeyboardInterrupt):
+    for error in (StopError, KeyboardInterrupt):
 
         def break_off(*_: Any, error: type[BaseException] = error) -> None:
             raise error

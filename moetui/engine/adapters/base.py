@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -195,6 +197,17 @@ def rows(value: Any) -> Tensor | None:
     if not isinstance(value, Tensor):
         return None
     return value if value.dim() == 2 else value.reshape(-1, value.shape[-1])
+
+
+def forward_parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Names of the parameters of a module class's ``forward``, behind ``self``."""
+    known = _PARAMETERS.get(kind)
+    if known is None:
+        known = _PARAMETERS[kind] = tuple(inspect.signature(kind.forward).parameters)[1:]
+    return known
+
+
+_PARAMETERS: weakref.WeakKeyDictionary[type[nn.Module], tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 
 def module_at(model: nn.Module, path: str) -> nn.Module:

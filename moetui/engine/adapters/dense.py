@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from time import perf_counter_ns
 from typing import Any
 
@@ -10,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, parent_path, rows, run_function
+from moetui.engine.adapters.base import (
+    FoundSite,
+    RouterCall,
+    SiteHandle,
+    Tap,
+    forward_parameters,
+    parent_path,
+    rows,
+    run_function,
+)
 from moetui.engine.adapters.traits import count_experts, describe_router, find_router
 from moetui.routing.model import SiteKind
 
@@ -26,7 +34,7 @@ class DenseAdapter:
         """Every module of stacked expert weights that takes nothing but hidden states, with a router beside it."""
         found = []
         for path, module in model.named_modules():
-            if not count_experts(module) or len(inspect.signature(type(module).forward).parameters) != 2:
+            if not count_experts(module) or len(forward_parameters(type(module))) != 1:
                 continue
             router = find_router(model, path)
             if router is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from time import perf_counter_ns
 from typing import Any
 
@@ -14,6 +13,7 @@ from moetui.engine.adapters.base import (
     RouterCall,
     SiteHandle,
     Tap,
+    forward_parameters,
     parent_path,
     router_hook,
     rows,
@@ -76,7 +76,7 @@ def masks_skip(handle: SiteHandle) -> bool:
 
 def routing_parameters(module: nn.Module) -> tuple[str, str] | None:
     """Names of the second and third parameter of ``forward`` if they are expert indices and gate weights."""
-    names = list(inspect.signature(type(module).forward).parameters)[1:4]
+    names = forward_parameters(type(module))
     if len(names) < 3 or not names[1].endswith(_INDICES) or not names[2].endswith(_WEIGHTS):
         return None
     return names[1], names[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,6 +15,7 @@ from moetui.engine.adapters.base import (
     RouterCall,
     SiteHandle,
     Tap,
+    forward_parameters,
     parent_path,
     router_hook,
     rows,
@@ -40,7 +40,7 @@ class MaskAdapter:
         """Every dictionary of experts with that call and a router beside it."""
         found = []
         for path, module in model.named_modules():
-            parameters = _parameters(module)
+            parameters = forward_parameters(type(module))
             if not isinstance(module, nn.ModuleDict | nn.ModuleList) or len(parameters) != 3:
                 continue
             router = find_router(model, path)
@@ -97,10 +97,6 @@ class MaskAdapter:
     def refusal(self, handle: SiteHandle) -> str:
         """A mask that is misread cannot be steered."""
         return handle.site.note if handle.site.note == _FLAT_NOTE else ""
-
-
-def _parameters(module: nn.Module) -> list[str]:
-    return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def _masked(changed: tuple[Tensor, Tensor], mask: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from time import perf_counter_ns
 from typing import Any
 
@@ -10,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, join_path, rows, run_function
+from moetui.engine.adapters.base import (
+    FoundSite,
+    RouterCall,
+    SiteHandle,
+    Tap,
+    forward_parameters,
+    join_path,
+    rows,
+    run_function,
+)
 from moetui.engine.adapters.traits import describe_router
 from moetui.routing.model import SiteKind
 
@@ -75,7 +83,7 @@ class ParallelAdapter:
 
 
 def _takes_sizes(module: nn.Module) -> bool:
-    return list(inspect.signature(type(module).forward).parameters)[2:3] == ["expert_size"]
+    return forward_parameters(type(module))[1:2] == ("expert_size",)
 
 
 def _unsorted(output: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
