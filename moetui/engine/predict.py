@@ -174,9 +174,8 @@ def _last_column(inputs: TokenInputs, columns: int) -> Tensor | None:
 
 def _follows(before: _Last, branch: int, inputs: TokenInputs, columns: int) -> bool:
     """Whether a pass goes on from one of the last ``columns`` tokens of the pass before, on the same cache."""
-    cache = None if before.cache is None else before.cache()
-    now = None if inputs.cache is None else inputs.cache()
-    if before.branch != branch or cache is None or cache is not now or inputs.shape is None:
+    # Compared are the references, of which an object has one: the run may be over and its cache gone by now.
+    if before.branch != branch or before.cache is None or before.cache is not inputs.cache or inputs.shape is None:
         return False
     if before.last.shape[0] != inputs.shape[0]:
         return False
