@@ -62,11 +62,12 @@ def from_plain(kind: Any, value: Any) -> Any:
 
 def clean(text: str) -> str:
     """``text`` as valid UTF-8: lone surrogates (bytes that were no text) become U+FFFD, or join to what they mean."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return text
+    for errors in ("strict", "surrogateescape"):
+        try:
+            return text.encode("utf-8", errors).decode("utf-8", "replace")
+        except UnicodeEncodeError:
+            continue
+    return text.encode("utf-8", "replace").decode()
 
 
 def _kind(cls: Any) -> str:
