@@ -13,7 +13,7 @@ TOP_K = ("top_k", "num_experts_per_tok", "moe_top_k", "moe_topk", "top_k_experts
 _ROUTERS = ("gate", "router")
 _COUNTS = ("num_experts", "num_routed_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 _SHARED_COUNTS = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
-_SHARED = ("shared_experts", "shared_expert", "shared_mlp")
+SHARED = ("shared_experts", "shared_expert", "shared_mlp")
 _GROUPS = ("num_group", "n_group")
 _ELIGIBLE = ("topk_group",)
 _BIASES = ("e_score_correction_bias", "expert_bias", "balancing_biases", "moe_statics")
@@ -115,7 +115,7 @@ def _shared_experts(model: nn.Module, block_path: str) -> int:
     """Shared experts of a block or of the layer around it: as many as is said somewhere, one where nothing is said."""
     for path in _up_to_layer(block_path):
         owner = module_at(model, path)
-        shared = [child for name in _SHARED if isinstance(child := getattr(owner, name, None), nn.Module)]
+        shared = [child for name in SHARED if isinstance(child := getattr(owner, name, None), nn.Module)]
         if shared:
             found = first_int((*shared, owner), _SHARED_COUNTS)
             return found or _from_config(model, (owner,), _SHARED_COUNTS) or 1
