@@ -26,7 +26,7 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention
 from moetui.routing.timeline import TimelineSource
 from moetui.session.mailbox import Mailbox
-from moetui.session.protocol import Capability, Playback
+from moetui.session.protocol import Breakpoint, Capability, Playback
 from moetui.session.worker import Worker
 
 _NOTHING = ModelInfo(name="", architecture="", model_type="", sites=())
@@ -308,6 +308,40 @@ class LiveSession:
             UnsupportedError: an architecture that cannot do it; the message says why.
         """
         self._worker.set_interventions(tuple(interventions))
+
+    @property
+    def breakpoints(self) -> Sequence[Breakpoint]:
+        """All breakpoints and log points, oldest first."""
+        return self._worker.breakpoints.all
+
+    def add_breakpoint(
+        self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
+    ) -> Breakpoint:
+        """Add one: after each step its tokens are looked at, and the run pauses before the next one.
+
+        Raises:
+            QueryError: the expression does not parse.
+            UnsupportedError: it asks for logits that are not captured.
+        """
+        branches = {branch.name: branch.id for branch in self.branches}
+        options = {"log_only": log_only, "temporary": temporary, "ignore": ignore}
+        return self._worker.breakpoints.add(expression, branches, **options)
+
+    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
+        """Switch one on or off.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        self._worker.breakpoints.enable(number, enabled)
+
+    def remove_breakpoint(self, number: int) -> None:
+        """Remove one.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        self._worker.breakpoints.remove(number)
 
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
         """Run ``function(model, tokenizer)`` in the generation thread, before the next step or at once where it waits.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from moetui.routing.events import (
     RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
+from moetui.session.breakpoints import Breakpoints
 from moetui.session.meter import Meter
 from moetui.session.watch import Watch
 
@@ -58,6 +59,7 @@ class Worker:
         self.plugins = Plugins() if debugger is None else debugger.plugins
         self.branches: list[Branch] = []
         self.findings: list[Finding] = []
+        self.breakpoints = Breakpoints(logits=options.logits if debugger is None else debugger.capture.options.logits)
         self._options, self._gate, self._emit, self._wake = options, gate, emit, wake
         self._given = debugger
         self._calls: set[Future[Any]] = set()
@@ -144,17 +146,18 @@ class Worker:
         debugger.capture.before_step = debugger.capture.gate = None
         debugger.close()
 
-    def _before_step(self) -> None:
+    def _before_step(self, arguments: Mapping[str, Any]) -> bool:
         debugger = self.debugger
         if debugger is None or not self._gate.control.active:
-            return
+            return True
         encoder = bool(debugger.model.config.is_encoder_decoder)
         own = max(0, self._passes - encoder)
         self._passes += 1
         if self._before_next is not None:
             self._gate.submit(self._before_next)
             self._before_next = None
-        paused = self._gate.before_step(0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1)
+        position = 0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1
+        paused = self._gate.before_step(position, self._hit_breakpoints(debugger))
         if paused and debugger.recording is not None:
             # Written behind the steps before the pause, which is why not where the state changes.
             debugger.flush()
@@ -162,6 +165,19 @@ class Worker:
             debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
         if not self._gate.control.to_site:
             debugger.capture.gate = None
+        return True
+
+    def _hit_breakpoints(self, debugger: MoEDebugger) -> str:
+        """Look at the step that has ended; why to pause, in words."""
+        if not self.breakpoints.active:
+            return ""
+        debugger.flush()
+        reason = ""
+        for hit in self.breakpoints.look(debugger.live_timeline.snapshot()):
+            debugger.tell(hit)
+            if not hit.log_only and not reason:
+                reason = f"{hit.expression}   {hit.values}   (hit {hit.hits})"
+        return reason
 
     def _at_site(self, context: Any) -> None:
         before = self._gate.waited
@@ -202,6 +218,7 @@ class Worker:
         debugger.flush()
         number = len(self.branches)
         first = debugger.live_timeline.snapshot().end
+        self.breakpoints.skip_to(first)
         branch = Branch(number, number, f"run {number + 1}", first_token=first, prompt=prompt.text)
         debugger.capture.branch = number
         self.branches.append(branch)
@@ -214,6 +231,7 @@ class Worker:
         assert debugger is not None
         debugger.capture.gate = None
         debugger.flush()
+        self._hit_breakpoints(debugger)
         self._meter.stop()
         control = change(self._gate.control)
         if debugger.recording is not None:
