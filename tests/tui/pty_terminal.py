@@ -63,11 +63,15 @@ class Terminal:
                 return False
             if not data:
                 return False
-            self.received += data
-            for _ in range(data.count(_CURSOR_QUERY) if self._answers else 0):
-                self.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
-            self._stream.feed(_STRANGE.sub(lambda m: m[0] if _KEPT.match(m[0]) else b"", data))
+            self.take(data)
         return True
+
+    def take(self, data: bytes) -> None:
+        """What the terminal does with bytes that arrive: draw, and answer."""
+        self.received += data
+        for _ in range(data.count(_CURSOR_QUERY) if self._answers else 0):
+            self.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+        self._stream.feed(_STRANGE.sub(lambda m: m[0] if _KEPT.match(m[0]) else b"", data))
 
     def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait until something holds on the screen.

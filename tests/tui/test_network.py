@@ -316,6 +316,16 @@ async def test_a_copy_too_long_for_a_terminal_goes_to_a_file(tmp_path, monkeypat
 # -- sizes ----------------------------------------------------------------------------------------------------------
 
 
+async def test_the_heatmap_gets_its_lines_when_the_model_is_first_seen():
+    timeline = Timeline(make_info())
+    async with network(timeline) as (panel, pilot):
+        make_timeline(decode=5, timeline=timeline)
+        panel.refresh_from(timeline.snapshot(), HeldSession(timeline))
+        await pilot.pause()
+        assert panel.heatmap.content_size.height == 8
+        assert panel.detail.content_size.height == 8
+
+
 async def test_in_a_narrow_screen_enter_opens_the_detail_as_a_drawer():
     async with network(make_timeline(decode=30), (80, 24)) as (panel, pilot):
         assert not panel.detail.display

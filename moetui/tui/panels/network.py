@@ -219,7 +219,8 @@ class NetworkPanel(Widget):
         places = place(self.size, wanted)
         if wanted != self._arrangement.wanted:
             self._arrangement.wanted = wanted
-            self.refresh(layout=True)
+            # Asked of a child: a widget keeps its own arrangement when it asks for a layout itself.
+            self.tokens.refresh(layout=True)
         for child in self.children:
             shown = child.id in places
             if child.display != shown:

@@ -94,3 +94,36 @@ def keep_in_view(offset: int, cursor: int, shown: int, total: int) -> int:
     elif cursor >= offset + shown:
         offset = cursor - shown + 1
     return max(0, min(offset, total - shown))
+
+
+def number_columns(grid: Grid, left: int, total: int, cursor: int) -> tuple[str, str, str]:
+    """The header's column numbers: what stands before the cursor's own number, that number, and what comes after.
+
+    Args:
+        grid: the layout.
+        left: first drawn column shown.
+        total: columns of the matrix.
+        cursor: the cursor's column of the matrix.
+    """
+    end = grid.label + grid.columns * grid.cell
+    cells = [" "] * end
+
+    def place(column: int, text: str) -> int:
+        inside = max(0, grid.cell - len(text)) // 2 if grid.cell > 2 else 0
+        return grid.label + (column - left) * grid.cell + inside
+
+    every = next(n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n * grid.cell > len(str(total)))
+    for column in range(left, min(left + grid.columns, -(-total // grid.fold))):
+        text = str(column * grid.fold)
+        at = place(column, text)
+        if column % every == 0 and at + len(text) <= end:
+            cells[at : at + len(text)] = text
+    # The cursor's own number is written over the ticks, and those that it touches go.
+    text = str(cursor)
+    at = max(grid.label, min(place(cursor // grid.fold, text), end - len(text)))
+    low, high = max(0, at - 1), min(end, at + len(text) + 1)
+    while low > 0 and cells[low - 1] != " " and cells[low] != " ":
+        low -= 1
+    while high < end and cells[high] != " " and cells[high - 1] != " ":
+        high += 1
+    return "".join(cells[:low]).ljust(at), text, "".join(cells[high:]).rjust(max(0, end - at - len(text)))

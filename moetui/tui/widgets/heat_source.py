@@ -11,8 +11,7 @@ from moetui.routing import drawable
 from moetui.routing.events import Branch
 from moetui.routing.metrics import by_site, jain_fairness
 from moetui.routing.timeline import TimelineView
-from moetui.tui.widgets.heat_values import MEASURE_NAMES, MEASURES, Measure, heat_values
-from moetui.tui.widgets.heatmap import HeatPicture
+from moetui.tui.widgets.heat_values import MEASURE_NAMES, MEASURES, HeatPicture, Measure, heat_values
 from moetui.tui.widgets.sums import RoutingSums, SlidingSums
 from moetui.tui.widgets.windows import WINDOWS, EntropyTrail, Matched, Window, WindowSums, of_branch
 

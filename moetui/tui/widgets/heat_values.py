@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.routing import drawable
 from moetui.routing.model import Site
-from moetui.routing.step import F64, U8, Bool
+from moetui.routing.step import F64, I64, U8, Bool
 from moetui.tui.ramps import LEVELS
 from moetui.tui.widgets.sums import RoutingSums
 
@@ -146,3 +147,42 @@ def pool(levels: Levels, fold: int, how: Pooling, *, diverging: bool = False) ->
     out[~known.any(-1) & counted.any(-1)] = ZERO
     out[(groups == ABSENT).all(-1)] = ABSENT
     return out
+
+
+_SHORT_UNITS = {"%": "%", "× uniform": "×"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatPicture:
+    """What a heatmap shows: sites down, experts across, before folding and swapping.
+
+    Attributes:
+        names: site names, not yet drawable.
+        heat: values and scale.
+        title: what is shown, in words.
+        entropy, fairness: ``[S]`` by site, NaN where unknown.
+        trail: ``[B, S]`` entropy by site over the last groups of tokens, oldest first.
+        loads: ``[S, E]`` slots, for the cursor's exact line.
+    """
+
+    names: tuple[str, ...]
+    heat: HeatValues
+    title: str
+    entropy: F64
+    fairness: F64
+    trail: F64
+    loads: I64 = field(repr=False)
+
+    def cursor_text(self, site: int, expert: int) -> str:
+        """One cell's exact value, in words."""
+        values = self.heat.values
+        if site >= values.shape[0] or expert >= values.shape[1]:
+            return ""
+        name = drawable(self.names[site])
+        if self.heat.absent[site, expert]:
+            return f"{name} has no expert {expert}"
+        value, unit, load = values[site, expert], self.heat.unit, int(self.loads[site, expert])
+        shown = "unknown" if np.isnan(value) else f"{value:.3g}{_SHORT_UNITS.get(unit, ' ' + unit)}"
+        if not load and not self.heat.diverging:
+            shown = f"no load{'' if np.isnan(value) or not value else ', ' + shown}"
+        return f"{name} E{expert}  {shown}  {load:,} of {int(self.loads[site].sum()):,}"

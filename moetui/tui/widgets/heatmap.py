@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -19,36 +17,11 @@ from moetui.routing import drawable
 from moetui.routing.step import F64
 from moetui.tui.cells import Line, fit, number
 from moetui.tui.messages import SiteSelected
-from moetui.tui.ramps import LEVELS, contrast_text
-from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
-from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatValues, Levels, Pooling, pool, quantise
+from moetui.tui.widgets.heat_cells import HeatCells
+from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, number_columns, plan_grid
+from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatPicture, Levels, Pooling, pool, quantise
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeatPicture:
-    """What a heatmap shows: sites down, experts across, before folding and swapping.
-
-    Attributes:
-        names: site names, not yet drawable.
-        heat: values and scale.
-        title: what is shown, in words.
-        entropy, fairness: ``[S]`` by site, NaN where unknown.
-        trail: ``[B, S]`` entropy by site over the last groups of tokens, oldest first.
-        loads: ``[S, E]`` slots, for the cursor's exact line.
-    """
-
-    names: tuple[str, ...]
-    heat: HeatValues
-    title: str
-    entropy: F64
-    fairness: F64
-    trail: F64
-    loads: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = field(repr=False)
-
-
-_SHORT_UNITS = {"%": "%", "× uniform": "×"}
 
 
 class Heatmap(Pens, can_focus=True):
@@ -85,7 +58,7 @@ class Heatmap(Pens, can_focus=True):
         self._head = 1
         self._top = self._left = 0
         self._strips: dict[object, Strip] = {}
-        self._pairs: dict[int, tuple[str, Style]] = {}
+        self._cells = HeatCells(self)
         self.cursor = (0, 0)
         self.zoom: int | None = None
         self.pooling: Pooling = "max"
@@ -109,10 +82,11 @@ class Heatmap(Pens, can_focus=True):
             and before.title == picture.title
             and before.names == picture.names
             and self._extras_text(before) == self._extras_text(picture)
-            and self._status_text(before) == self._status_text(picture)
+            and before.cursor_text(*self.cursor) == picture.cursor_text(*self.cursor)
         )
-        if before is not None and before.heat.diverging != heat.diverging:
-            self.forget_drawn()
+        if before is None or before.heat.diverging != heat.diverging:
+            self._strips = {}
+            self._cells.forget(diverging=heat.diverging)
         self._picture, self._levels = picture, levels
         if not same:
             self._replan()
@@ -212,7 +186,8 @@ class Heatmap(Pens, can_focus=True):
     def forget_drawn(self) -> None:
         """Drop cached lines."""
         super().forget_drawn()
-        self._strips, self._pairs = {}, {}
+        self._strips = {}
+        self._cells.forget()
 
     # -- layout -------------------------------------------------------------------------------------------------
 
@@ -285,32 +260,12 @@ class Heatmap(Pens, can_focus=True):
 
     def _header(self, width: int) -> Strip:
         grid, head = self._grid, self.pen("head")
-        total = self._matrix().shape[1]
         end = grid.label + grid.columns * grid.cell
-        cells = [" "] * end
-        every = next(n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n * grid.cell > len(str(total)))
-        for column in range(self._left, min(self._left + grid.columns, -(-total // grid.fold))):
-            if column % every == 0:
-                _write(cells, self._column_at(column, str(column * grid.fold)), str(column * grid.fold))
-        # The cursor's own number is written over the ticks, which make room for it.
-        column = self._to_drawn(self.cursor)[1] // grid.fold
-        text = str(self._to_drawn(self.cursor)[1])
-        at = max(grid.label, min(self._column_at(column, text), end - len(text)))
-        low, high = max(0, at - 1), min(end, at + len(text) + 1)
-        while low > 0 and cells[low - 1] != " " and cells[low] != " ":
-            low -= 1
-        while high < end and cells[high] != " " and cells[high - 1] != " ":
-            high += 1
-        before, after = "".join(cells[:low]), "".join(cells[high:])
-        line = Line().add(before, head).to(at, head).add(text, self.pen("accent")).to(high, head).add(after, head)
+        before, text, after = number_columns(grid, self._left, self._matrix().shape[1], self._to_drawn(self.cursor)[1])
+        line = Line().add(before, head).add(text, self.pen("accent")).add(after, head)
         if grid.stats:
             line.to(end, head).add(fit("H", 6, "right") + fit("fair", 6, "right"), head)
         return line.strip(width, head)
-
-    def _column_at(self, column: int, text: str) -> int:
-        """Where a column's number begins: in the middle of wide cells, at the left of narrow ones."""
-        room = self._grid.cell
-        return self._grid.label + (column - self._left) * room + (max(0, room - len(text)) // 2 if room > 2 else 0)
 
     def _row(self, row: int, width: int) -> Strip:
         grid, matrix = self._grid, self._matrix()
@@ -341,9 +296,9 @@ class Heatmap(Pens, can_focus=True):
             return strip
         line = Line().add(fit(label, grid.label - 1) + " ", self.pen("accent" if here else "head"))
         if grid.stacked == 2 and len(drawn) == 2:
-            self._stacked_cells(line, drawn, cursor, cursor_row - row)
+            self._cells.stacked(line, drawn, grid.cell, cursor, cursor_row - row)
         else:
-            self._plain_cells(line, drawn[0], cursor, texts)
+            self._cells.plain(line, drawn[0], grid.cell, cursor, texts)
         if grid.stats:
             entropy, fair, spark = extras
             line.add(fit(entropy, 6, "right") + fit(fair, 6, "right"), self.pen("strong" if here else ""))
@@ -353,92 +308,6 @@ class Heatmap(Pens, can_focus=True):
             self._strips.clear()
         self._strips[key] = strip
         return strip
-
-    def _plain_cells(self, line: Line, levels: Levels, cursor: int, texts: tuple[str, ...]) -> None:
-        cell, column = self._grid.cell, 0
-        ink = self.ink
-        for level, run in groupby(levels.tolist()):
-            for _ in run:
-                at_cursor = column == cursor
-                style = self._cell_style(level)
-                if texts:
-                    text = fit(texts[column], cell - 1, "right") + " " if texts[column] else " " * cell
-                elif level >= LEVELS:
-                    mark = {ZERO: ink.glyphs.zero, UNKNOWN: ink.glyphs.unknown}.get(level, " ")
-                    text = mark.center(cell)
-                elif ink.shaded:
-                    text = " " * cell
-                else:
-                    text = ink.glyphs.level(level) * max(1, cell - 1) + " " * (cell > 1)
-                if at_cursor and texts:
-                    line.add(text, self.pen("cursor"))
-                elif at_cursor:
-                    self._cursor_cell(line, text, level, style)
-                else:
-                    line.add(text, style)
-                column += 1
-
-    def _cursor_cell(self, line: Line, text: str, level: int, style: Style) -> None:
-        if len(text) < 3:
-            mark = text.strip() or (self.ink.glyphs.level(level) if level < LEVELS else "")
-            line.add(fit(mark, len(text)), self.pen("cursor"))
-            return
-        edge = style + Style(bold=True)
-        if self.ink.shaded:
-            left, right = "▐", "▌"
-            line.add(left, self.pen("accent")).add(text[1:-1], edge).add(right, self.pen("accent"))
-        else:
-            line.add("[", self.pen("accent")).add(text[1:-1], edge).add("]", self.pen("accent"))
-
-    def _stacked_cells(self, line: Line, pair: Levels, cursor: int, which: int) -> None:
-        cell, cache = self._grid.cell, self._pairs
-        column = 0
-        # Neighbours of one look become one segment; the look of a pair of levels is worked out once.
-        for pairing, run in groupby(((pair[0].astype(np.int64) << 8) | pair[1]).tolist()):
-            count = sum(1 for _ in run)
-            found = cache.get(pairing)
-            if found is None:
-                found = cache[pairing] = self._pair_look(pairing >> 8, pairing & 255)
-            text, style = found
-            if column <= cursor < column + count:
-                line.add((text * cell) * (cursor - column), style)
-                shades = (*self._shades(), *[None] * 3)
-                other = shades[(pairing & 255) if which == 0 else pairing >> 8] or self._ground()
-                line.add(("▀" if which == 0 else "▄") * cell, self.paint("accent", None, other))
-                line.add((text * cell) * (column + count - cursor - 1), style)
-            else:
-                line.add((text * cell) * count, style)
-            column += count
-
-    def _pair_look(self, a: int, b: int) -> tuple[str, Style]:
-        ground = self._ground()
-        shades = (*self._shades(), *[None] * 3)
-        if a >= LEVELS and b >= LEVELS:
-            return "?" if UNKNOWN in (a, b) else " " if a == ABSENT else self.ink.glyphs.zero, self.pen("dim")
-        if a == b:
-            return " ", self._cell_style(a)
-        if a >= LEVELS:
-            return "▄", self.paint("", shades[b], ground)
-        return "▀", self.paint("", shades[a], shades[b] if b < LEVELS else ground)
-
-    def _shades(self) -> Sequence[tuple[int, int, int]]:
-        assert self._picture is not None
-        return self.ink.levels(diverging=self._picture.heat.diverging)
-
-    def _ground(self) -> tuple[int, int, int] | None:
-        color = self.pen().bgcolor
-        triplet = None if color is None else color.triplet
-        return None if triplet is None else (triplet.red, triplet.green, triplet.blue)
-
-    def _cell_style(self, level: int) -> Style:
-        if level >= LEVELS:
-            return self.pen("warn" if level == UNKNOWN else "dim")
-        if not self.ink.colored:
-            return self.pen()
-        shade = self._shades()[level]
-        if self.ink.shaded:
-            return self.paint("", contrast_text(shade), shade)
-        return self.paint("", shade)
 
     # -- numbers ------------------------------------------------------------------------------------------------
 
@@ -459,7 +328,11 @@ class Heatmap(Pens, can_focus=True):
         )
 
     def _extras_text(self, picture: HeatPicture) -> object:
-        return (np.round(picture.entropy, 2).tobytes(), np.round(picture.fairness, 2).tobytes())
+        return (
+            np.round(picture.entropy, 2).tobytes(),
+            np.round(picture.fairness, 2).tobytes(),
+            np.round(picture.trail, 2).tobytes(),
+        )
 
     def _cell_texts(self, row: int) -> tuple[str, ...]:
         picture, grid = self._picture, self._grid
@@ -474,53 +347,16 @@ class Heatmap(Pens, can_focus=True):
             for c in range(self._left, min(self._left + grid.columns, values.shape[1]))
         )  # fmt: skip
 
-    def _status_text(self, picture: HeatPicture) -> str:
-        site, expert = self.cursor
-        values = picture.heat.values
-        if site >= values.shape[0] or expert >= values.shape[1]:
-            return ""
-        name = drawable(picture.names[site])
-        if picture.heat.absent[site, expert]:
-            return f"{name} has no expert {expert}"
-        value, unit, load = values[site, expert], picture.heat.unit, int(picture.loads[site, expert])
-        shown = "unknown" if np.isnan(value) else f"{value:.3g}{_SHORT_UNITS.get(unit, ' ' + unit)}"
-        if not load and not picture.heat.diverging:
-            shown = f"no load{'' if np.isnan(value) or not value else ', ' + shown}"
-        return f"{name} E{expert}  {shown}  {load:,} of {int(picture.loads[site].sum()):,}"
-
     def _status(self, width: int) -> Strip:
         picture = self._picture
         assert picture is not None
-        plain, dim = self.pen(), self.pen("dim")
-        legend = self._legend()
+        plain = self.pen()
+        legend = self._cells.legend(self._high, picture.heat.unit)
         room = width - legend.width - 1
-        line = Line().add(
-            fit(self.ink.words(self._status_text(picture)), max(0, room), "left", self.ink.glyphs.ellipsis), plain
-        )
-        line.to(width - legend.width, plain)
-        for segment in legend.strip(legend.width, dim):
-            line.add(segment.text, segment.style or plain)
+        text = self.ink.words(picture.cursor_text(*self.cursor))
+        line = Line().add(fit(text, max(0, room), "left", self.ink.glyphs.ellipsis), plain)
+        line.to(width - legend.width, plain).extend(legend)
         return line.strip(width, plain)
-
-    def _legend(self) -> Line:
-        picture = self._picture
-        assert picture is not None
-        heat, dim, ink = picture.heat, self.pen("dim"), self.ink
-        legend = Line()
-        if not heat.diverging:
-            legend.add(f"{ink.glyphs.zero} none  ", dim)
-        legend.add("0 " if not heat.diverging else ink.words(f"−{self._high:g} "), dim)
-        for level in range(0, LEVELS, 2):
-            style = self._cell_style(level)
-            legend.add(" " if ink.shaded else ink.glyphs.level(level), style)
-        unit = heat.unit
-        return legend.add(ink.words(f" {self._high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}"), dim)
-
-
-def _write(cells: list[str], at: int, text: str) -> None:
-    """Write a text where it fits whole."""
-    if at + len(text) <= len(cells):
-        cells[at : at + len(text)] = text
 
 
 def _mean(values: F64) -> float:

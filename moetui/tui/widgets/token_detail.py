@@ -234,7 +234,9 @@ class TokenDetail(Pens, can_focus=True):
         dim = self.row_pen("dim", lit)
         used = 0
         for index, other in enumerate(facts.runners_up):
-            text = ("then " if not index else "") + f"{other.expert} {number(other.weight, 2, self.ink.glyphs.unknown)}  "
+            text = (
+                "then " if not index else ""
+            ) + f"{other.expert} {number(other.weight, 2, self.ink.glyphs.unknown)}  "
             if used + len(text) > room:
                 break
             line.add(text, dim)

@@ -15,8 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.strip import Strip
 
-from moetui.routing.step import Phase
-from moetui.routing.timeline import StepColumns, TimelineView
+from moetui.routing.timeline import TimelineView
 from moetui.tui.cells import Line, fit
 from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
@@ -25,16 +24,7 @@ from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
 from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
-
-
-@dataclass(frozen=True, slots=True)
-class _Timing:
-    """Start and end of a token's step in seconds, whether it was a prefill, and the room its text wants."""
-
-    start: float
-    stop: float
-    prefill: bool
-    text: int
+from moetui.tui.widgets.token_timing import Timings, span_text
 
 
 class TokenTable(Pens, can_focus=True):
@@ -69,12 +59,11 @@ class TokenTable(Pens, can_focus=True):
         self.site = 0
         self.marks: set[int] = set()
         self._view: TimelineView | None = None
-        self._steps: StepColumns | None = None
         self._top = 0
         self._row_cache: dict[tuple[int, bool], Line] = {}
         self._painter = RowPainter(self)
         self._strips: dict[int, Strip] = {}
-        self._timings: dict[int, _Timing] = {}
+        self._timings = Timings()
         self._plan: TablePlan | None = None
         self._span = (0.0, 1.0)
         self._text_width = 8
@@ -85,8 +74,9 @@ class TokenTable(Pens, can_focus=True):
         """Draw this view; False while a filter has not seen all of it yet."""
         self.renew_ink()
         if self._view is None or self._view.sites is not view.sites or view.end < self._view.end:
-            self._row_cache, self._timings = {}, {}
-        self._view, self._steps = view, view.steps()
+            self._row_cache, self._timings = {}, Timings()
+        self._view = view
+        self._timings.steps = view.steps()
         done = self.rows.update(view, self.sort)
         if self.following or self.token is None:
             self.token = self._newest()
@@ -301,34 +291,15 @@ class TokenTable(Pens, can_focus=True):
     def _measure(self, view: TimelineView, shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
         widest, low, high = self._text_width, math.inf, -math.inf
         for token in shown.tolist():
-            found = self._timing(view, token)
+            found = self._timings.of(view, token)
             if found is not None:
                 widest, low, high = max(widest, found.text), min(low, found.start), max(high, found.stop)
         self._text_width = widest
         self._span = (low, high) if high > low else (0.0, 1.0)
 
     def _many_branches(self) -> bool:
-        steps = self._steps
+        steps = self._timings.steps
         return steps is not None and len(steps.branch) > 0 and bool((steps.branch != steps.branch[0]).any())
-
-    def _timing(self, view: TimelineView, token: int) -> _Timing | None:
-        """When a token's step ran; None if the token is not held any more. It never changes, so it is kept."""
-        found = self._timings.get(token)
-        if found is None:
-            columns = view.tokens(token, token + 1)
-            if not len(columns.pad):
-                return None
-            steps = self._steps
-            start, took = float(columns.started[0]), float(columns.ms[0])
-            row = int(np.searchsorted(steps.index, int(columns.step[0]))) if steps is not None else 0
-            if steps is not None and row < len(steps.index) and steps.index[row] == columns.step[0]:
-                took = float(steps.duration[row])
-            stop = start + (took if math.isfinite(took) else 0.0) / 1000
-            text = min(24, len(view.text(int(columns.token_id[0]))) + 1)
-            if len(self._timings) > 4096:
-                self._timings.clear()
-            found = self._timings[token] = _Timing(start, stop, int(columns.phase[0]) == Phase.PREFILL, text)
-        return found
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
@@ -364,7 +335,7 @@ class TokenTable(Pens, can_focus=True):
             lit = column.name is not None and column.name == self.sort.key
             arrow = (glyphs.down if self.sort.descending else glyphs.up) if lit else ""
             if column is plan.waterfall:
-                title = _span_text(self._span, column.width - 2, title)
+                title = span_text(self._span, column.width - 2, title)
                 line.add(glyphs.rule + " ", self.pen("dim"))
                 line.add(fit(title, column.width - 2), self.pen("dim"))
                 continue
@@ -388,7 +359,7 @@ class TokenTable(Pens, can_focus=True):
 
     def _draw_row(self, view: TimelineView, plan: TablePlan, token: int, y: int, width: int) -> Strip:
         selected = token == self.token
-        timing = self._timing(view, token)
+        timing = self._timings.of(view, token)
         if timing is None:
             return Strip.blank(width, self.pen())
         line = Line().extend(self._left_part(view, plan, token, selected))
@@ -431,9 +402,3 @@ class TokenTable(Pens, can_focus=True):
             line = self._painter.row(view, plan, token, selected=selected, marked=marked, lit=lit)
             self._row_cache[key] = line
         return line
-
-
-def _span_text(span: tuple[float, float], width: int, title: str) -> str:
-    took = span[1] - span[0]
-    text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
-    return title + text.rjust(width - len(title)) if width >= len(title) + len(text) + 1 else text

@@ -143,7 +143,7 @@ class EntropyTrail:
 
 
 class BalanceTrail:
-    """Balance over the last N tokens, as it was every ``stride`` tokens: what the strip's sparklines show."""
+    """Balance over the last N tokens, as it was every ``stride`` tokens and as it is now."""
 
     def __init__(self, window: int = 64, stride: int = 8) -> None:
         self._window, self._stride = window, stride
@@ -151,7 +151,7 @@ class BalanceTrail:
         self._sites: object = None
 
     def of(self, view: TimelineView, points: int = 12) -> list[Balance]:
-        """The newest points, oldest first; unknown before there was a token."""
+        """The newest points, oldest first, the present one last."""
         if self._sites is not view.sites:
             self._kept, self._sites = {}, view.sites
         last = view.end // self._stride
@@ -162,7 +162,8 @@ class BalanceTrail:
             if point not in self._kept:
                 stop = point * self._stride
                 self._kept[point] = mean_balance(_loads(view, stop - self._window, stop), view.sites)
-        return [self._kept[point] for point in wanted]
+        present = mean_balance(_loads(view, view.end - self._window, view.end), view.sites)
+        return [*(self._kept[point] for point in wanted), present]
 
 
 def _loads(view: TimelineView, start: int, stop: int) -> I64:
