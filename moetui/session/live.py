@@ -167,9 +167,8 @@ class LiveSession:
 
     @property
     def interventions(self) -> Sequence[Intervention]:
-        """The interventions in force."""
-        debugger = self._worker.debugger
-        return self._options.interventions if debugger is None else debugger.interventions.current
+        """The interventions in force, or about to be: those that were asked for last."""
+        return self._worker.interventions
 
     @property
     def playback(self) -> Playback | None:

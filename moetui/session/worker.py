@@ -67,6 +67,7 @@ class Worker:
         self._last: tuple[Prompt, GenerationSettings] | None = None
         self._again = False
         self._before_next: Callable[[], None] | None = None
+        self._coming: list[tuple[Intervention, ...]] = []
         self._passes = 0
         self._prompt_tokens = 0
         self._watch: Watch | None = None
@@ -299,17 +300,29 @@ class Worker:
         if self.debugger is not None:
             self.debugger.capture.gate = self._at_site
 
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Those that were asked for last: whoever adds to them loses none that the next step takes up."""
+        coming = self._coming[-1:]  # one look: the generation thread shortens the list meanwhile
+        if coming:
+            return coming[0]
+        return self._options.interventions if self.debugger is None else self.debugger.interventions.current
+
     def set_interventions(self, interventions: Sequence[Intervention]) -> None:
         """See ``LiveSession.set_interventions``."""
         debugger = self._loaded()
         prepared = debugger.interventions.prepare(interventions)
+        wanted = tuple(interventions)
+        self._coming.append(wanted)
 
         def put() -> None:
             if self._gate.control.within_step and not debugger.capture.wants_logits:
                 # The routers' hooks are missing, and none may be added while the pass stands at a site.
                 self._before_next = put
             else:
-                debugger.interventions.put(interventions, prepared)
+                debugger.interventions.put(wanted, prepared)
+                places = [place for place, coming in enumerate(self._coming) if coming is wanted]
+                del self._coming[: places[0] + 1 if places else 0]
 
         self._gate.submit(put)
 
