@@ -258,6 +258,30 @@ async def test_the_baseline_key_compares_with_another_run():
         assert "run 1 · against run 0" in str(panel.heatmap.border_title)
 
 
+async def test_another_recording_can_be_the_baseline():
+    timeline = make_timeline(decode=20)
+    async with network(timeline) as (panel, _pilot):
+        panel.compare_with("old [run]", make_timeline(decode=20).snapshot())
+        assert "against old [run]" in panel.source.picture(timeline.snapshot(), token=None, matched=None)[0].title
+        assert not panel.heatmap._picture.heat.values.any()
+        panel.compare_with("other", make_timeline(decode=20, seed=77).snapshot())
+        assert panel.heatmap._picture.heat.values.any()
+
+
+async def test_a_long_count_lets_keys_through():
+    timeline = bulk_timeline(make_info(8, 64, 2), 20_000)
+    async with network(timeline) as (panel, pilot):
+        await pilot.press("w", "w", "w")
+        assert "run 0" in str(panel.heatmap.border_title)
+        await pilot.press("up")
+        assert panel.tokens.token == 19_998
+        for _ in range(400):
+            await pilot.pause()
+            if "counted" not in str(panel.heatmap.border_title):
+                break
+        assert int(panel.source.sums.loads.sum()) == 20_000 * 8 * 2
+
+
 async def test_sort_and_reverse():
     async with network(make_timeline(decode=30)) as (panel, pilot):
         for _ in range(4):

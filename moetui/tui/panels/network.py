@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,9 +13,10 @@ from textual.layout import Layout
 from textual.widget import Widget
 
 from moetui.routing import query
+from moetui.routing.events import Branch
 from moetui.routing.metrics import dead_experts
 from moetui.routing.timeline import TimelineView
-from moetui.routing.totals import RoutingTotals
+from moetui.routing.totals import RoutingTotals, chunk_tokens
 from moetui.session import Session
 from moetui.tui.messages import Selection, SiteSelected, TokenSelected
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
@@ -29,7 +31,8 @@ from moetui.tui.widgets.token_rows import SORT_KEYS, TokenQuery
 from moetui.tui.widgets.token_table import TokenTable
 from moetui.tui.widgets.windows import BalanceTrail, Matched, token_rate
 
-_COUNT_PORTION = 8192
+_WORK_SECONDS = 0.012  # counted at a time, before keys are answered
+_SHOW_SECONDS = 0.3  # how often a count that goes on is shown
 
 
 class NetworkPanel(Widget):
@@ -89,6 +92,7 @@ class NetworkPanel(Widget):
         self._hide = True
         self._drawer = False
         self._going_on = False
+        self._drawn = 0.0
 
     @property
     def layout(self) -> Layout:
@@ -122,6 +126,12 @@ class NetworkPanel(Widget):
         if self._view is not None:
             self._draw_selected(self._view)
 
+    def compare_with(self, name: str, view: TimelineView) -> None:
+        """Let the heatmap show the difference to another recording of the same model."""
+        self.source.compare_with(name, view)
+        if self._view is not None:
+            self._draw()
+
     @property
     def tokens(self) -> TokenTable:
         """The table."""
@@ -143,6 +153,7 @@ class NetworkPanel(Widget):
         view = self._view
         if view is None or not self.is_mounted:
             return
+        self._drawn = time.perf_counter()
         self.set_class(self.tokens.ink.ascii_only, "-ascii")
         done = self.tokens.show(view)
         self._say_matches()
@@ -160,13 +171,36 @@ class NetworkPanel(Widget):
 
     def _go_on(self) -> None:
         self._going_on = False
-        self._draw()
+        view = self._view
+        if view is None or not self.is_mounted:
+            return
+        now = time.perf_counter()
+        done = False
+        while not done and time.perf_counter() - now < _WORK_SECONDS:
+            done = self._advance(view)
+        if done or now - self._drawn > _SHOW_SECONDS:
+            self._draw()
+        else:
+            self._go_on_later()
+
+    def _advance(self, view: TimelineView) -> bool:
+        """One portion more of each count, without drawing."""
+        done = self.tokens.rows.update(view, self.tokens.sort)
+        done &= self.source.advance(view, token=self.tokens.token, matched=self._matched(), branches=self._branches)
+        return (self._totals is None or self._totals.update(view, chunk_tokens(view.sites))) and done
+
+    @property
+    def _branches(self) -> Sequence[Branch]:
+        return self._session.branches if self._session is not None else ()
+
+    def _matched(self) -> Matched | None:
+        rows = self.tokens.rows
+        return Matched(rows.matched, rows.version) if rows.filtered and rows.progress >= 1.0 else None
 
     def _draw_heat(self, view: TimelineView) -> bool:
-        rows = self.tokens.rows
-        matched = Matched(rows.matched, rows.version) if rows.filtered and rows.progress >= 1.0 else None
-        branches = self._session.branches if self._session is not None else ()
-        picture, done = self.source.picture(view, token=self.tokens.token, matched=matched, branches=branches)
+        picture, done = self.source.picture(
+            view, token=self.tokens.token, matched=self._matched(), branches=self._branches
+        )
         self.heatmap.show(picture)
         return done
 
@@ -174,7 +208,7 @@ class NetworkPanel(Widget):
         if self._totals is None or self._totals.sites != view.sites:
             self._totals = RoutingTotals(view.sites, entropy=False)
         totals = self._totals
-        done = totals.update(view, _COUNT_PORTION)
+        done = totals.update(view, chunk_tokens(view.sites))
         course = self._balance.of(view)
         rate = token_rate(view)
         dead = sum(len(one.experts) for one in dead_experts(totals.loads, totals.routed, view.sites) if one.enough)
@@ -270,8 +304,7 @@ class NetworkPanel(Widget):
         return [text[: one.start] + one.text + text[one.stop :] for one in found if one.start < cursor]
 
     def _branch_numbers(self) -> dict[str, int]:
-        branches = self._session.branches if self._session is not None else ()
-        return {branch.name: branch.id for branch in branches}
+        return {branch.name: branch.id for branch in self._branches}
 
     @on(FilterLine.Changed)
     def _filter_changed(self, event: FilterLine.Changed) -> None:
@@ -332,11 +365,10 @@ class NetworkPanel(Widget):
     def action_baseline(self) -> None:
         """Compare with another branch."""
         view = self._view
-        branches = self._session.branches if self._session is not None else ()
         if view is None or view.end == view.first:
             return
         newest = int(view.tokens(view.end - 1, view.end).branch[0])
-        chosen = self.source.next_baseline(branches, newest)
+        chosen = self.source.next_baseline(self._branches, newest)
         if chosen is None:
             self.notify("there is no other run to compare with yet", markup=False)
             return

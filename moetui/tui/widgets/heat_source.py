@@ -31,7 +31,7 @@ class HeatSource:
         measure, window: what is shown, of which tokens.
         relative: shares as multiples of an even spread.
         other: the branch that ``difference`` compares with; None for the one before the newest.
-        baseline: a run of another recording, which goes before ``other``.
+        recording: name and view of another recording, which goes before ``other``; its sites must be alike.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,16 @@ class HeatSource:
         self.window: Window = WINDOWS[0]
         self.relative = True
         self.other: int | None = None
-        self.baseline: Baseline | None = None
+        self.recording: tuple[str, TimelineView] | None = None
         self._sums = WindowSums()
         self._others = SlidingSums()
         self._trail = EntropyTrail()
         self.sums: RoutingSums | None = None
+
+    def compare_with(self, name: str, view: TimelineView) -> None:
+        """Take another recording of the same sites as what ``difference`` compares with."""
+        self.recording, self._others = (name, view), SlidingSums()
+        self.measure = "difference"
 
     def next_measure(self) -> None:
         """The next of ``MEASURES``."""
@@ -70,13 +75,9 @@ class HeatSource:
     ) -> tuple[HeatPicture, bool]:
         """The picture, and whether all of the window is in it."""
         sites = view.sites
-        window = self.window if matched is not None or self.window.kind != "filter" else WINDOWS[0]
-        if self.measure == "difference" and window.kind not in ("branch", "filter"):
-            window = Window("branch")
-        sums, share = self._sums.of(view, window, token=token, matched=matched)
+        window, sums, baseline, share = self._gather(view, token, matched, branches)
         self.sums = sums
-        newest = int(view.tokens(view.end - 1, view.end).branch[0]) if view.end > view.first else 0
-        baseline, other_share = self._baseline(view, newest, branches) if self.measure == "difference" else (None, 1.0)
+        newest = _newest_branch(view)
         heat = heat_values(
             sums, sites, self.measure, relative=self.relative, baseline=None if baseline is None else baseline.sums
         )
@@ -84,9 +85,8 @@ class HeatSource:
         if self.measure == "difference":
             words.append(f"against {baseline.name}" if baseline is not None else "nothing to compare with yet")
         words.append(self._relation())
-        done = share >= 1.0 and other_share >= 1.0
-        if not done:
-            words.append(f"counted {100 * min(share, other_share):.0f}%")
+        if share < 1.0:
+            words.append(f"counted {100 * share:.0f}%")
         known = np.maximum(sums.known, 1)
         picture = HeatPicture(
             names=tuple(site.name for site in sites),
@@ -97,16 +97,36 @@ class HeatSource:
             trail=self._trail.of(view),
             loads=sums.loads,
         )
-        return picture, done
+        return picture, share >= 1.0
 
     def _relation(self) -> str:
         if self.measure == "entropy":
             return "of ln E" if self.relative else ""
         return "× uniform" if self.relative else ""
 
-    def _baseline(self, view: TimelineView, newest: int, branches: Sequence[Branch]) -> tuple[Baseline | None, float]:
-        if self.baseline is not None:
-            return self.baseline, 1.0
+    def advance(
+        self, view: TimelineView, *, token: int | None, matched: Matched | None, branches: Sequence[Branch] = ()
+    ) -> bool:
+        """Count one portion more without a picture; True when all of the window is counted."""
+        return self._gather(view, token, matched, branches)[3] >= 1.0
+
+    def _gather(
+        self, view: TimelineView, token: int | None, matched: Matched | None, branches: Sequence[Branch]
+    ) -> tuple[Window, RoutingSums, Baseline | None, float]:
+        window = self.window if matched is not None or self.window.kind != "filter" else WINDOWS[0]
+        differs = self.measure == "difference"
+        if differs and window.kind not in ("branch", "filter"):
+            window = Window("branch")
+        sums, share = self._sums.of(view, window, token=token, matched=matched)
+        baseline, other_share = self._compared(view, branches) if differs else (None, 1.0)
+        return window, sums, baseline, min(share, other_share)
+
+    def _compared(self, view: TimelineView, branches: Sequence[Branch]) -> tuple[Baseline | None, float]:
+        if self.recording is not None:
+            name, other_view = self.recording
+            sums, share = self._others.move(other_view, "recording", other_view.first, other_view.end)
+            return Baseline(name, sums), share
+        newest = _newest_branch(view)
         held = np.unique(view.steps().branch)
         other = self.other
         if other is None or other == newest or other not in held:
@@ -116,6 +136,10 @@ class HeatSource:
             other = int(before[-1])
         sums, share = self._others.move(view, other, view.first, view.end, of_branch(other))
         return Baseline(_branch_name(branches, other), sums), share
+
+
+def _newest_branch(view: TimelineView) -> int:
+    return int(view.tokens(view.end - 1, view.end).branch[0]) if view.end > view.first else 0
 
 
 def _branch_name(branches: Sequence[Branch], number: int) -> str:

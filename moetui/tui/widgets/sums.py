@@ -165,6 +165,7 @@ class SlidingSums:
     def __init__(self, cells: int = 1_000_000) -> None:
         self._cells = cells
         self._key: object = None
+        self._sites: object = None  # held, so that no other sites can have the same id
         self._start = self._stop = 0
         self._sums: RoutingSums | None = None
 
@@ -180,11 +181,13 @@ class SlidingSums:
             The sums so far and the share 0..1 of the window that they cover: call again while it is below 1.
         """
         sums = self._sums
+        # What is known of the sites can change after the first step: sums by another scoring rule are worth nothing.
+        key = (key, id(view.sites))
         slides = sums is not None and key == self._key and self._start <= start <= self._stop <= stop
         # Tokens that left the timeline cannot be taken away any more.
         if sums is None or not slides or (self._start < start and self._start < view.first):
             sums, self._start, self._stop = no_sums(view.sites), start, start
-        self._key = key
+        self._key, self._sites = key, view.sites
         portion = self._portion(view)
         if self._start < start:
             if start - self._start > portion:
