@@ -51,7 +51,7 @@ def add(console: Context, item: Intervention, experts: Sequence[int] = ()) -> Re
             )
     kept = [
         other
-        for other in console.interventions
+        for other in console.session.interventions
         if not (isinstance(item, REPLACED) and type(other) is type(item) and other.scope == item.scope)
     ]
     return change(console, [*kept, item], describe(item) + _where(console, item))
@@ -78,14 +78,14 @@ def _where(console: Context, item: Intervention) -> str:
 
 def change(console: Context, state: Sequence[Intervention], done: str) -> Result:
     """Put ``state`` in force, to be undone."""
-    before = console.interventions
-    console.set_interventions(tuple(state))
+    before = tuple(console.session.interventions)
+    console.session.set_interventions(tuple(state))
     console.undo.remember(before)
     return Result((Text.assemble(text(done), Text("   undo takes it back", "dim")),), [as_dict(item) for item in state])
 
 
 def restore(console: Context, state: Sequence[Intervention], done: str) -> Result:
     """Put an earlier ``state`` in force again."""
-    console.set_interventions(tuple(state))
+    console.session.set_interventions(tuple(state))
     names = "; ".join(describe(item) for item in state) or "no interventions"
     return Result((text(f"{done}: {names}"),), [as_dict(item) for item in state])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.console.history import History
-from moetui.console.undo import State, UndoStack
+from moetui.console.undo import UndoStack
 from moetui.console.waiting import Waiter
 from moetui.console.window import Window, branch_rows
 from moetui.routing import ModelInfo, Site, TimelineView, UnsupportedError, UsageError
@@ -48,7 +48,6 @@ class Context:
     watches: list[Query] = field(default_factory=list)
     recording: Recording | None = None
     _settings: GenerationSettings | None = None
-    _asked: tuple[State, State] | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -80,21 +79,6 @@ class Context:
         else:
             self._settings = settings
         return settings
-
-    @property
-    def interventions(self) -> State:
-        """Those in force, or about to be: a model in the middle of a step takes them up at its end."""
-        now = tuple(self.session.interventions)
-        if self._asked is not None and now == self._asked[0]:
-            return self._asked[1]
-        self._asked = None
-        return now
-
-    def set_interventions(self, state: State) -> None:
-        """Put these in force; raises what the session does, and then nothing has changed."""
-        before = tuple(self.session.interventions)
-        self.session.set_interventions(state)
-        self._asked = (before, state) if state != before else None
 
     @property
     def branch_names(self) -> dict[str, int]:

@@ -89,7 +89,7 @@ class Session(Protocol):
 
     @property
     def interventions(self) -> Sequence[Intervention]:
-        """The interventions in force, in order of application."""
+        """The interventions in force, in order of application; right after ``set_interventions`` those set there."""
 
     @property
     def playback(self) -> Playback | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,18 +99,28 @@ def test_why_tells_probabilities_and_the_runner_up(console: Console, replay: Rep
 
 def test_compare_finds_the_first_difference_and_the_agreement(console: Console, replay: ReplaySession) -> None:
     view = replay.snapshot()
-    data = console.run("compare").data
-    assert (data["a"], data["b"], data["positions"]) == ("run 1", "run 2", 15)
-    assert data["first_difference"] == 8
-    assert data["tokens"] == [" garden", " river"]
+    result = console.run("compare")
+    data = result.data
+    assert (data["a"], data["b"], data["tokens"]) == ("run 1", "run 2", 15)
+    assert data["first_token"]["position"] == data["common_prefix"] == 8
+    assert "first difference at position 8   ·garden → ·river" in drawn(result)
     block = view.routing(0, 30)
-    for row, site in enumerate(data["per_site"]):
-        same = [
-            len(set(block.indices[token, row].tolist()) & set(block.indices[token + 15, row].tolist())) / 2
-            for token in range(15)
-        ]
-        assert site["agreement"] == pytest.approx(np.mean(same[:8]))
-        assert site["agreement_all"] == pytest.approx(np.mean(same))
+    for row, (same, every) in enumerate(zip(data["prefix_sites"], data["sites"])):
+        chosen = [set(block.indices[token, row].tolist()) for token in range(30)]
+        shares = [len(one & two) / len(one | two) for one, two in zip(chosen[:15], chosen[15:])]
+        assert same["jaccard"] == pytest.approx(np.mean(shares[:8]))
+        assert every["jaccard"] == pytest.approx(np.mean(shares))
+    assert len(console.run("compare 1 0 --rows 1").data["top_flips"]) == 1
+
+
+def test_a_recording_is_compared_with_this_session(console: Console, recording: Path) -> None:
+    assert console.run("compare --recording").error == "no recording is open"
+    assert console.run(f"load {recording}").data["tokens"] == 30
+    assert console.run("compare --recording").data["identical"] is True
+    data = console.run("compare 0 --recording").data
+    assert data["first_token"]["position"] == 8, "the recording's newest run is the second"
+    assert console.run("recording.timeline.snapshot().end").data == 30
+    assert console.run("compare 0 1 --recording").error == "a recording is compared with one run"
 
 
 def test_find_asks_the_query_language(console: Console) -> None:

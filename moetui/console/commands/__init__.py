@@ -6,6 +6,7 @@ from functools import cache
 
 from moetui.console.commands import (
     breakpoints,
+    comparing,
     experts,
     files,
     impact,
@@ -27,6 +28,7 @@ def registry() -> Registry:
     modules = (
         interventions,
         runs,
+        comparing,
         playback,
         breakpoints,
         tokens,

@@ -331,7 +331,7 @@ def replay_routing(
 @command(GROUP)
 def interventions(console: Context) -> Result:
     """List the interventions in force, in the order in which they are applied."""
-    active = list(console.interventions)
+    active = list(console.session.interventions)
     if not active:
         return Result((Text("no interventions: the model routes as it was trained to"),), [])
     rows = [(str(number), text(describe(item)), scope_words(item.scope)) for number, item in enumerate(active, 1)]
@@ -341,7 +341,7 @@ def interventions(console: Context) -> Result:
 @command(GROUP, INTERVENE)
 def undo(console: Context) -> Result:
     """Take the last change of the interventions back."""
-    state = console.undo.undo(console.interventions)
+    state = console.undo.undo(console.session.interventions)
     if state is None:
         raise UsageError("nothing to undo", "'interventions' lists what is in force")
     return restore(console, state, "undone")
@@ -350,7 +350,7 @@ def undo(console: Context) -> Result:
 @command(GROUP, INTERVENE)
 def redo(console: Context) -> Result:
     """Make the change that was undone last again."""
-    state = console.undo.redo(console.interventions)
+    state = console.undo.redo(console.session.interventions)
     if state is None:
         raise UsageError("nothing to redo", "'undo' comes first")
     return restore(console, state, "redone")
@@ -367,7 +367,7 @@ def reset(console: Context, numbers: Annotated[tuple[int, ...] | None, NUMBERS] 
         reset
         reset 2
     """
-    active = list(console.interventions)
+    active = list(console.session.interventions)
     if numbers is None:
         kept: list[Intervention] = []
     else:

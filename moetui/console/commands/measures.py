@@ -57,7 +57,7 @@ def stats(console: Context, *, branch: InBranch = None, last: Last = None) -> Re
         console.info,
         prompt=prompts[0] if prompts else "",
         text=join_texts([window.text(token) for token in columns.token_id[keep].tolist()]),
-        interventions=console.interventions,
+        interventions=console.session.interventions,
         findings=console.session.findings,
     )
     rows = [("tokens", f"{data['tokens']:,} in {data['steps']:,} steps")]

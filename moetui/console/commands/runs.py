@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from rich.console import RenderableType
 from rich.text import Text
 
-from moetui.console.branches import BranchComparison, branch_text, compare_branches
 from moetui.console.context import Context
-from moetui.console.draw import lines, number, percent, table, text, token_text
-from moetui.console.kinds import TEXT, Flag, InBranch, Prompt, Token, integer, real
+from moetui.console.draw import lines, table, text
+from moetui.console.kinds import TEXT, Flag, Prompt, Token, integer, real
 from moetui.console.needs import GENERATE, GO_BACK, REWIND, STEP, STEP_LAYER
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import UsageError
-from moetui.routing.events import GenerationSettings, RunState
+from moetui.routing import TimelineView, UsageError, join_texts
+from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.session import Capability, Rewindable
 
 GROUP = "runs"
@@ -201,58 +199,6 @@ def branches(console: Context) -> Result:
     return Result((table(heads, rows, left=("branch", "from", "prompt")),), data)
 
 
-@command(GROUP)
-def compare(console: Context, a: InBranch = None, b: InBranch = None) -> Result:
-    """Compare two branches, position by position: where the text parts, and how far the routing agrees.
-
-    Agreement is the share of a token's experts that both branches chose, averaged over the positions before the first
-    difference (where both saw the same text), and over all positions that both have.
-
-    Args:
-        a: the earlier branch; the one before ``b`` if left out.
-        b: the later branch; the newest if left out.
-
-    Examples:
-        compare
-        compare 0 2
-    """
-    known = list(console.session.branches)
-    if len(known) < 2:
-        raise UsageError("there is nothing to compare", "generate a prompt twice, or fork a run")
-    later = b or known[-1]
-    if a is None:
-        others = [branch for branch in known if branch.id != later.id]
-        earlier = next((branch for branch in others if branch.id == later.parent), others[-1])
-    else:
-        earlier = a
-    if earlier.id == later.id:
-        raise UsageError("a and b are the same branch", "'branches' lists them")
-    found = compare_branches(console.view, known, earlier, later)
-    return Result((_drawn(found, earlier.name, later.name),), found.data())
-
-
-def _drawn(found: BranchComparison, earlier: str, later: str) -> RenderableType:
-    head = text(f"{earlier} and {later}: {found.shared} positions, ")
-    if found.difference is None:
-        head.append("the same tokens")
-    else:
-        head.append(f"first difference at position {found.difference}   ")
-        head.append_text(Text.assemble(token_text(found.texts[0], "bold"), " → ", token_text(found.texts[1], "bold")))
-    rows = [
-        (name, percent(same), percent(every), number(weight, 3))
-        for name, same, every, weight in zip(
-            found.sites, found.agreement.tolist(), found.agreement_all.tolist(), found.weight_difference.tolist()
-        )
-    ]
-    body = table(("site", "same text", "all", "|Δ weight|"), rows, left=("site",))
-    out = table((), ())
-    out.show_header = False
-    out.add_column()
-    out.add_row(head)
-    out.add_row(body)
-    return out
-
-
 def _rewindable(console: Context) -> Rewindable:
     assert isinstance(console.session, Rewindable)  # the registry has checked the need
     return console.session
@@ -276,7 +222,7 @@ def _outcome(console: Context, before: int) -> Result:
     view = console.view
     own = view.tokens(view.first, view.end)
     count = int(((own.branch == branch.id) & ~own.pad).sum())
-    written = branch_text(view, branch)
+    written = _text(view, branch)
     end = f"{session.state.value}{': ' + session.reason if session.reason else ''}"
     note = text(f"{branch.name} · {count:,} tokens · {end}", "dim")
     data = {
@@ -293,6 +239,13 @@ def _state(console: Context) -> Result:
     state, reason = console.session.state, console.session.reason
     shown = f"{state.value}{': ' + reason if reason else ''}"
     return Result((text(shown),), {"state": state.value, "reason": reason})
+
+
+def _text(view: TimelineView, branch: Branch) -> str:
+    """A run's own tokens that went through the model, as a person reads them."""
+    columns = view.tokens(view.first, view.end)
+    keep = ~columns.pad & (columns.branch == branch.id) & (columns.token_id >= 0) & (columns.sequence == 0)
+    return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
 
 
 def _short(prompt: str, most: int = 48) -> str:

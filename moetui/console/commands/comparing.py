@@ -1,0 +1,130 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from moetui.console.context import Context
+from moetui.console.draw import number, percent, table, text, token_text
+from moetui.console.kinds import Flag, InBranch, Rows
+from moetui.console.registry import command
+from moetui.console.result import Result
+from moetui.routing import UsageError
+from moetui.routing.compare import Comparison, SiteComparison
+from moetui.routing.compare import compare as compare_views
+from moetui.routing.events import Branch
+
+GROUP = "runs"
+
+
+@command(GROUP)
+def compare(
+    console: Context, a: InBranch = None, b: InBranch = None, *, recording: Flag = False, rows: Rows = 4
+) -> Result:
+    """Compare two runs, position by position: where the text parts, and how far the routing agrees.
+
+    Overlap is the share of the experts that both chose among those that either chose, averaged over the tokens; KL is
+    of the router's distributions, in nats. They are told over the tokens before the first difference, where both saw
+    the same text, and the overlap over all. A forked branch is compared from its fork on.
+
+    Args:
+        a: the earlier run; the one before ``b``, or that ``b`` was forked from, if left out.
+        b: the later run; the newest if left out.
+        recording: compare the recording that 'load' opened with this session; of it, or of run ``b``.
+        rows: the most tokens to list that got other experts, those against the largest margins.
+
+    Examples:
+        compare
+        compare 0 2
+    """
+    if recording:
+        return _with_recording(console, a, b, rows)
+    known = list(console.session.branches)
+    if len(known) < 2:
+        raise UsageError("there is nothing to compare", "generate a prompt twice, or fork a run")
+    later = b or known[-1]
+    earlier = a or _before(known, later)
+    if earlier.id == later.id:
+        raise UsageError("a and b are the same run", "'branches' lists them")
+    view = console.view
+    found = compare_views(view, view, branch_a=earlier.id, branch_b=later.id, top=rows)
+    return _told(found, earlier.name, later.name)
+
+
+def _before(known: Sequence[Branch], later: Branch) -> Branch:
+    others = [branch for branch in known if branch.id != later.id]
+    parent = next((branch for branch in others if branch.id == later.parent), None)
+    earlier = [branch for branch in others if branch.id < later.id]
+    return parent or (earlier or others)[-1]
+
+
+def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: int) -> Result:
+    loaded = console.recording
+    if loaded is None:
+        raise UsageError("no recording is open", "load FILE opens one")
+    if a is not None and b is None:
+        a, b = None, a
+    if a is not None:
+        raise UsageError("a recording is compared with one run", "compare RUN --recording")
+    theirs = loaded.branches[-1].id if loaded.branches else 0
+    found = compare_views(
+        loaded.timeline.snapshot(),
+        console.view,
+        branch_a=None if b is None else theirs,
+        branch_b=None if b is None else b.id,
+        top=rows,
+    )
+    return _told(found, loaded.path, b.name if b is not None else console.session.name)
+
+
+def _told(found: Comparison, a: str, b: str) -> Result:
+    if not found.tokens:
+        raise UsageError(f"{a} and {b} share no position that is still held", "'branches' lists their tokens")
+    head = text(f"{a} and {b}: {found.tokens:,} positions, ")
+    parted = found.first_token
+    if parted is None:
+        head.append("the same tokens")
+    else:
+        head.append(f"first difference at position {parted.position}   ")
+        head.append_text(Text.assemble(token_text(parted.text_a, "bold"), " → ", token_text(parted.text_b, "bold")))
+    shown: list[RenderableType] = [head, _sites(found)]
+    shown += _flips(found)
+    if found.only_a or found.only_b:
+        shown.append(
+            text(f"{found.only_a:,} tokens of the first and {found.only_b:,} of the second have no partner", "dim")
+        )
+    return Result(tuple(shown), {"a": a, "b": b, **found.to_dict()})
+
+
+def _sites(found: Comparison) -> RenderableType:
+    rows = []
+    for same, every in zip(found.prefix_sites, found.sites):
+        rows.append((text(every.site), *_agreement(same), *_agreement(every)[:2], percent(every.load_shift, 1)))
+    heads = ("site", "same text: overlap", "first choice", "KL", "all: overlap", "first choice", "load moved")
+    return table(heads, rows, left=("site",))
+
+
+def _agreement(site: SiteComparison) -> tuple[str, str, str]:
+    return percent(site.jaccard), percent(site.same_top1), number(site.kl, 3)
+
+
+def _flips(found: Comparison) -> list[RenderableType]:
+    if not found.top_flips:
+        return []
+    rows = [
+        (
+            str(flip.position),
+            token_text(flip.text, "bold"),
+            text(flip.site),
+            ", ".join(f"E{expert}" for expert in flip.lost),
+            ", ".join(f"E{expert}" for expert in flip.gained),
+            number(flip.margin),
+        )
+        for flip in found.top_flips
+    ]
+    heads = ("position", "token", "site", "lost", "gained", "against a margin of")
+    note = text(f"{found.flips:,} choices differ; against the largest margins:", "dim")
+    return [note, table(heads, rows, left=("token", "site", "lost", "gained"))]

@@ -1,0 +1,300 @@
+"""The console on a real, small, random model: one session for all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from moetui.console import Console, ScriptError
+from moetui.engine.models import LoadRequest
+from moetui.routing.events import GenerationSettings, RunState
+from moetui.session.live import LiveOptions, LiveSession
+from tests.console.conftest import drawn
+
+PROMPT = "Once there was a river"
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[LiveSession]:
+    live = LiveSession(LiveOptions(LoadRequest("random:mixtral"), settings=GenerationSettings(max_new_tokens=6)))
+    live.open()
+    assert live.wait(120)
+    assert live.state is RunState.READY, live.reason
+    yield live
+    live.close(5)
+
+
+@pytest.fixture
+def live(session: LiveSession) -> Iterator[Console]:
+    """A fresh console; the model routes by itself before and behind it."""
+    console = Console(session)
+    yield console
+    session.stop()
+    session.wait(30)
+    session.set_interventions(())
+    session.call(lambda model, tokenizer: None).result(30)
+
+
+def script(console: Console, *lines: str) -> list[object]:
+    """The data of each line of a script that must succeed."""
+    out: list[object] = []
+    console.run_script(lines, lambda line, result: out.append(result.data))
+    return out
+
+
+def test_a_script_waits_for_its_runs(live: Console) -> None:
+    (done,) = script(live, f"generate {PROMPT} -n 4")
+    assert done["state"] == "finished"
+    assert done["text"].startswith(PROMPT)
+    found = live.run("tokens --branch " + str(done["branch"])).data
+    assert len(found) == done["tokens"]
+    assert sum(row["phase"] == "decode" for row in found) == 3, "the last token has not gone through the model"
+
+
+def test_forcing_changes_the_routing_there_and_only_there(live: Console) -> None:
+    first, _, second, agreement = script(
+        live,
+        f"generate {PROMPT}",
+        "force_expert_selection 0 1 --layers 1 --positions 3-",
+        f"generate {PROMPT}",
+        "compare",
+    )
+    own = live.run(f"tokens --branch {second['branch']}").data
+    assert any(row["forced"] for row in own)
+    assert all(row["position"] >= 3 for row in own if row["forced"]), "a token that goes there anyway is not forced"
+    assert {row["first_choices"][1] for row in own if row["position"] >= 3} <= {0, 1}
+    same = [site["jaccard"] for site in agreement["prefix_sites"]]
+    assert same[0] == 1, "nothing was forced before layer 1"
+    assert same[1] < 1
+    assert first["text"][: len(PROMPT)] == second["text"][: len(PROMPT)]
+
+
+def test_undo_redo_and_reset_restore_what_was_in_force(live: Console, session: LiveSession) -> None:
+    states = []
+    for line in (
+        "ban_experts 1",
+        "moe.boost_experts([2, 3], bias=-0.5, layers=[0])",
+        "set_top_k 1",
+        "undo",
+        "undo",
+        "redo",
+    ):
+        assert not live.run(line).error
+        states.append(live.run("interventions").data)
+    ban = {"name": "ban", "experts": [1], "scope": {}}
+    boost = {"name": "boost", "experts": [2, 3], "bias": -0.5, "scope": {"layers": [0]}}
+    top = {"name": "top_k", "k": 1, "scope": {}}
+    assert states == [[ban], [ban, boost], [ban, boost, top], [ban, boost], [ban], [ban, boost]]
+    assert live.run("reset 1").data == [boost]
+    assert live.run("reset").data == []
+    assert live.run("undo").data == [boost]
+    session.call(lambda model, tokenizer: None).result(30)
+    assert [item.name for item in session.interventions] == ["boost"]
+    assert live.run("redo").data == []
+    assert live.run("redo").error == "nothing to redo"
+    live.run("ban_experts 0")
+    live.run("undo")
+    live.run("ban_experts 2")
+    assert live.run("redo").error == "nothing to redo", "a new change forgets what was undone"
+
+
+def test_changes_add_up_while_the_model_is_busy(live: Console, session: LiveSession) -> None:
+    busy, let_go = threading.Event(), threading.Event()
+    held = session.call(lambda model, tokenizer: (busy.set(), let_go.wait(30)))
+    assert busy.wait(30)
+    live.run("ban_experts 1")
+    live.run("ban_experts 2")
+    live.run("set_top_k 1")
+    live.run("undo")
+    let_go.set()
+    held.result(30)
+    session.call(lambda model, tokenizer: None).result(30)
+    assert [item["experts"] for item in live.run("interventions").data] == [[1], [2]]
+
+
+def test_setting_again_replaces_and_banning_again_adds(live: Console) -> None:
+    for line in ("set_top_k 1", "set_top_k 2", "set_top_k 1 --layers 0", "ban_experts 1", "ban_experts 2"):
+        assert not live.run(line).error
+    names = [(item["name"], item.get("k"), item["scope"]) for item in live.run("interventions").data]
+    assert names == [("top_k", 2, {}), ("top_k", 1, {"layers": [0]}), ("ban", None, {}), ("ban", None, {})]
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "values"),
+    [
+        ("ablate_experts 3 --sites L2", "scale", {"experts": [3], "factor": 0.0, "scope": {"sites": ["L2"]}}),
+        ("scale_experts 3 --factor 0.5", "scale", {"experts": [3], "factor": 0.5}),
+        ("swap_experts 0 5 --layers 1", "swap", {"a": 0, "b": 5, "scope": {"layers": [1]}}),
+        ("set_expert_capacity 1.25 --phase prefill", "capacity", {"factor": 1.25, "scope": {"phase": "prefill"}}),
+        ("set_router_temperature 2", "temperature", {"temperature": 2.0}),
+        ("set_router_noise 0.1 --seed 1", "noise", {"sigma": 0.1, "seed": 1}),
+        ("uniform_routing --positions 2:9", "uniform", {"scope": {"positions": [2, 9]}}),
+        ("random_routing --seed 3 --positions 4-", "random", {"seed": 3, "scope": {"positions": [4, None]}}),
+        ("boost_experts 1 5 --bias 0.5", "boost", {"experts": [1, 5], "bias": 0.5}),
+        ("moe.force_expert_selection(range(3))", "force", {"experts": [0, 1, 2]}),
+    ],
+)
+def test_each_intervention_is_the_value_it_says(live: Console, line: str, name: str, values: dict[str, object]) -> None:
+    (found,) = live.run(line).data
+    assert found == {"name": name, "scope": {}, **values}
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        ("ban_experts 9", "experts: 9 is no expert of this model", "experts 0 to 7"),
+        ("ban_experts 0-7", "", ""),
+        ("ban_experts 1 --layers 0 --sites L1", "no site lies in both", "one of them"),
+        ("set_top_k 99", "k: L0 has 8 experts, not 99", "k from 1 to 8"),
+        ("set_expert_capacity 0", "factor: 0 will not do", "a number above 0"),
+        ("set_router_temperature inf", "temperature: inf will not do", ""),
+        ("swap_experts 1 1", "the same expert", ""),
+        ("reset 4", "numbers: there is no intervention 4", "there are no interventions"),
+        ("step -1", "count: a model does not run backwards", ""),
+        ("generate", "prompt is missing", "usage: generate PROMPT"),
+        ("generate x -n 0", "--max-new-tokens: 0 is outside its range", ""),
+        ("generate x --greedy --temperature 1", "contradict each other", ""),
+        ("replay_routing nowhere.msgpack", "nowhere.msgpack", ""),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_and_nothing_changes(
+    live: Console, session: LiveSession, line: str, error: str, hint: str
+) -> None:
+    result = live.run(line)
+    assert result.error
+    assert error in result.error
+    assert hint in result.hint
+    assert live.run("interventions").data == []
+    assert live.run("undo").error == "nothing to undo"
+
+
+def test_settings_change_the_runs_to_come(live: Console) -> None:
+    data = script(
+        live, "config max_new_tokens 2", f"generate {PROMPT}", "config max-new-tokens=3", f"generate {PROMPT}"
+    )
+    assert data[0]["max_new_tokens"] == 2
+    assert data[3]["tokens"] == data[1]["tokens"] + 1
+    assert live.run("config max_new_tokens").data == {"max_new_tokens": 3}
+    for line in ("config temperature 0", "config chat maybe", "config nothing 1", "config max_new_tokens none"):
+        assert live.run(line).error, line
+    assert live.run("config temperature 0.5").data["temperature"] == 0.5
+    assert live.run("config temperature none").data["temperature"] is None
+    live.run("config max_new_tokens 6")
+
+
+def test_a_sampled_run_repeats_with_its_seed(live: Console) -> None:
+    line = f"generate {PROMPT} --temperature 1.5 --seed 5"
+    one, two, greedy = script(live, line, line, f"generate {PROMPT} --greedy")
+    assert one["text"] == two["text"] != greedy["text"]
+
+
+def test_a_run_is_paused_stepped_and_ended(live: Console, session: LiveSession) -> None:
+    def stepped() -> Iterator[str]:
+        yield "stop"
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=200))
+        yield from ("pause", "step", "step 2", "step_layer", "stop")
+
+    data: list[dict[str, object]] = []
+
+    def see(line: str, result: object) -> None:
+        session.wait(30)
+        data.append({"state": session.state.value, "reason": session.reason})
+
+    live.run_script(stepped(), see)
+    assert [item["state"] for item in data[1:]] == ["paused", "paused", "paused", "paused", "finished"]
+    assert data[4]["reason"].startswith("before L")
+
+
+def test_python_reaches_the_model_in_its_own_thread(live: Console) -> None:
+    assert live.run("import threading; threading.current_thread().name").data == "moetui-generation"
+    assert "MixtralForCausalLM" in drawn(live.run("model"))
+    assert drawn(live.run("model.lm_head.weight")).startswith("float32 512×64 grad  ")
+    assert live.run("sum(p.numel() for p in model.parameters()) > 1000").data is True
+    assert live.run("tokenizer('river')['attention_mask']").data
+    before = live.run("trace.end").data
+    live.run("import torch\nwith torch.no_grad():\n    out = model(torch.tensor([[1, 2, 3]])).logits\n")
+    assert drawn(live.run("out")).startswith("float32 1×3×512")
+    assert live.run("trace.end").data == before, "an expression's passes are not captured"
+
+
+def test_commands_work_within_python(live: Console) -> None:
+    live.run("for expert in (1, 2):\n    moe.ban_experts([expert])\n")
+    assert [item["experts"] for item in live.run("interventions").data] == [[1], [2]]
+    result = live.run("moe.ban_experts([99])")
+    assert result.error == "experts: 99 is no expert of this model"
+    assert result.hint == "experts 0 to 7"
+
+
+def test_a_run_cannot_be_awaited_by_the_thread_that_would_do_it(live: Console, session: LiveSession) -> None:
+    with pytest.raises(ScriptError) as error:
+        script(live, "x = 1", "[moe.generate('x') for _ in range(1)]")
+    assert error.value.message.startswith("line 2: a run cannot be awaited from within the model's own thread")
+    assert session.wait(30)
+
+
+def test_a_line_in_the_models_thread_can_be_given_up(live: Console, session: LiveSession) -> None:
+    started = threading.Event()
+    live.run("x = 0")
+    session.call(lambda model, tokenizer: live._python.names.update(started=started)).result(30)
+    done: list[str] = []
+    endless = "started.set()\nwhile True: x += 1"
+    thread = threading.Thread(target=lambda: done.append(live.run(endless).error), daemon=True)
+    thread.start()
+    assert started.wait(30)
+    live.interrupt()
+    thread.join(30)
+    assert done == ["interrupted"]
+    assert live.run("x >= 0").data is True
+
+
+def test_a_line_that_waits_for_the_model_can_be_given_up(live: Console, session: LiveSession) -> None:
+    busy, let_go = threading.Event(), threading.Event()
+    held = session.call(lambda model, tokenizer: (busy.set(), let_go.wait(30)))
+    assert busy.wait(30)
+    done: list[str] = []
+    thread = threading.Thread(target=lambda: done.append(live.run("y = 1").error), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        live.interrupt()
+        thread.join(0.02)
+    assert done == ["interrupted"]
+    let_go.set()
+    held.result(30)
+    assert "NameError" in live.run("y").error, "what was given up is not run later"
+
+
+def test_a_script_stops_at_its_first_error_with_the_line(live: Console) -> None:
+    seen: list[str] = []
+    lines = [
+        "# a comment",
+        "",
+        "x = [",
+        "    1,",
+        "]",
+        "",
+        "for i in range(2):",
+        "    x.append(i)",
+        "else:",
+        "    pass",
+    ]
+    lines += ["x", "nonsense here", "y = 1"]
+    with pytest.raises(ScriptError) as error:
+        live.run_script(lines, lambda line, result: seen.append(line))
+    assert error.value.message.startswith("line 12: SyntaxError")
+    assert seen == ["x = [\n    1,\n]", "for i in range(2):\n    x.append(i)\nelse:\n    pass", "x", "nonsense here"]
+    assert live.run("x").data == [1, 0, 1]
+    assert live.history.lines[-1] == "x", "a script is no history"
+    assert len(live.history.lines) == 1
+
+
+def test_a_word_of_a_run_can_be_completed_and_explained(live: Console) -> None:
+    (done,) = script(live, f"generate {PROMPT} -n 2")
+    word = live.run(f"tokens --branch {done['branch']}").data[-1]["text"].strip()
+    assert word in live.complete(f"why {word[:2]}", 6).words
+    choice = live.run("why river").data["sites"][0]
+    assert len(choice["experts"]) == 2
+    assert np.sum(choice["weights"]) == pytest.approx(1, abs=2e-3)
+    assert choice["margin"] >= 0
