@@ -14,7 +14,7 @@ from moetui.debugger import MoEDebugger, Plugins
 from moetui.debugger.recording import check_target
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.models import LoadRequest
-from moetui.routing import ModelInfo, Timeline, UnsupportedError
+from moetui.routing import ModelInfo, Timeline, UnsupportedError, UsageError
 from moetui.routing.events import (
     Branch,
     Event,
@@ -25,9 +25,11 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import Intervention
 from moetui.routing.timeline import TimelineSource
+from moetui.session.holdings import EventLog, HoldingFiles
 from moetui.session.mailbox import Mailbox
 from moetui.session.protocol import Breakpoint, Capability, Playback
 from moetui.session.worker import Worker
+from moetui.trace.recorded import Held
 
 _NOTHING = ModelInfo(name="", architecture="", model_type="", sites=())
 
@@ -63,7 +65,7 @@ class LiveOptions:
     paused: bool = False
 
 
-class LiveSession:
+class LiveSession(HoldingFiles):
     """Loads a model, runs prompts, pauses and steps: a ``Session``.
 
     It is made at once and imports no torch; ``open`` starts the *generation thread*, which does and which alone touches
@@ -95,6 +97,7 @@ class LiveSession:
         self._worker = Worker(options, self._gate, self._emit, self._wake, debugger)
         self._thread = threading.Thread(target=self._worker.run, name="moetui-generation", daemon=True)
         self._empty = Timeline(_NOTHING)
+        self._log = EventLog()
         self._opened = False
 
     @classmethod
@@ -119,6 +122,7 @@ class LiveSession:
             | Capability.STEP
             | Capability.STEP_LAYER
             | Capability.INTERVENE
+            | Capability.REWIND
             | Capability.INSPECT
             | Capability.PYTHON
         )
@@ -157,8 +161,8 @@ class LiveSession:
 
     @property
     def branches(self) -> Sequence[Branch]:
-        """The runs so far."""
-        return tuple(self._worker.branches)
+        """Runs and forks so far."""
+        return self._worker.branches
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -261,6 +265,33 @@ class LiveSession:
     def run_to(self, position: int) -> None:
         """Go on until the token at this sequence position is next."""
         self._gate.run_to(position)
+
+    def rewind(self, token: int) -> None:
+        """Stand paused right before timeline token ``token`` goes through the model, on a branch of its own.
+
+        A token of the prompt takes the whole prompt with it, as both went through in one step. What the model did
+        before is kept or repeated exactly as it was; only from ``token`` on the interventions now in force act. An
+        unchanged run goes on bit for bit as it did, drawn tokens included; where it cannot, a ``Notice`` says so.
+
+        Raises:
+            UsageError: a token that is not held, that is no token of the decoder, or that no run here wrote.
+            UnsupportedError: a model whose state cannot be taken back; the message says why.
+        """
+        self._worker.rewind(token)
+
+    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
+        """Start a branch that shares all before timeline token ``token`` and runs on from there at once.
+
+        Args:
+            token: the first token that the branch runs through the model itself.
+            settings: None for those of the run it leaves; their length counts from the prompt.
+            name: as shown and typed; empty for one of the session's choice.
+
+        Raises:
+            UsageError: as for ``rewind``, a name that is taken, or settings that leave the branch nothing to write.
+            UnsupportedError: as for ``rewind``.
+        """
+        self._worker.fork(token, settings, name)
 
     def stop(self) -> None:
         """End the run; what was generated stays."""
@@ -386,6 +417,17 @@ class LiveSession:
             self._mailbox.close()
             self._closed.set()
 
+    def held(self) -> Held:
+        """What it holds, as a recording.
+
+        Raises:
+            UsageError: no model is loaded.
+        """
+        if self.info is None:
+            raise UsageError("there is nothing to write yet", "load a model and run a prompt first")
+        self.flush()
+        return self._log.held(self.info, self.timeline.snapshot(), self.findings)
+
     def _at_rest(self) -> bool:
         control = self._gate.control
         return not self._worker.busy and control.state not in (RunState.LOADING, RunState.RUNNING)
@@ -394,6 +436,7 @@ class LiveSession:
         self._emit(RunStateChanged(control.state, control.reason, control.hint))
 
     def _emit(self, event: Event) -> None:
+        self._log.take(event, lambda: self.timeline.snapshot().end)
         self._mailbox.put(event)
         if self._on_event is not None:
             self._on_event(event)

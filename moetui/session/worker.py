@@ -9,12 +9,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from moetui.debugger import MoEDebugger, Plugins
-from moetui.engine.control import Gate, RunControl, RunStoppedError
+from moetui.engine.control import Gate, RunControl
 from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
 from moetui.routing.events import (
     Branch,
-    BranchAdded,
     Event,
     Finding,
     GenerationSettings,
@@ -23,15 +22,14 @@ from moetui.routing.events import (
     Notice,
     RecordingChanged,
     RunState,
-    RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
 from moetui.session.breakpoints import Breakpoints
 from moetui.session.meter import Meter
+from moetui.session.runs import Runs
 from moetui.session.watch import Watch
 
 if TYPE_CHECKING:
-    from moetui.engine.generation import Prompt
     from moetui.session.live import LiveOptions
 
 
@@ -57,28 +55,33 @@ class Worker:
         self.settings = options.settings
         self.debugger: MoEDebugger | None = None
         self.plugins = Plugins() if debugger is None else debugger.plugins
-        self.branches: list[Branch] = []
+        self.runs: Runs | None = None
         self.findings: list[Finding] = []
         self.breakpoints = Breakpoints(logits=options.logits if debugger is None else debugger.capture.options.logits)
         self._options, self._gate, self._emit, self._wake = options, gate, emit, wake
         self._given = debugger
         self._calls: set[Future[Any]] = set()
         self._calls_lock = threading.Lock()
-        self._last: tuple[Prompt, GenerationSettings] | None = None
-        self._again = False
         self._before_next: Callable[[], None] | None = None
         self._coming: list[tuple[Intervention, ...]] = []
-        self._passes = 0
-        self._prompt_tokens = 0
-        self._watch: Watch | None = None
         self._meter = Meter(lambda: gate.waited)
         self._preparing = True
-        self.error: Exception | None = None
+        self._error: Exception | None = None
 
     @property
     def busy(self) -> bool:
         """Something goes on that the run's state does not tell."""
-        return self._preparing or self._again
+        return self._preparing or (self.runs is not None and self.runs.busy)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Runs and forks so far."""
+        return () if self.runs is None else self.runs.lineage.branches
+
+    @property
+    def error(self) -> Exception | None:
+        """What loading or the last run failed with."""
+        return self._error or (None if self.runs is None else self.runs.error)
 
     # In the generation thread.
 
@@ -98,7 +101,8 @@ class Worker:
 
     def _prepare(self, stack: ExitStack) -> None:
         debugger = self._given or self._load(stack)
-        self._watch = Watch(debugger, self._emit, self._meter, self.findings)
+        watch = Watch(debugger, self._emit, self._meter, self.findings)
+        runs = Runs(debugger, self._gate, self._emit, self._wake, self._hit_breakpoints, watch, self._meter)
         debugger.capture.before_step = self._before_step
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
@@ -113,7 +117,7 @@ class Worker:
         debugger.attach()
         if self._options.interventions:
             debugger.interventions.set(self._options.interventions)
-        self.debugger = debugger
+        self.debugger, self.runs = debugger, runs
         self._emit(ModelChanged(debugger.info))
         self._gate.apply(RunControl.ready)
         if self._options.prompt and self._options.begin:
@@ -148,29 +152,15 @@ class Worker:
         debugger.close()
 
     def _before_step(self, arguments: Mapping[str, Any]) -> bool:
-        debugger = self.debugger
-        if debugger is None or not self._gate.control.active:
-            return True
-        encoder = bool(debugger.model.config.is_encoder_decoder)
-        own = max(0, self._passes - encoder)
-        self._passes += 1
         if self._before_next is not None:
             self._gate.submit(self._before_next)
             self._before_next = None
-        position = 0 if own == 0 else (1 if encoder else self._prompt_tokens) + own - 1
-        paused = self._gate.before_step(position, self._hit_breakpoints(debugger))
-        if paused and debugger.recording is not None:
-            # Written behind the steps before the pause, which is why not where the state changes.
-            debugger.flush()
-            debugger.recording.write_event(RunStateChanged(RunState.PAUSED, paused))
-            debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
-        if not self._gate.control.to_site:
-            debugger.capture.gate = None
-        return True
+        return self.runs is None or self.runs.before_step(arguments)
 
-    def _hit_breakpoints(self, debugger: MoEDebugger) -> str:
+    def _hit_breakpoints(self) -> str:
         """Look at the step that has ended; why to pause, in words."""
-        if not self.breakpoints.active:
+        debugger = self.debugger
+        if debugger is None or not self.breakpoints.active:
             return ""
         debugger.flush()
         reason = ""
@@ -180,69 +170,8 @@ class Worker:
                 reason = f"{hit.expression}   {hit.values}   (hit {hit.hits})"
         return reason
 
-    def _at_site(self, context: Any) -> None:
-        before = self._gate.waited
-        self._gate.before_site(context.site.name)
-        waited = self._gate.waited - before
-        if waited and context.step is not None:
-            context.step.stood(int(waited * 1e9))
-
-    def _run(self, prompt: Prompt, settings: GenerationSettings) -> None:
-        """One run, from its prompt to its end, whatever the end is."""
-        from moetui.engine.generation import generate
-
-        debugger = self.debugger
-        assert debugger is not None
-        self._announce(prompt, settings)
-        self._passes, self._prompt_tokens = 0, len(prompt.ids)
-        self._meter.start(debugger)
-        try:
-            new = generate(debugger.model, prompt, settings, stopped=lambda: self._gate.control.unwinds)
-            stopped = self._gate.control.unwinds
-            end = "stopped" if stopped else _how_it_ended(len(new), settings)
-            self._end(lambda control: control.ended(end))
-        except RunStoppedError:
-            self._end(lambda control: control.ended("stopped"))
-        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
-            from moetui.engine.run_errors import explain_run
-
-            failure = self.error = explain_run(error, self._passes)
-            self._end(lambda control: control.failed(failure.message, failure.hint))
-        if self._again:
-            if not self._gate.control.quitting:
-                self._start(prompt, settings)
-            self._again = False
-
-    def _announce(self, prompt: Prompt, settings: GenerationSettings) -> None:
-        debugger = self.debugger
-        assert debugger is not None
-        debugger.flush()
-        number = len(self.branches)
-        first = debugger.live_timeline.snapshot().end
-        self.breakpoints.skip_to(first)
-        branch = Branch(number, number, f"run {number + 1}", first_token=first, prompt=prompt.text)
-        debugger.capture.branch = number
-        self.branches.append(branch)
-        debugger.tell(BranchAdded(branch, settings))
-        if debugger.recording is not None:
-            debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
-
-    def _end(self, change: Callable[[RunControl], RunControl]) -> None:
-        debugger = self.debugger
-        assert debugger is not None
-        debugger.capture.gate = None
-        debugger.flush()
-        self._hit_breakpoints(debugger)
-        self._meter.stop()
-        control = change(self._gate.control)
-        if debugger.recording is not None:
-            debugger.recording.write_event(RunStateChanged(control.state, control.reason, control.hint))
-        if self._watch is not None:
-            self._watch.run_ended()
-        self._gate.apply(change)
-
     def _fail(self, error: Exception) -> None:
-        self.error = error
+        self._error = error
         if isinstance(error, MoetuiError):
             message, hint = error.message, error.hint
         else:
@@ -254,51 +183,25 @@ class Worker:
 
     def begin(self, prompt: str, settings: GenerationSettings, *, paused: bool = False) -> None:
         """Check a prompt and start its run; raises ``UsageError``."""
-        debugger = self._loaded()
-        if self._gate.control.active:
-            raise UsageError("a run is going on", "stop it first")
-        from moetui.engine.generation import encode, settle
-
-        info = debugger.info
-        encoded = encode(debugger.tokenizer, prompt, settings, vocab_size=info.vocab_size)
-        settled = settle(settings, encoded, info.context_length)
-        self._start(encoded, settled, paused=paused)
+        self._started().begin(prompt, settings, paused=paused)
         self.settings = settings
-        if settled.max_new_tokens < settings.max_new_tokens:
-            self._emit(
-                Notice(
-                    f"the context of {info.context_length} tokens leaves room for {settled.max_new_tokens} new ones",
-                    "warning",
-                )
-            )
 
     def restart(self) -> None:
         """See ``LiveSession.restart``."""
-        if self._last is None:
-            raise UsageError("nothing has run yet", "give a prompt first")
-        if self._gate.control.active:
-            self._again = True
-            self._gate.stop()
-            return
-        self._start(*self._last)
+        self._started().restart()
 
-    def _start(self, prompt: Prompt, settings: GenerationSettings, *, paused: bool = False) -> None:
-        begun: list[bool] = []
+    def rewind(self, token: int) -> None:
+        """See ``LiveSession.rewind``."""
+        self._started().rewind(token)
 
-        def start(control: RunControl) -> RunControl:
-            begun.append(control.idle)
-            return control.started(paused=paused) if control.idle else control
-
-        self._gate.apply(start)
-        if not begun[0]:
-            raise UsageError("a run is going on", "stop it first")
-        self._last = prompt, settings
-        self._gate.submit(lambda: self._run(prompt, settings))
+    def fork(self, token: int, settings: GenerationSettings | None, name: str) -> None:
+        """See ``LiveSession.fork``."""
+        self._started().fork(token, settings, name)
 
     def watch_sites(self) -> None:
         """Let the next sites come to the gate."""
-        if self.debugger is not None:
-            self.debugger.capture.gate = self._at_site
+        if self.debugger is not None and self.runs is not None:
+            self.debugger.capture.gate = self.runs.at_site
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -320,6 +223,8 @@ class Worker:
                 # The routers' hooks are missing, and none may be added while the pass stands at a site.
                 self._before_next = put
             else:
+                if self._gate.control.within_step:
+                    self._started().changed_within()
                 debugger.interventions.put(wanted, prepared)
                 places = [place for place, coming in enumerate(self._coming) if coming is wanted]
                 del self._coming[: places[0] + 1 if places else 0]
@@ -380,6 +285,11 @@ class Worker:
             raise UsageError("the session is closed")
         return self.debugger
 
+    def _started(self) -> Runs:
+        self._loaded()
+        assert self.runs is not None
+        return self.runs
+
     def _do_call(self, function: Callable[[Any, Any], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
             return
@@ -401,9 +311,3 @@ class Worker:
     def _forget_call(self, future: Future[Any]) -> None:
         with self._calls_lock:
             self._calls.discard(future)
-
-
-def _how_it_ended(new: int, settings: GenerationSettings) -> str:
-    if new >= settings.max_new_tokens:
-        return f"{new} tokens"
-    return "end of text" if new else "prompt only"

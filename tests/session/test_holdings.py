@@ -1,0 +1,77 @@
+"""What a live session writes for its user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moetui import open_trace
+from moetui.routing import TraceError, UsageError
+from moetui.routing.events import BranchAdded, GenerationSettings, InterventionsChanged, RunState, RunStateChanged
+from moetui.routing.interventions import ForceExperts
+from moetui.session import Filing
+from tests.session.live_sessions import Make
+
+PROMPT = "some words to begin with"
+
+
+def test_saving_is_like_having_recorded(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT, record=tmp_path / "recorded.msgpack")
+    assert isinstance(session, Filing)
+    session.set_interventions([ForceExperts((1, 2))])
+    session.generate("other words", GenerationSettings(max_new_tokens=5))
+    session.settle()
+    nbytes = session.save(str(tmp_path / "saved.msgpack"))
+    assert nbytes == (tmp_path / "saved.msgpack").stat().st_size
+    session.close()
+    saved, recorded = (open_trace(tmp_path / f"{name}.msgpack") for name in ("saved", "recorded"))
+    assert saved.complete
+    assert saved.prompt == recorded.prompt == PROMPT
+    assert saved.info == recorded.info
+    end = recorded.timeline.end
+    assert saved.timeline.end == end
+    assert (saved.timeline.routing(0, end).indices == recorded.timeline.routing(0, end).indices).all()
+    assert saved.timeline.tokens(0, end).started.tolist() == recorded.timeline.tokens(0, end).started.tolist()
+    for kind in (BranchAdded, InterventionsChanged):
+        events = [
+            [(item.token, item.event) for item in trace.events if isinstance(item.event, kind)]
+            for trace in (saved, recorded)
+        ]
+        assert events[0] == events[1]
+    states = [item.event.state for item in saved.events if isinstance(item.event, RunStateChanged)]
+    assert states[-1] is RunState.FINISHED
+    saved.close()
+    recorded.close()
+
+
+def test_exporting(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT)
+    nbytes = session.export(str(tmp_path / "log.json"), "json")
+    log = json.loads((tmp_path / "log.json").read_text())
+    assert nbytes == (tmp_path / "log.json").stat().st_size
+    assert len(log["samples"][0]["tokens"]) == len(session.ids())
+    with pytest.raises(UsageError, match="no format"):
+        session.export(str(tmp_path / "x"), "docx")
+
+
+def test_nothing_is_overwritten_unasked(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT)
+    path = tmp_path / "there"
+    path.write_bytes(b"precious")
+    for write in (lambda: session.save(str(path)), lambda: session.export(str(path), "csv")):
+        with pytest.raises(UsageError, match="exists already"):
+            write()
+    assert path.read_bytes() == b"precious"
+    session.save(str(path), overwrite=True)
+    assert session.load(str(path)).timeline.snapshot().end == len(session.ids())
+    with pytest.raises(UsageError, match="no such folder"):
+        session.save(str(tmp_path / "nowhere" / "x"))
+    with pytest.raises(TraceError):
+        session.load(str(tmp_path / "missing"))
+
+
+def test_without_a_model_there_is_nothing_to_write(live: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to write"):
+        live(opened=False).save(str(tmp_path / "x"))
