@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from moetui.engine.routing_arrays import RoutingArrays
 from moetui.engine.texts import TokenTexts
 from moetui.engine.tokens import TokenArrays, attribute_rows, decode_arrays, token_arrays
 from moetui.routing import Site, Step
+from moetui.routing.events import Finding
 from moetui.routing.step import F16, F32, I32
 
 
@@ -25,13 +26,22 @@ class Assembler:
         options: what to keep.
         texts: of token ids.
         epoch: ``perf_counter_ns`` that ``Step.started`` counts from.
+        on_finding: told once of each site whose routing a step cannot show in full.
     """
 
-    def __init__(self, sites: Sequence[Site], options: CaptureOptions, texts: TokenTexts, epoch: int) -> None:
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        options: CaptureOptions,
+        texts: TokenTexts,
+        epoch: int,
+        on_finding: Callable[[Finding], None],
+    ) -> None:
+        self._on_finding = on_finding
         self._sites, self._options, self._texts, self._epoch = tuple(sites), options, texts, epoch
         self._kept = [options.layers is None or site.layer in options.layers for site in sites]
         self._told: set[int] = set()
-        self.unattributed: set[int] = set()
+        self._reported: set[tuple[str, int]] = set()
 
     def steps(self, run: Sequence[Gathered], prediction: Prediction | None) -> Iterator[Step]:
         """One step a pass and stack that had tokens.
@@ -46,6 +56,8 @@ class Assembler:
             for passed in gathered.sites:
                 if self._kept[passed.number]:
                     stacks.setdefault(self._sites[passed.number].stack, []).append(passed)
+        for number in run[0].repeated:
+            self._report("site_repeated", number, "is passed several times in one pass: its last routing is shown")
         for stack, passed_sites in stacks.items():
             inputs = [gathered.inputs.get(stack) for gathered in run]
             rows = _rows(inputs[0], passed_sites)
@@ -100,9 +112,16 @@ class Assembler:
         """A site that got some of the tokens only: those of its modality, if the model was told which they are."""
         at = attribute_rows(inputs, rows, part.indices.shape[0], vision="vision" in self._sites[part.number].name)
         if at is None:
-            self.unattributed.add(part.number)
+            got = f"got {part.indices.shape[0]} of {rows} tokens and nothing tells which: its routing is left out"
+            self._report("rows_unattributed", part.number, got)
         else:
             routing.fill_rows(part, at)
+
+    def _report(self, kind: str, number: int, what: str) -> None:
+        if (kind, number) not in self._reported:
+            self._reported.add((kind, number))
+            name = self._sites[number].name
+            self._on_finding(Finding(kind, "warning", f"{name} {what}", "", name))
 
     def _predictions(self, prediction: Prediction | None, tokens: TokenArrays) -> tuple[F32, I32, F16]:
         rows, batch, new = tokens.token_id.shape[0], tokens.batch, tokens.new

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters import Gate, RoutingFunction
+from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current
 from moetui.engine.assemble import Assembler
 from moetui.engine.compiled import refuse_compiled
@@ -24,7 +24,7 @@ from moetui.engine.predict import Predictor
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
 from moetui.engine.sites import find_sites
-from moetui.engine.streams import Stream, find_streams, note_output, predicts_next
+from moetui.engine.streams import Stream, find_streams, next_tokens, note_output
 from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
@@ -91,7 +91,7 @@ class Capture:
         self._streams = find_streams(model, self.handles)
         self._on_step, self._on_event = on_step, on_event
         self._study = Study(self.handles, self._info, self.current, self._emit)
-        self._predicts = predicts_next(model)
+        self._vocabulary = next_tokens(model)
         self._texts = TokenTexts(tokenizer)
         self._epoch = perf_counter_ns() if epoch is None else epoch
         self._site_hooks: dict[int, list[RemovableHandle]] = {}
@@ -128,6 +128,7 @@ class Capture:
         refuse_compiled(self.model)
         if self._recorder is None:
             self._recorder = self._new_recorder()
+        self._study.watch({handle.site.index for handle in self.handles if self._keeps(handle)})
         try:
             for stream in self._streams:
                 self._stream_hooks += [self._on_enter(stream), self._on_leave(stream)]
@@ -196,16 +197,19 @@ class Capture:
 
     def _new_recorder(self) -> Recorder:
         options = self.options
-        candidates = options.candidates if self._predicts else 0
+        candidates = options.candidates if self._vocabulary else 0
         return Recorder(
             Gatherer(self.handles, options.logits),
             Predictor(candidates) if candidates else None,
-            Assembler(self.sites, options, self._texts, self._epoch),
+            Assembler(self.sites, options, self._texts, self._epoch, self._find),
             self._study,
             self._on_step,
             self._lost,
             queue_size=options.queue,
         )
+
+    def _find(self, finding: Finding) -> None:
+        self._emit(FindingRaised(finding))
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, ModelChanged):
@@ -219,13 +223,16 @@ class Capture:
         hint = "the run goes on; please report this with the model's name"
         self._emit(FindingRaised(Finding("step_lost", "error", message, hint)))
 
+    def _keeps(self, handle: SiteHandle) -> bool:
+        return self.options.layers is None or handle.site.layer in self.options.layers
+
     def _hook_sites(self) -> None:
         """Hooks on the sites that are kept or changed, anew where a function needs the router's call too."""
         for handle in self.handles:
-            number, layers = handle.site.index, self.options.layers
+            number = handle.site.index
             if number in self._site_hooks and self.wants_logits:
                 continue  # all hooks are there; and while a pass stands at this site, none of them may change
-            if layers is None or handle.site.layer in layers or self.functions[number] is not None:
+            if self._keeps(handle) or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()
                 self._site_hooks[number] = handle.adapter.install(handle, self)
@@ -273,7 +280,7 @@ class Capture:
             if output is None or not frame.keep or recorder is None:
                 return
             try:
-                note_output(frame, output)
+                note_output(frame, output, self._vocabulary)
                 recorder.put(frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from moetui.engine.adapters.base import SiteHandle
@@ -28,12 +29,21 @@ class SiteTensors:
 
 @dataclass(slots=True, eq=False)
 class Gathered:
-    """A forward pass as tensors; ``prediction`` only where it was worked out on the device."""
+    """A forward pass as tensors.
+
+    Attributes:
+        raw: the pass, for its numbers and times.
+        sites: the sites that it reached.
+        inputs: the tokens of each stack.
+        prediction: only where it was worked out on the device.
+        repeated: numbers of the sites that every token passed several times; ``sites`` has their last.
+    """
 
     raw: RawStep
     sites: list[SiteTensors]
     inputs: dict[str, TokenInputs]
     prediction: Prediction | None = None
+    repeated: tuple[int, ...] = ()
 
 
 class Gatherer:
@@ -51,7 +61,27 @@ class Gatherer:
     def gather(self, raw: RawStep) -> Gathered:
         """Decode a pass. Nothing here waits for a device."""
         sites = [self._site(raw, number, time) for number, time in enumerate(raw.times) if time]
-        return Gathered(raw, sites, raw.inputs)
+        gathered = Gathered(raw, sites, raw.inputs)
+        if raw.earlier:
+            self._join_calls(raw, gathered)
+        return gathered
+
+    def _join_calls(self, raw: RawStep, gathered: Gathered) -> None:
+        """Sites that were called several times: put pieces together, keep the last of whole passings."""
+        for site in gathered.sites:
+            earlier = raw.earlier.get(site.number, [])
+            inputs = raw.inputs.get(self._handles[site.number].site.stack)
+            whole = None if inputs is None or inputs.shape is None else inputs.shape[0] * inputs.shape[1]
+            if not earlier:
+                continue
+            if site.indices.shape[0] == whole:
+                gathered.repeated += (site.number,)
+                continue
+            pieces = [self._decoded(site.number, site.time, *call) for call in earlier]
+            site.indices = torch.cat([*(piece.indices for piece in pieces), site.indices])
+            site.weights = torch.cat([*(piece.weights for piece in pieces), site.weights])
+            logits = [piece.logits for piece in (*pieces, site) if piece.logits is not None]
+            site.logits = torch.cat(logits) if len(logits) == len(pieces) + 1 else None
 
     def _site(self, raw: RawStep, number: int, time: int) -> SiteTensors:
         first, second, output = raw.first[number], raw.second[number], raw.outputs[number]
@@ -61,13 +91,17 @@ class Gatherer:
                 return SiteTensors(number, time, first, second)
             if type(output) is tuple and output[0].dim() == 2:
                 return SiteTensors(number, time, first, second, output[0])
-        handle = self._handles[number]
-        indices, weights = handle.adapter.decode(handle, first, second)
-        logits = None if output is None else handle.adapter.logits(handle, output)
-        tensors = SiteTensors(number, time, indices, weights, logits)
+        tensors = self._decoded(number, time, first, second, output)
         if number in raw.before:
+            handle = self._handles[number]
             tensors.before_indices, tensors.before_weights = handle.adapter.decode(handle, *raw.before[number])
         return tensors
+
+    def _decoded(self, number: int, time: int, first: Any, second: Any, output: Any) -> SiteTensors:
+        handle = self._handles[number]
+        indices, weights = handle.adapter.decode(handle, first, second)
+        wanted = output is not None and self._wants_logits
+        return SiteTensors(number, time, indices, weights, handle.adapter.logits(handle, output) if wanted else None)
 
 
 def each_tensor(gathered: Gathered, function: Callable[[Tensor], Tensor]) -> None:

@@ -34,7 +34,8 @@ def describe(model: nn.Module, handles: tuple[SiteHandle, ...], *, name: str = "
     config: Any = getattr(model, "config", None)
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     parameters = list(model.parameters())
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    output_embeddings: Any = getattr(model, "get_output_embeddings", None)
+    head = output_embeddings() if callable(output_embeddings) else None
     return ModelInfo(
         name=name or type(model).__name__,
         architecture=type(model).__name__,

@@ -103,9 +103,10 @@ class RawStep:
         self.times[number], self.first[number], self.second[number] = time, first, second
 
     def repeat(self, number: int) -> None:
-        """A site is about to be called again: lay its last call aside."""
-        # Its router's output stands under the new call already.
-        self.earlier.setdefault(number, []).append((self.first[number], self.second[number], None))
+        """A site is called again: lay its last call aside."""
+        call = self.first[number], self.second[number], self.outputs[number]
+        self.earlier.setdefault(number, []).append(call)
+        self.times[number], self.outputs[number] = 0, None
 
     def release(self) -> None:
         """Let go of every tensor that the sites' hooks noted."""

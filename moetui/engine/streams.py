@@ -46,10 +46,10 @@ class Stream:
                     raw.reordered = _reorders_rows()
 
 
-def note_output(raw: RawStep, output: Any) -> None:
+def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
     """Keep what the outermost forward says of the next token, and which cache the next pass will go on from."""
-    logits = getattr(output, "logits", None)
-    raw.logits = logits if isinstance(logits, Tensor) else None
+    if vocabulary:
+        raw.logits = _logits(output, vocabulary)
     inputs = raw.inputs.get("decoder")
     if inputs is not None:
         # A first pass may be called without a cache, or exchange the one that it was given.
@@ -57,11 +57,25 @@ def note_output(raw: RawStep, output: Any) -> None:
         inputs.left = inputs.cache if cache is None else weakref.ref(cache)
 
 
-def predicts_next(model: nn.Module) -> bool:
-    """Whether the model's ``logits`` are of the token that follows each position."""
+def _logits(output: Any, vocabulary: int) -> Tensor | None:
+    """``[B, columns, V]`` of a named output or of a tuple."""
+    found = _tensor(getattr(output, "logits", None))
+    if found is not None or not isinstance(output, tuple):
+        return found
+    tensors = (_tensor(item) for item in output)
+    return next(
+        (item for item in tensors if item is not None and item.dim() == 3 and item.shape[2] == vocabulary), None
+    )
+
+
+def next_tokens(model: nn.Module) -> int:
+    """How many tokens the model's ``logits`` are of, where they are of the token that follows; 0 where not."""
     head = getattr(model, "get_output_embeddings", None)
     can_generate = getattr(model, "can_generate", None)
-    return head is not None and can_generate is not None and bool(can_generate()) and head() is not None
+    if head is None or can_generate is None or not can_generate():
+        return 0
+    weight = getattr(head(), "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, Tensor) else 0
 
 
 def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Stream, ...]:

@@ -42,9 +42,15 @@ class Study:
         self._handles, self._info, self._on_event = handles, info, on_event
         self._probes = {handle.site.index: Probe(handle, current) for handle in handles}
         self._samples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        self._open = {handle.site.index for handle in handles}
-        self._attempts = dict.fromkeys(self._open, 0)
+        self._attempts = dict.fromkeys(self._probes, 0)
+        self._open = self._watched = set(self._probes)
+        self._learned: set[int] = set()
         self._unheard = {handle.site.stack for handle in handles}
+
+    def watch(self, numbers: set[int]) -> None:
+        """Expect to hear of these sites alone."""
+        self._watched = numbers
+        self._open = numbers - self._learned
 
     @property
     def open(self) -> bool:
@@ -92,7 +98,8 @@ class Study:
         if rule is None and self._attempts[number] < _ATTEMPTS:
             return None
         form = find_form(*probe.compare(passed.logits, kept))
-        self._open.discard(number)
+        self._open = self._open - {number}
+        self._learned.add(number)
         self._samples.pop(number)
         probe.detach()
         return _known(handle.site, rule or Rule(), form)
@@ -105,7 +112,7 @@ class Study:
             self._unheard.discard(stack)
             for handle in self._handles:
                 site = handle.site
-                if site.stack == stack and site.index not in heard:
+                if site.stack == stack and site.index in self._watched - heard:
                     self._on_event(FindingRaised(silent(site)))
 
 

@@ -185,6 +185,8 @@ def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[Removabl
     def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         frame = current.frame
         if frame is not None:
+            if frame.outputs[number] is not None:
+                frame.repeat(number)
             frame.outputs[number] = output
         if functions[number] is not None or tap.gate is not None:
             call.args, call.kwargs, call.output = args, kwargs, output

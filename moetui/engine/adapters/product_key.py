@@ -104,7 +104,10 @@ class _Hooks:
         call, frame = self._call, self._tap.current.frame
         call.args, call.kwargs, call.output = args, kwargs, output
         if frame is not None:
-            frame.outputs[self._handle.site.index] = output
+            number = self._handle.site.index
+            if frame.outputs[number] is not None:
+                frame.repeat(number)
+            frame.outputs[number] = output
 
     def on_down(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         tap, number = self._tap, self._handle.site.index
