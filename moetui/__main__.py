@@ -1,6 +1,6 @@
 """``python -m moetui``."""
 
-from moetui.cli import main
+from moetui.cli import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

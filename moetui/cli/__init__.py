@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from moetui.cli.app import cli, main
+from moetui.cli.app import cli, entry, main
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "entry", "main"]

@@ -109,6 +109,19 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(status)
 
 
+def entry() -> NoReturn:
+    """The console script: ``main``, and no waiting for the interpreter to take torch apart, which is seconds."""
+    try:
+        main()
+    except SystemExit as end:
+        if "torch" not in sys.modules:
+            raise
+        # Everything that holds anything is closed by now: sessions, recordings, streams.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
 def _describe(error: Exception) -> tuple[str, str, int]:
     from moetui.routing.errors import MoetuiError
 
