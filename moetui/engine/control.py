@@ -39,6 +39,7 @@ class RunControl:
         heedless: pass every breakpoint until the run's end.
         within_step: a step has begun and not ended.
         stopping: the run shall end at the next opportunity.
+        turning: the run leaves where it stands, to go on elsewhere; what a person does meanwhile holds there.
         quitting: the session ends; nothing blocks any more.
         loaded: there is a model to run.
     """
@@ -52,6 +53,7 @@ class RunControl:
     heedless: bool = False
     within_step: bool = False
     stopping: bool = False
+    turning: bool = False
     quitting: bool = False
     loaded: bool = False
 
@@ -68,12 +70,12 @@ class RunControl:
     @property
     def blocks(self) -> bool:
         """The generating thread has to wait."""
-        return self.state is RunState.PAUSED and not self.stopping and not self.quitting
+        return self.state is RunState.PAUSED and not self.unwinds
 
     @property
     def unwinds(self) -> bool:
         """A step that has not begun shall not begin."""
-        return self.stopping or self.quitting
+        return self.stopping or self.turning or self.quitting
 
     # What a person does.
 
@@ -81,6 +83,7 @@ class RunControl:
         """Pause before the next step; the one under way is finished."""
         if self.state is not RunState.RUNNING or self.stopping:
             return self
+        # A run that turns pauses where it goes on.
         return replace(self, steps_left=0, reason=PAUSING, heedless=False)
 
     def resume(self) -> RunControl:
@@ -112,6 +115,13 @@ class RunControl:
             return self
         return replace(self._released(), stopping=True, reason=STOPPING)
 
+    def turn(self, reason: str = "", *, paused: bool) -> RunControl:
+        """Leave where the run stands, if there is one, and go on elsewhere: at once, or when told to."""
+        if self.stopping or self.quitting or not (self.active or self.idle):
+            return self
+        state = RunState.PAUSED if paused else RunState.RUNNING
+        return RunControl(state, reason, turning=self.active, quitting=self.quitting, loaded=self.loaded)
+
     def quit(self) -> RunControl:
         """End everything."""
         return replace(self, quitting=True)
@@ -127,6 +137,10 @@ class RunControl:
         return RunControl(
             RunState.RUNNING, steps_left=0 if paused else None, quitting=self.quitting, loaded=self.loaded
         )
+
+    def arrived(self) -> RunControl:
+        """The run has left where it stood."""
+        return replace(self, turning=False)
 
     def ended(self, reason: str = "") -> RunControl:
         """The run came to its end."""
@@ -273,8 +287,9 @@ class Gate:
             RunStoppedError: the run shall end and the step shall not begin.
         """
         with self._condition:
+            self._set(self._control.end_step())
             self._do_work()
-            self._set(self._control.end_step().at_step(position, breakpoint_reason))
+            self._set(self._control.at_step(position, breakpoint_reason))
             paused = self._control.reason if self._control.blocks else ""
             while self._control.blocks:
                 self._wait()

@@ -6,15 +6,18 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
 from moetui.engine.settings import check_settings
-from moetui.routing import UsageError
+from moetui.routing import UnsupportedError, UsageError
 from moetui.routing.events import GenerationSettings
+
+if TYPE_CHECKING:
+    from moetui.engine.track import Start
 
 _SEEDS = 2**31
 
@@ -78,7 +81,13 @@ def settle(settings: GenerationSettings, prompt: Prompt, context_length: int | N
 
 
 def generate(
-    model: Any, prompt: Prompt, settings: GenerationSettings, *, stopped: Callable[[], bool] = bool
+    model: Any,
+    prompt: Prompt,
+    settings: GenerationSettings,
+    *,
+    stopped: Callable[[], bool] = bool,
+    chosen: Callable[[Tensor], None] | None = None,
+    start: Start | None = None,
 ) -> tuple[int, ...]:
     """Run ``prompt`` to its end in the calling thread; the global random generators are left as they were.
 
@@ -87,24 +96,39 @@ def generate(
     Args:
         model: a transformers model.
         prompt: see ``encode``.
-        settings: see ``settle``.
+        settings: see ``settle``; its length counts from the prompt, wherever the run starts.
         stopped: asked after each token; True ends the run there.
+        chosen: called before the first pass and after each token with the decoder's sequence ``[1, n]`` so far.
+        start: go on from there; None begins with the prompt.
 
     Returns:
-        The new tokens' ids, the end-of-text token included.
+        The new tokens' ids since the prompt, the end-of-text token included.
     """
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([prompt.ids], dtype=torch.long, device=device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    own_decoder = bool(model.config.is_encoder_decoder)
+    if not own_decoder and chosen is not None:
+        chosen(ids if start is None else start.ids)
     if not writes_text(model):
         with torch.no_grad():
-            model(**inputs)
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
         return ()
-    criteria = StoppingCriteriaList([_Stop(stopped)])
-    with seeded(settings.seed if settings.sampled else None):
-        out = model.generate(**inputs, generation_config=generation_config(model, settings), stopping_criteria=criteria)
-    new = out[0] if model.config.is_encoder_decoder else out[0, ids.shape[1] :]
-    return tuple(int(token) for token in new.tolist())
+    length = settings.max_new_tokens
+    arguments: dict[str, Any] = {}
+    if start is not None:
+        processor = _Repeat(start.ids)
+        arguments["logits_processor"] = LogitsProcessorList([processor])
+        if not own_decoder:
+            length += ids.shape[1] - start.given
+            ids = start.ids[:, : start.given]
+        if start.cache is not None:
+            arguments[_cache_name(model)] = start.cache
+    config = generation_config(model, replace(settings, max_new_tokens=length))
+    criteria = StoppingCriteriaList([_Stop(stopped, chosen)])
+    arguments |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "stopping_criteria": criteria}
+    with seeded(settings.seed if settings.sampled else None), _as_in_decoding(model, start):
+        out = model.generate(generation_config=config, **arguments)
+    return tuple(int(token) for token in (out[0] if own_decoder else out[0, len(prompt.ids) :]).tolist())
 
 
 def writes_text(model: Any) -> bool:
@@ -113,6 +137,15 @@ def writes_text(model: Any) -> bool:
         return False
     kind = type(model)
     return kind.generate is GenerationMixin.generate or not kind.__module__.startswith("transformers.")
+
+
+def check_continues(model: Any) -> None:
+    """Raise ``UnsupportedError`` if a run of this model cannot go on from the middle."""
+    if type(model).generate is not GenerationMixin.generate:
+        raise UnsupportedError(
+            f"{type(model).__name__} generates by code of its own, which starts at the prompt",
+            "go back to a token of the prompt",
+        )
 
 
 def generation_config(model: Any, settings: GenerationSettings) -> GenerationConfig:
@@ -149,8 +182,13 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     with kept_generators():
-        torch.manual_seed(seed)
+        seed_generators(seed)
         yield
+
+
+def seed_generators(seed: int) -> None:
+    """Let the global torch generators start from ``seed``."""
+    torch.manual_seed(seed)
 
 
 @contextlib.contextmanager
@@ -164,12 +202,41 @@ def kept_generators() -> Iterator[None]:
 class _Stop:
     """A stopping criterion, by its shape."""
 
-    def __init__(self, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
+    def __init__(self, stopped: Callable[[], bool], chosen: Callable[[Tensor], None] | None) -> None:
+        self._stopped, self._chosen = stopped, chosen
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
         del scores
+        if self._chosen is not None:
+            self._chosen(input_ids)
         return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
+
+
+class _Repeat:
+    """A logits processor, by its shape: chooses the tokens of ``ids`` as long as there are some."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self._ids = ids
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        length = input_ids.shape[1]
+        if length >= self._ids.shape[1]:
+            return scores
+        only = torch.full_like(scores, -torch.inf)
+        return only.scatter_(1, self._ids[:, length, None].to(scores.device), 0.0)
+
+
+def _cache_name(model: Any) -> str:
+    return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
+
+
+def _as_in_decoding(model: Any, start: Start | None) -> contextlib.AbstractContextManager[None]:
+    """Experts run a token by the kernel that the library chooses for decoding, in the first pass too."""
+    choose = getattr(model, "_optimize_model_for_decode", None)
+    if start is None or start.cache is None or choose is None:
+        return contextlib.nullcontext()
+    manager: contextlib.AbstractContextManager[None] = choose()
+    return manager
 
 
 def _wants_chat(tokenizer: Any, settings: GenerationSettings) -> bool:

@@ -46,13 +46,13 @@ class TestStopping:
         session.generate(PROMPT, GenerationSettings(max_new_tokens=4))
         for number in range(1, 4):
             session.log.wait(lambda _, number=number: len(hits(session)) == number)
-            if number < 3:
-                session.log.wait_state(RunState.PAUSED, number)
-                session.resume()
+            session.log.wait_state(RunState.PAUSED, number)
+            session.resume()
         session.settle()
         assert [hit.site for hit in hits(session)] == [2, 2, 2]
         assert session.breakpoints[0].hits == 3
-        assert session.log.states().count(RunState.PAUSED) == 2, "behind the last token nothing is left to stop"
+        assert session.log.states().count(RunState.PAUSED) == 3, "behind the last token too"
+        assert session.state is RunState.FINISHED
 
     def test_finish_passes_them_and_counts(self, live: Make) -> None:
         session = live()
