@@ -20,6 +20,7 @@ MAX_BODY = 64 << 20  # bytes of a record's body, stored and unpacked; the writer
 MAX_RECORDS = 5_000_000
 _HEAD = 96  # more than any record has before its body
 _SEARCH = 1 << 20
+_MAX_LOSSES = 10_000  # damaged places after which the rest of a file is given up
 _BIN = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # MessagePack's three binary headers and the bytes of their length
 
 
@@ -140,9 +141,9 @@ def scan(source: Source, start: int = 0) -> Iterator[Frame | int]:
 
     Ends before a torn last record, which a program that is still writing may complete.
     """
-    at = start
+    at, losses = start, 0
     for _ in range(MAX_RECORDS):
-        if at >= source.size:
+        if at >= source.size or losses > _MAX_LOSSES:
             return
         try:
             frame = read_frame(source, at)
@@ -152,6 +153,7 @@ def scan(source: Source, start: int = 0) -> Iterator[Frame | int]:
                 return
             yield following - at
             at = following
+            losses += 1
             continue
         if frame.stop < source.size and not _starts_record(source, frame.stop):
             # What it says of its length may be wrong: another record within it proves that, a checksum the contrary.
@@ -164,6 +166,7 @@ def scan(source: Source, start: int = 0) -> Iterator[Frame | int]:
                 return
             yield following - lost_from
             at = following
+            losses += 1
             continue
         yield frame
         at = frame.stop
@@ -183,12 +186,14 @@ def _starts_record(source: Source, at: int) -> bool:
 
 
 def _find_prefix(source: Source, at: int) -> int | None:
+    length = 1 << 12  # the next record is near, mostly
     while at < source.size:
-        block = source.read(at, _SEARCH + len(PREFIX) - 1)
+        block = source.read(at, length + len(PREFIX) - 1)
         found = block.find(PREFIX)
         if found >= 0:
             return at + found
-        if len(block) < _SEARCH:
+        if len(block) < length:
             return None
-        at += _SEARCH
+        at += length
+        length = min(2 * length, _SEARCH)
     return None

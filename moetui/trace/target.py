@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Target:
         self.nbytes = 0
         self.problem = ""
         self._stranded = False
+        if "\0" in str(path):
+            raise TraceError("that is no file name", "choose another")
         self._final = Path(os.path.realpath(path)) if overwrite else path
         self._actual = self._final
         if os.path.lexists(self._final):
@@ -30,7 +33,7 @@ class Target:
                 raise TraceError(f"{path.name} exists already", "--force or overwrite=True replaces it")
             if not stat.S_ISREG(self._final.stat().st_mode):
                 raise TraceError(f"{path.name} is no regular file", "name another file")
-            self._actual = self._final.with_name(f".{self._final.name}.{os.getpid()}.partial")
+            self._actual = self._final.with_name(f".{self._final.name}.{secrets.token_hex(4)}.partial")
         try:
             # Exclusive, so that a file made meanwhile by another program is kept as well.
             self._fd = os.open(self._actual, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)

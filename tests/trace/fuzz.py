@@ -1,0 +1,124 @@
+"""Damages a trace in thousands of ways and looks at all that is left of it, within bounds of memory and time.
+
+Run as a program, so that the bound on memory is that of a process: ``python -m tests.trace.fuzz SECONDS``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from moetui.routing import TraceError
+from moetui.trace import TraceWriter, open_trace
+from tests.trace.trace_cases import make_info, make_steps
+
+ROOM = 600 << 20  # bytes of address space beyond what the imports took
+
+
+def look(path):
+    """Ask for all that a screen asks for; a ``TraceError`` is a fine answer."""
+    try:
+        trace = open_trace(path)
+    except TraceError as error:
+        return "refused" if "\n" not in error.message else "refused in many lines"
+    with trace:
+        view = trace.timeline
+        for start in range(0, min(view.end, 40_000), 4096):
+            tokens, block = view.tokens(start, start + 4096), view.routing(start, start + 4096)
+            count = len(tokens.step)
+            assert block.indices.shape[0] == count == min(4096, view.end - start)
+            assert block.weights is None or block.weights.shape == block.indices.shape
+            assert block.logits is None or block.logits.shape[:2] == block.indices.shape[:2]
+            for token_id in tokens.token_id[:5].tolist():
+                view.text(token_id)
+        steps = view.steps()
+        assert len(steps.index) == len(steps.site_ms)
+        assert not len(steps.index) or int((steps.first_token + steps.num_tokens).max()) <= view.end
+        findings = trace.verify()
+        assert trace.complete == (not any(f.kind in ("trace_incomplete", "trace_damaged") for f in findings))
+        return "whole" if trace.complete else "partial"
+
+
+def bases(folder):
+    """Small traces: packed and plain, whole and cut off, of one chunk and of many."""
+    info = make_info()
+    out = []
+    for compression in ("zstd", None):
+        path = folder / f"{compression}.msgpack"
+        with TraceWriter(path, info, compression=compression, flush_seconds=math.inf) as writer:
+            for number, step in enumerate(make_steps(info, prefill=20, decode=30)):
+                writer.write_step(step)
+                if number % 5 == 0:
+                    writer.flush()
+        data = path.read_bytes()
+        out += [data, data[: data.rfind(b"\x97\xa6moetui\xa5index")]]
+    return out
+
+
+def damaged(data, other, rng):
+    """One way or another of damaging ``data``."""
+    way = rng.randrange(6)
+    out = bytearray(data)
+    at = rng.randrange(len(out))
+    if way == 0:
+        for _ in range(rng.choice((1, 1, 1, 3, 30))):
+            out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    elif way == 1:
+        del out[at:]
+    elif way == 2:
+        del out[at : at + rng.choice((1, 8, 100, 3000))]
+    elif way == 3:
+        begin = rng.randrange(len(other))
+        out[at:at] = other[begin : begin + rng.choice((1, 50, 5000))]
+    elif way == 4:
+        out[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\xc6\xff\xff\xff", b"\xdd\x7f\xff\xff", b"\0\0\0\0"))
+    else:
+        begin = rng.randrange(len(out))
+        size = rng.randrange(2000)
+        out[at : at + size] = out[begin : begin + size]
+    return bytes(out)
+
+
+def main(seconds):
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = bases(folder)
+        path = folder / "x.msgpack"
+        for data in files:
+            path.write_bytes(data)
+            look(path)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+        seen = {"refused": 0, "partial": 0, "whole": 0}
+        slowest = 0.0
+        cuts = [(data, cut) for data in files[:2] for cut in range(0, len(data), 11)]
+        ends = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < ends or number < len(cuts):
+            if number < len(cuts):
+                data, cut = cuts[number]
+                data = data[:cut]
+            else:
+                data = damaged(rng.choice(files), rng.choice(files), rng)
+            path.write_bytes(data)
+            begun = time.monotonic()
+            try:
+                seen[look(path)] += 1
+            except BaseException:
+                (Path(tempfile.gettempdir()) / "moetui-fuzz-failure.msgpack").write_bytes(data)
+                raise
+            slowest = max(slowest, time.monotonic() - begun)
+            number += 1
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        json.dump({"cases": number, "slowest": slowest, "peak": peak, **seen}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
