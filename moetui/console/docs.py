@@ -9,7 +9,7 @@ from pathlib import Path
 from moetui.console.commands import registry
 from moetui.console.registry import Command, Need, Parameter
 from moetui.routing.query import FIELDS
-from moetui.session import Capability, Filing
+from moetui.session import Capability, Filing, Playable
 
 _INTRODUCTION = """\
 # The console
@@ -78,6 +78,8 @@ def _about(parameter: Parameter) -> str:
 def _need(need: Need) -> str:
     if need.capability is not None and Capability.SEEK in need.capability:
         return "a recording" if need.protocol is None else "a recording, or a model whose runs can be taken back"
+    if need.protocol is Playable:
+        return "a recording"
     if need.capability is Capability.STEP:
         return "a run, live or recorded"
     return "a session that reads and writes files" if need.protocol is Filing else "a model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moetui.console.registry import Need
-from moetui.session import Analysing, Breakable, Capability, Filing, Rewindable
+from moetui.session import Analysing, Breakable, Capability, Filing, Playable, Rewindable
 
 _LIVE = "'moetui run MODEL' opens a model"
 
@@ -14,6 +14,7 @@ INTERVENE = Need("change the routing", Capability.INTERVENE, instead=_LIVE)
 GO_BACK = Need("go back to an earlier token", Capability.SEEK, Rewindable, "'generate' runs a prompt again")
 REWIND = Need("branch off at an earlier token", protocol=Rewindable, instead="'generate' runs a prompt again")
 SEEK = Need("be moved to another place", Capability.SEEK, instead="'moetui replay TRACE' opens a recording")
+MARKS = Need("jump to what happened", protocol=Playable, instead="'find' looks for tokens")
 BREAK = Need("stop at breakpoints", protocol=Breakable, instead="'find' looks for the condition afterwards")
 ANALYZE = Need("analyse its model", protocol=Analysing, instead=_LIVE)
 FILES = Need("read and write files", protocol=Filing, instead="see 'moetui record' and 'moetui export'")

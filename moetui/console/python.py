@@ -66,6 +66,7 @@ class Python:
         """Run statements or an expression; the value of a last expression is shown, and is ``_`` from then on."""
         self.names.update(session=self._context.session, trace=self._context.view, recording=self._context.recording)
         if Capability.PYTHON in self._context.session.capabilities:
+            self._context.info  # noqa: B018 - raises while there is no model, which a call would wait for
             outcome = self._context.result(self._context.session.call(lambda *given: self._job(source, given)))
         else:
             outcome = self._job(source, None)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from moetui.routing import RoutingBlock, Site, StepColumns, TimelineView, TokenColumns
+from moetui.routing import NO_EXPERT, RoutingBlock, Site, StepColumns, TimelineView, TokenColumns
 from moetui.routing.events import Branch
 from moetui.routing.step import Bool
+from moetui.routing.totals import chunk_tokens
 
 
 class Window:
@@ -52,6 +56,39 @@ class Window:
     def _clip(self, start: int, stop: int) -> tuple[int, int]:
         low = min(max(start, self.first), self.end)
         return low, max(low, min(stop, self.end))
+
+
+def gather(view: TimelineView, keep: Bool, take: Callable[[RoutingBlock], NDArray[Any] | None]) -> Any:
+    """What ``take`` picks of the routing of the tokens kept, read in pieces: a long recording is never in memory whole.
+
+    Args:
+        view: where the tokens are.
+        keep: ``[n]`` which of them.
+        take: from a block's arrays to an array with the same first axis, or None where there is nothing to pick.
+
+    Returns:
+        One array over all tokens kept; None if ``take`` gave None.
+    """
+    parts = []
+    size = chunk_tokens(view.sites)
+    for start in range(view.first, max(view.end, view.first + 1), size):
+        stop = min(start + size, view.end)
+        part = take(view.routing(start, stop))
+        if part is None:
+            return None
+        parts.append(part[keep[start - view.first : stop - view.first]])
+    return np.concatenate(_padded(parts))
+
+
+def _padded(parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Parts of one width: a piece in which an intervention gave more slots is wider than the others."""
+    width = max((part.shape[-1] for part in parts if part.ndim > 1), default=0)
+    return [
+        part
+        if part.ndim < 2 or part.shape[-1] == width
+        else np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, width - part.shape[-1])], constant_values=NO_EXPERT)
+        for part in parts
+    ]
 
 
 def branch_rows(view: TimelineView, branch: Branch | None) -> Bool:

@@ -13,8 +13,9 @@ from moetui.console.draw import bar, heat, number, pairs, percent, table, text, 
 from moetui.console.kinds import EXPERT, InBranch, Last, Layers, OneSite, Rows, Sites
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import Site, UsageError
-from moetui.routing.metrics import coactivation, jain_fairness, ranked
+from moetui.console.window import gather
+from moetui.routing import RoutingBlock, Site, UsageError
+from moetui.routing.metrics import coactivation, first_choices, jain_fairness
 
 GROUP = "experts"
 _LEAST_SEEN = 2  # a token met once says nothing of a preference
@@ -94,13 +95,13 @@ def expert(
     window = console.window(last)
     totals = console.totals(window, branch, entropy=False)
     keep = console.rows(window, branch)
-    block = window.routing(window.first, window.end)
-    chosen = block.indices[keep][:, site.index]
+    at = slice(site.index, site.index + 1)
+    chosen = gather(window, keep, lambda block: block.indices[:, site.index])
+    order = gather(window, keep, lambda block: first_choices(block.indices[:, at], _weights(block, at))[:, 0])
     here = (chosen == expert).any(1)
     routed = max(1, int(totals.routed[site.index]))
     load, mass = int(totals.loads[site.index, expert]), float(totals.gate_mass[site.index, expert])
     own_mass = totals.gate_mass[site.index, : site.num_experts]
-    order = ranked(block.indices[keep], None if block.weights is None else block.weights[keep])[:, site.index, 0]
     favourites = _favourites(window, keep, here, rows)
     together = coactivation(chosen, site.num_experts)[expert]
     together[expert] = np.nan
@@ -152,6 +153,10 @@ def layers(console: Context) -> Result:
         data.append({name: getattr(site, name) for name in Site.__slots__})
     heads = ("site", "experts", "top-k", "scoring", "kind", "")
     return Result((table(heads, rows, left=("site", "scoring", "kind", "")),), data)
+
+
+def _weights(block: RoutingBlock, sites: slice) -> Any:
+    return None if block.weights is None else block.weights[:, sites]
 
 
 def _favourites(window: Any, keep: Any, here: Any, most: int) -> list[tuple[str, float, int]]:

@@ -15,6 +15,7 @@ from moetui.console.draw import bar, number, pairs, percent, spark, table, text
 from moetui.console.kinds import InBranch, Last
 from moetui.console.registry import command
 from moetui.console.result import Result
+from moetui.console.window import gather
 from moetui.routing import UsageError, join_texts
 from moetui.routing.diagnostics import diagnose
 from moetui.routing.events import Finding
@@ -215,12 +216,7 @@ def _finding_lines(found: list[Finding]) -> list[RenderableType]:
 
 def _entropies(window: Any, keep: Any) -> Any:
     """``[n, S]`` of the tokens kept, read in pieces."""
-    parts = []
-    for start in range(window.first, window.end, 4096):
-        stop = min(start + 4096, window.end)
-        rows = keep[start - window.first : stop - window.first]
-        parts.append(site_entropy(window.routing(start, stop).logits, window.sites, stop - start)[rows])
-    return np.concatenate(parts)
+    return gather(window, keep, lambda block: site_entropy(block.logits, window.sites, block.indices.shape[0]))
 
 
 def _course(values: Any, points: int = 24) -> list[float]:

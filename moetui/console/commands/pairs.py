@@ -14,7 +14,8 @@ from moetui.console.needs import ANALYZE
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import UsageError
+from moetui.console.window import gather
+from moetui.routing import RoutingBlock, Site, UsageError
 from moetui.routing.metrics import coactivation as together_shares
 from moetui.routing.metrics import previous_tokens, ranked, repetition_chance
 from moetui.routing.metrics import repetition as repeated_shares
@@ -38,7 +39,7 @@ def coactivation(
     """
     window = console.window(last)
     keep = console.rows(window, branch)
-    chosen = window.routing(window.first, window.end).indices[keep][:, site.index]
+    chosen = gather(window, keep, lambda block: block.indices[:, site.index])
     matrix = together_shares(chosen, site.num_experts)
     np.fill_diagonal(matrix, np.nan)
     return _matrix(console, matrix, "j chosen where i is", rows, percent, site.name)
@@ -56,8 +57,8 @@ def repetition(console: Context, *, branch: InBranch = None, last: Last = None) 
     """
     window = console.window(last)
     keep = console.rows(window, branch)
-    columns, block = window.tokens(window.first, window.end), window.routing(window.first, window.end)
-    order = ranked(block.indices, block.weights)
+    columns = window.tokens(window.first, window.end)
+    order = gather(window, np.ones_like(keep), lambda block: ranked(block.indices, block.weights))
     before = previous_tokens(columns)
     before[~keep] = -1
     first, either = repeated_shares(order, before), repeated_shares(order, before, depth=2)
@@ -110,13 +111,17 @@ def similarity(
     else:
         window = console.window(last)
         keep = console.rows(window, branch)
-        logits = window.routing(window.first, window.end).logits
+        logits = gather(window, keep, lambda block: _logits(block, site))
         if logits is None:
             raise UsageError("no router logits were kept", "run with --logits, or --by weights")
-        matrix = _correlation(logits[keep][:, site.index, : site.num_experts])
+        matrix = _correlation(logits)
         legend = "correlation of the router logits"
     np.fill_diagonal(matrix, np.nan)
     return _matrix(console, matrix, legend, rows, number, site.name, symmetric=True)
+
+
+def _logits(block: RoutingBlock, site: Site) -> NDArray[Any] | None:
+    return None if block.logits is None else block.logits[:, site.index, : site.num_experts]
 
 
 def _correlation(logits: NDArray[Any]) -> NDArray[np.float64]:

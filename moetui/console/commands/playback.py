@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
+
+from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import text
-from moetui.console.kinds import integer, real
-from moetui.console.needs import SEEK
+from moetui.console.draw import table, text
+from moetui.console.kinds import Rows, choice, integer, real
+from moetui.console.needs import MARKS, SEEK
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
+from moetui.session import Playable
+from moetui.session.protocol import MarkKind
 
 GROUP = "playback"
 Number = Annotated[int, integer(0)]
+OfKind = Annotated[MarkKind | None, choice(*get_args(MarkKind))]
 
 
 @command(GROUP, SEEK)
@@ -72,3 +77,54 @@ def loop(
         raise UsageError(f"stop: {stop} does not come after {start}", "loop 10 20")
     console.session.set_loop((start, stop))
     return Result((text(f"tokens {start} to {stop - 1}, again and again"),), {"loop": [start, stop]})
+
+
+@command(GROUP, MARKS)
+def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
+    """List what happened in the recording, and at which token: breakpoints, interventions, findings, branches.
+
+    Args:
+        kind: only what is of this kind.
+        rows: the most rows to show; the earliest.
+
+    Examples:
+        marks
+        marks --kind breakpoint
+    """
+    found = [mark for mark in _playable(console).marks if kind is None or mark.kind == kind]
+    if not found:
+        return Result((Text("nothing is marked"),), [])
+    drawn = table(
+        ("token", "what", ""),
+        [(str(mark.token), text(mark.kind), text(mark.text)) for mark in found[:rows]],
+        left=("what", ""),
+    )
+    more = [text(f"… {len(found) - rows:,} more", "dim")] if len(found) > rows else []
+    data = [{"token": mark.token, "kind": mark.kind, "text": mark.text} for mark in found]
+    return Result((drawn, *more), data)
+
+
+@command(GROUP, MARKS)
+def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "next", *, kind: OfKind = None) -> Result:
+    """Pause the replay where something happened next, or before.
+
+    Args:
+        to: the next mark, or the one before.
+        kind: only what is of this kind.
+
+    Examples:
+        jump
+        jump previous --kind finding
+    """
+    kinds = () if kind is None else (kind,)
+    found = _playable(console).jump(1 if to == "next" else -1, *kinds)
+    if found is None:
+        raise UsageError(f"there is no {to} mark", "'marks' lists them")
+    return Result(
+        (text(f"token {found.token}: {found.kind}, {found.text}"),), {"token": found.token, "kind": found.kind}
+    )
+
+
+def _playable(console: Context) -> Playable:
+    assert isinstance(console.session, Playable)  # the registry has checked the need
+    return console.session

@@ -126,6 +126,7 @@ def rewind(console: Context, token: Token) -> Result:
     """
     if isinstance(console.session, Rewindable):
         console.session.rewind(token)
+        console.await_run()
     else:
         console.session.seek(token - 1)
     return Result((text(f"before token {token}; continue goes on from here"),), {"token": token})
