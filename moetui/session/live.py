@@ -410,7 +410,8 @@ class LiveSession(HoldingFiles):
             self._gate.quit()
             self._worker.cancel_calls()
             if self._opened and threading.current_thread() is not self._thread:
-                self._thread.join(timeout * 0.6)
+                # An import or a download cannot be called off, and holds nothing that has to be closed.
+                self._thread.join(timeout * 0.6 if self._worker.debugger is not None else 0.05)
             if self._thread.is_alive() or not self._opened:
                 self._worker.abandon(max(0.05, deadline - monotonic()))
         finally:
