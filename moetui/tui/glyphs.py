@@ -125,9 +125,14 @@ ASCII = Glyphs(
 )
 
 
-def expert_digit(expert: int) -> str:
-    """One character for an expert where colour is missing: base 36, ``+`` from 36 on."""
-    return _BASE36[expert] if 0 <= expert < 36 else "+"
+def digit_share(experts: int) -> int:
+    """How many neighbouring experts of a site share a digit: one up to 36."""
+    return max(1, -(-experts // len(_BASE36)))
+
+
+def expert_digit(expert: int, experts: int = 36) -> str:
+    """One character for an expert where colour is missing: base 36, of ``expert // digit_share(experts)``."""
+    return _BASE36[min(len(_BASE36) - 1, expert // digit_share(experts))]
 
 
 @lru_cache(maxsize=1024)

@@ -47,6 +47,11 @@ class Ink:
         """Whether filled cells can carry sixteen levels: enough colours, and block characters allowed."""
         return self.depth in ("truecolor", "256") and not self.ascii_only
 
+    @property
+    def by_digit(self) -> bool:
+        """Whether experts are told apart by digits, for want of colours."""
+        return self.ascii_only or self.depth in ("16", "none")
+
     def levels(self, *, diverging: bool = False) -> tuple[RGB, ...]:
         """The sixteen colours of the ramp; empty without colour."""
         return diverging_ramp(self.depth, dark=self.dark) if diverging else ramp(self.ramp, self.depth, dark=self.dark)

@@ -15,11 +15,15 @@ from textual.pilot import Pilot
 from moetui.routing import Timeline
 from moetui.routing.events import Branch
 from moetui.tui.ink import Ink
+from moetui.tui.keys import KEYS
 from moetui.tui.messages import Selection, SiteSelected, TokenSelected
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.network_layout import Wanted, place
 from moetui.tui.widgets.balance import BalanceStrip
 from moetui.tui.widgets.filter_line import FilterLine, FilterNote
+from moetui.tui.widgets.heatmap import Heatmap
+from moetui.tui.widgets.token_detail import TokenDetail
+from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.builders import HOSTILE, HeldSession, bulk_timeline, make_info, make_timeline
 from tests.tui.hosts import Host, heard, hosted, lines_of
 
@@ -88,6 +92,10 @@ async def test_an_empty_session_draws_and_answers_keys():
     timeline = Timeline(make_info())
     async with network(timeline, (120, 40)) as (panel, pilot):
         await pilot.press(*"vwrtadSRBm'y<>", "enter", "down", "left_square_bracket", "f", "tab", "down", "enter")
+        assert "no token matches" in "".join(screen_lines(pilot))
+        assert note(panel) == "0 of 0 tokens"
+        panel.query_one(FilterLine).value = ""
+        await pilot.pause()
         assert "no tokens yet" in "".join(screen_lines(pilot))
         assert note(panel) == "0 tokens"
 
@@ -179,6 +187,18 @@ async def test_an_error_is_shown_in_its_place_and_the_old_filter_stays():
         await pilot.pause()
         assert note(panel) == "35 tokens"
         assert panel.tokens.total_rows == 35
+
+
+async def test_tab_goes_from_part_to_part_and_past_the_filter():
+    async with network(make_timeline(decode=3)) as (panel, pilot):
+        seen = []
+        for _ in range(3):
+            seen.append(pilot.app.screen.focused)
+            await pilot.press("tab")
+        assert set(seen) == {panel.tokens, panel.heatmap, panel.detail}
+        await pilot.click(FilterLine, offset=(20, 0))
+        assert pilot.app.screen.focused is not None
+        assert pilot.app.screen.focused.parent is panel.query_one(FilterLine)
 
 
 async def test_tab_takes_the_completion():
@@ -280,6 +300,14 @@ async def test_a_long_count_lets_keys_through():
             if "counted" not in str(panel.heatmap.border_title):
                 break
         assert int(panel.source.sums.loads.sum()) == 20_000 * 8 * 2
+
+
+def test_every_key_has_a_name_and_a_word_of_help_and_takes_none_of_the_apps():
+    ours = [b for widget in (NetworkPanel, Heatmap, TokenTable, TokenDetail) for b in widget.BINDINGS]
+    assert all(binding.id and binding.tooltip for binding in ours)
+    assert len({binding.id for binding in ours}) == len(ours)
+    taken = {key for binding in KEYS for key in binding.key.split(",")}
+    assert not taken & {key for binding in ours for key in binding.key.split(",")}
 
 
 async def test_sort_and_reverse():

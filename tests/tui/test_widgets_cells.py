@@ -121,7 +121,10 @@ def test_text_on_a_ramp_colour_can_be_read():
 
 
 def test_expert_digits_are_one_character():
-    assert [expert_digit(e) for e in (0, 9, 10, 35, 36, 511)] == ["0", "9", "a", "z", "+", "+"]
+    assert [expert_digit(e, 8) for e in (0, 7)] == ["0", "7"]
+    assert [expert_digit(e, 36) for e in (0, 9, 10, 35)] == ["0", "9", "a", "z"]
+    assert [expert_digit(e, 128) for e in (0, 3, 4, 127)] == ["0", "0", "1", "v"]
+    assert len({expert_digit(e, 512) for e in range(512)}) <= 36
 
 
 def test_sparklines_are_as_wide_as_asked_and_leave_unknown_values_blank():

@@ -57,8 +57,23 @@ class NetworkPanel(Widget):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f", "follow", "follow", id="network.follow", tooltip="Follow the newest token, or stop"),
         Binding("slash", "filter", "filter", id="network.filter", key_display="/", tooltip="Show only some tokens"),
-        Binding("left_square_bracket", "layer(-1)", "layer", id="network.layer_before", key_display="[", show=False),
-        Binding("right_square_bracket", "layer(1)", "layer", id="network.layer_after", key_display="[ ]"),
+        Binding(
+            "left_square_bracket",
+            "layer(-1)",
+            "layer",
+            id="network.layer_before",
+            key_display="[",
+            show=False,
+            tooltip="The layer before",
+        ),
+        Binding(
+            "right_square_bracket",
+            "layer(1)",
+            "layer",
+            id="network.layer_after",
+            key_display="[ ]",
+            tooltip="The layer after",
+        ),
         Binding("v", "measure", "view", id="network.measure", tooltip="What the heatmap shows: load, gate mass ..."),
         Binding("w", "window", "window", id="network.window", tooltip="Of which tokens: last 64, run, all ..."),
         Binding(
@@ -71,12 +86,34 @@ class NetworkPanel(Widget):
         Binding("S", "sort", "sort", id="network.sort", show=False, tooltip="Sort the tokens by the next column"),
         Binding("R", "reverse", "reverse", id="network.reverse", show=False, tooltip="Reverse the order of tokens"),
         Binding("backslash", "hide", "hide others", id="network.hide", show=False, tooltip="Hide or show other tokens"),
-        Binding("greater_than_sign", "match(1)", "next match", id="network.next_match", show=False),
-        Binding("less_than_sign", "match(-1)", "previous match", id="network.previous_match", show=False),
+        Binding(
+            "greater_than_sign",
+            "match(1)",
+            "next match",
+            id="network.next_match",
+            show=False,
+            tooltip="To the next token that matches",
+        ),
+        Binding(
+            "less_than_sign",
+            "match(-1)",
+            "previous match",
+            id="network.previous_match",
+            show=False,
+            tooltip="To the one before that matches",
+        ),
         Binding("y", "copy", "copy", id="network.copy", show=False, tooltip="Copy what has the focus"),
         Binding("Y", "save", "save csv", id="network.save", show=False, tooltip="Write it to a CSV file"),
         Binding("m", "mark", "mark", id="network.mark", show=False, tooltip="Mark the token, or unmark it"),
-        Binding("apostrophe", "next_mark", "next mark", id="network.next_mark", show=False, key_display="'"),
+        Binding(
+            "apostrophe",
+            "next_mark",
+            "next mark",
+            id="network.next_mark",
+            show=False,
+            key_display="'",
+            tooltip="To the next marked token",
+        ),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name

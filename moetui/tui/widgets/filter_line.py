@@ -54,10 +54,18 @@ class _Wrong(Highlighter):
 
 class _QueryInput(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave the filter", show=False, id="filter.leave"),
-        Binding("down", "leave", "To the tokens", show=False, id="filter.down"),
-        Binding("tab", "take", "Complete", show=False, id="filter.complete"),
+        Binding("escape", "leave", "Leave the filter", show=False, id="filter.leave", tooltip="Back to the tokens"),
+        Binding("down", "leave", "To the tokens", show=False, id="filter.down", tooltip="Back to the tokens"),
+        Binding("tab", "take", "Complete", show=False, id="filter.complete", tooltip="Take the completion"),
     ]
+
+    def on_mount(self) -> None:
+        """Only asked for does the line take keys: going from part to part does not end up typing."""
+        self.can_focus = False
+
+    def on_blur(self) -> None:
+        """The line is left."""
+        self.can_focus = False
 
     def action_leave(self) -> None:
         """Give the focus back; an empty or wrong query is left as it is."""
@@ -156,7 +164,13 @@ class FilterLine(Horizontal):
 
     def focus_input(self) -> None:
         """Begin typing."""
-        self.query_one(_QueryInput).focus()
+        line = self.query_one(_QueryInput)
+        line.can_focus = True
+        line.focus()
+
+    def on_click(self) -> None:
+        """A click begins typing too."""
+        self.focus_input()
 
     def note(self, text: str) -> None:
         """Say how many match, unless there is an error to say."""

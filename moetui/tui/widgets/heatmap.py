@@ -30,10 +30,10 @@ class Heatmap(Pens, can_focus=True):
     DEFAULT_CSS = "Heatmap { height: 1fr; " + PEN_CSS + "}"
     COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1, 0)", "Up", show=False, id="heatmap.up"),
-        Binding("down,j", "move(1, 0)", "Down", show=False, id="heatmap.down"),
-        Binding("left,h", "move(0, -1)", "Left", show=False, id="heatmap.left"),
-        Binding("right,l", "move(0, 1)", "Right", show=False, id="heatmap.right"),
+        Binding("up,k", "move(-1, 0)", "Up", show=False, id="heatmap.up", tooltip="The row above"),
+        Binding("down,j", "move(1, 0)", "Down", show=False, id="heatmap.down", tooltip="The row below"),
+        Binding("left,h", "move(0, -1)", "Left", show=False, id="heatmap.left", tooltip="The column before"),
+        Binding("right,l", "move(0, 1)", "Right", show=False, id="heatmap.right", tooltip="The column after"),
         Binding("z", "zoom(-1)", "Zoom in", show=False, id="heatmap.zoom_in", tooltip="Wider cells"),
         Binding("Z", "zoom(1)", "Zoom out", show=False, id="heatmap.zoom_out", tooltip="Narrower cells, folding"),
         Binding("0", "zoom(0)", "Fit", show=False, id="heatmap.fit", tooltip="Show every expert at once"),
@@ -53,7 +53,9 @@ class Heatmap(Pens, can_focus=True):
         super().__init__(id=id)
         self._picture: HeatPicture | None = None
         self._levels: Levels = np.zeros((0, 0), np.uint8)
+        self._drawn: Levels = self._levels
         self._high = 0.0
+        self._trail_span = (0.0, 1.0)
         self._grid = plan_grid(0, 0, 20, 1, label=3, stats=False)
         self._head = 1
         self._top = self._left = 0
@@ -88,6 +90,7 @@ class Heatmap(Pens, can_focus=True):
             self._strips = {}
             self._cells.forget(diverging=heat.diverging)
         self._picture, self._levels = picture, levels
+        self._trail_span = _span(picture.trail)
         if not same:
             self._replan()
 
@@ -235,6 +238,10 @@ class Heatmap(Pens, can_focus=True):
         if row >= self._top + grid.lines * grid.stacked:
             self._top += grid.stacked
         self._left = keep_in_view(self._left, column // grid.fold, grid.columns, -(-columns // grid.fold))
+        shown = self._matrix()[self._top : self._top + grid.lines * grid.stacked]
+        diverging = self._picture is not None and self._picture.heat.diverging
+        drawn = pool(shown, grid.fold, self.pooling, diverging=diverging)
+        self._drawn = drawn[:, self._left : self._left + grid.columns]
         subtitle = self.layout_text()
         self.border_subtitle = Content(self.ink.words(subtitle)) if subtitle else None
         self.border_title = Content(self.ink.words(self._picture.title if self._picture is not None else "routing"))
@@ -254,7 +261,7 @@ class Heatmap(Pens, can_focus=True):
         if y == height - 1 and height > 1:
             return self._status(width)
         row = self._top + (y - self._head) * self._grid.stacked
-        if row >= self._matrix().shape[0]:
+        if row - self._top >= len(self._drawn):
             return Strip.blank(width, plain)
         return self._row(row, width)
 
@@ -268,12 +275,10 @@ class Heatmap(Pens, can_focus=True):
         return line.strip(width, head)
 
     def _row(self, row: int, width: int) -> Strip:
-        grid, matrix = self._grid, self._matrix()
+        grid = self._grid
         picture = self._picture
         assert picture is not None
-        rows = matrix[row : row + grid.stacked]
-        drawn = pool(rows, grid.fold, self.pooling, diverging=picture.heat.diverging)
-        drawn = drawn[:, self._left : self._left + grid.columns]
+        drawn = self._drawn[row - self._top : row - self._top + grid.stacked]
         cursor_row, cursor_column = self._to_drawn(self.cursor)
         here = row <= cursor_row < row + grid.stacked
         cursor = cursor_column // grid.fold - self._left if here else -1
@@ -318,8 +323,7 @@ class Heatmap(Pens, can_focus=True):
         spark = ""
         if self._grid.spark:
             trail = picture.trail[:, row]
-            low, high = _span(picture.trail)
-            spark = self.ink.glyphs.spark(trail.tolist(), 8, low, high)
+            spark = self.ink.glyphs.spark(trail.tolist(), 8, *self._trail_span)
         dash = self.ink.glyphs.dash
         return (
             number(_mean(picture.entropy[row:until]), 2, dash),

@@ -32,8 +32,12 @@ class TokenDetail(Pens, can_focus=True):
     DEFAULT_CSS = "TokenDetail { height: 1fr; " + PEN_CSS + "}"
     COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k,left,h", "layer(-1)", "Layer before", show=False, id="detail.layer_before"),
-        Binding("down,j,right,l", "layer(1)", "Layer after", show=False, id="detail.layer_after"),
+        Binding(
+            "up,k,left,h", "layer(-1)", "Layer before", show=False, id="detail.layer_before", tooltip="The layer before"
+        ),
+        Binding(
+            "down,j,right,l", "layer(1)", "Layer after", show=False, id="detail.layer_after", tooltip="The layer after"
+        ),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
@@ -184,10 +188,14 @@ class TokenDetail(Pens, can_focus=True):
         slots = max(len(choices), min(facts.site.top_k, 8))
         each = room // max(1, slots)
         if each >= _SLOT_PLAIN or not self.ink.shaded or any(math.isnan(choice.weight) for choice in choices):
-            each = max(each, 7)
+            each = max(each, len(str(facts.site.num_experts - 1)) + 6)
+            kept = choices if each * len(choices) <= room else choices[: max(0, (room - 3) // each)]
             most = max((abs(choice.weight) for choice in choices if not math.isnan(choice.weight)), default=0.0)
-            for choice in choices:
+            for choice in kept:
                 self._slot(line, choice, min(each, 34), max(1.0, most), lit)
+            if len(kept) < len(choices):
+                line.add(f"+{len(choices) - len(kept)}", self.row_pen("dim", lit))
+                return
             self._runners_up(line, facts, room - min(each, 34) * len(choices), lit)
         else:
             self._stack(line, choices, room, lit)

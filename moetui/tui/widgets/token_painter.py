@@ -34,6 +34,11 @@ def _first(block: RoutingBlock) -> list[int]:
     return first_choices(block.indices, block.weights)[0].tolist()  # type: ignore[no-any-return]
 
 
+def most_experts(view: TimelineView) -> int:
+    """Experts of the largest site."""
+    return max((site.num_experts for site in view.sites), default=0)
+
+
 class RowPainter:
     """Draws rows with a widget's pens."""
 
@@ -54,7 +59,7 @@ class RowPainter:
         for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
             line.to(column.start, plain)
             if column is plan.strip:
-                self._draw_strip(line, block, plan, selected)
+                self._draw_strip(line, view, block, plan, selected)
             elif column.name == "token":
                 text = drawable(view.text(int(columns.token_id[0])), spaces=True) or "‹›"
                 style = self._pens.row_pen("strong" if selected else "head" if prefill else "", selected)
@@ -71,17 +76,18 @@ class RowPainter:
                 line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
         return line
 
-    def _draw_strip(self, line: Line, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
+    def _draw_strip(self, line: Line, view: TimelineView, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
         chosen = _first(block)
+        experts = most_experts(view)
         flags = block.flags[0].tolist()
         until = plan.strip_from + plan.strip.width * plan.fold
         for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
             if plan.fold == 2 and site + 1 < len(chosen):
                 self._draw_pair(line, chosen[site], chosen[site + 1], flags[site] | flags[site + 1], selected)
             else:
-                self._draw_choice(line, chosen[site], flags[site], selected)
+                self._draw_choice(line, chosen[site], flags[site], experts, selected)
 
-    def _draw_choice(self, line: Line, expert: int, flags: int, selected: bool) -> None:
+    def _draw_choice(self, line: Line, expert: int, flags: int, experts: int, selected: bool) -> None:
         ink = self._pens.ink
         glyphs = ink.glyphs
         if expert == NO_EXPERT:
@@ -90,8 +96,7 @@ class RowPainter:
                 glyphs.dropped if dropped else glyphs.zero, self._pens.row_pen("bad" if dropped else "dim", selected)
             )
             return
-        by_digit = ink.ascii_only or ink.depth in ("16", "none")
-        text = glyphs.forced if flags & _FORCED else expert_digit(expert) if by_digit else glyphs.block
+        text = glyphs.forced if flags & _FORCED else expert_digit(expert, experts) if ink.by_digit else glyphs.block
         line.add(text, self._pens.expert_pen(expert, selected))
 
     def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:

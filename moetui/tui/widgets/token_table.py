@@ -17,12 +17,12 @@ from textual.strip import Strip
 
 from moetui.routing.timeline import TimelineView
 from moetui.tui.cells import Line, fit
-from moetui.tui.glyphs import waterfall_bar
+from moetui.tui.glyphs import digit_share, waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
-from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
+from moetui.tui.widgets.token_painter import RowPainter, most_experts, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
 from moetui.tui.widgets.token_timing import Timings, span_text
 
@@ -33,14 +33,23 @@ class TokenTable(Pens, can_focus=True):
     DEFAULT_CSS = "TokenTable { height: 1fr; " + PEN_CSS + "}"
     COMPONENT_CLASSES: ClassVar[set[str]] = Pens.COMPONENT_CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="tokens.up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="tokens.down"),
-        Binding("pageup", "page(-1)", "Page up", show=False, id="tokens.page_up"),
-        Binding("pagedown", "page(1)", "Page down", show=False, id="tokens.page_down"),
-        Binding("home", "edge(-1)", "First", show=False, id="tokens.first"),
-        Binding("end", "edge(1)", "Last", show=False, id="tokens.last"),
-        Binding("left,h", "layer(-1)", "Layer before", show=False, id="tokens.layer_before"),
-        Binding("right,l", "layer(1)", "Layer after", show=False, id="tokens.layer_after"),
+        Binding("up,k", "move(-1)", "Up", show=False, id="tokens.up", tooltip="The row above"),
+        Binding("down,j", "move(1)", "Down", show=False, id="tokens.down", tooltip="The row below"),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="tokens.page_up", tooltip="A screen up"),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="tokens.page_down", tooltip="A screen down"),
+        Binding("home", "edge(-1)", "First", show=False, id="tokens.first", tooltip="The first row"),
+        Binding(
+            "end",
+            "edge(1)",
+            "Last",
+            show=False,
+            id="tokens.last",
+            tooltip="The last row; the newest token is followed again",
+        ),
+        Binding(
+            "left,h", "layer(-1)", "Layer before", show=False, id="tokens.layer_before", tooltip="The layer before"
+        ),
+        Binding("right,l", "layer(1)", "Layer after", show=False, id="tokens.layer_after", tooltip="The layer after"),
         Binding("enter", "open", "Detail", show=False, id="tokens.open", tooltip="Open or close the token's detail"),
     ]
 
@@ -330,7 +339,7 @@ class TokenTable(Pens, can_focus=True):
             line.to(column.start, head)
             title = column.title
             if column is plan.strip:
-                self._strip_header(line, plan, title)
+                self._strip_header(line, plan)
                 continue
             lit = column.name is not None and column.name == self.sort.key
             arrow = (glyphs.down if self.sort.descending else glyphs.up) if lit else ""
@@ -345,7 +354,11 @@ class TokenTable(Pens, can_focus=True):
             line.add(text, self.pen("accent") if lit else head)
         return line.strip(width, head)
 
-    def _strip_header(self, line: Line, plan: TablePlan, title: str) -> None:
+    def _strip_header(self, line: Line, plan: TablePlan) -> None:
+        title = plan.strip.title
+        share = digit_share(most_experts(self._view)) if self._view is not None and self.ink.by_digit else 1
+        if share > 1:
+            title += f" E/{share}"
         at = (self.site - plan.strip_from) // plan.fold
         lit = self.sort.key == "layers"
         text = fit(title, plan.strip.width) if plan.strip.width >= len(title) else " " * plan.strip.width
