@@ -72,7 +72,7 @@ def _name(parameter: Parameter) -> str:
 def _about(parameter: Parameter) -> str:
     given = parameter.default
     default = "" if parameter.required or given is None or given is False or given == "" else f" (default {given})"
-    return f"{parameter.about.rstrip('.')}{default}"
+    return f"{parameter.about}{default}"
 
 
 def _need(need: Need) -> str:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 _RANGE = re.compile(r"(\d+)(?:-|:|\.\.)(\d+)\Z")
 _MOST_NUMBERS = 65_536
 _MOST_FILES = 200
+_ENDLESS = 1e12  # a bound that nobody needs to be told of
 
 
 def within(low: float | None, high: float | None) -> str:
     """`` from 1 to 8``: bounds in words."""
-    if low is not None and high is not None:
+    if low is not None and high is not None and high < _ENDLESS:
         return f" from {low:g} to {high:g}"
     return f" from {low:g}" if low is not None else ""
 

@@ -234,7 +234,7 @@ def _describe(function: Callable[..., Result], group: str, need: Need | None) ->
         kind = _kind_of(hints[item.name])
         if kind is None:
             raise TypeError(f"{function.__name__}: argument {item.name} carries no Kind")
-        about = doc.arguments.get(item.name, kind.about)
+        about = doc.arguments.get(item.name, kind.about).removesuffix(".")
         parameters.append(
             Parameter(item.name, kind, about, item.default, option=item.kind is inspect.Parameter.KEYWORD_ONLY)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,52 @@ def test_a_run_is_paused_stepped_and_ended(live: Console, session: LiveSession) 
     live.run_script(stepped(), see)
     assert [item["state"] for item in data[1:]] == ["paused", "paused", "paused", "paused", "finished"]
     assert data[4]["reason"].startswith("before L")
+
+
+def test_a_breakpoint_stops_where_it_says(live: Console, session: LiveSession) -> None:
+    first, point, second, _, third = script(
+        live,
+        f"generate {PROMPT}",
+        "break_when index >= 0 and position >= 23 and layer == 2",
+        f"generate {PROMPT}",
+        "breakpoints --remove 1",
+        "continue",
+    )
+    assert point["id"] == 1
+    assert second["state"] == "paused"
+    assert "layer" in second["reason"]
+    assert third["state"] == "finished"
+    texts = [live.run(f"stats --branch {number}").data["text"] for number in (first["branch"], second["branch"])]
+    assert texts[0] == texts[1], "stopping changes nothing"
+
+
+def test_a_run_is_taken_back_and_forked(live: Console, session: LiveSession) -> None:
+    (first,) = script(live, f"generate {PROMPT}")
+    number = live.run(f"find branch:{first['branch']} phase:decode").data[0]["token"]
+    back, again = script(live, f"rewind {number}", "continue")
+    assert back["token"] == number
+    assert again["state"] == "finished"
+    forked = script(live, "ban_experts 0 1 2 --layers 1", f"fork {number} --name banned", "compare")
+    assert session.branches[-1].name == "banned"
+    assert session.branches[-1].parent is not None
+    assert forked[2]["b"] == "banned"
+    assert forked[2]["tokens"] > 0
+    own = live.run("tokens --branch banned").data
+    assert not {row["first_choices"][1] for row in own if row["forced"]} & {0, 1, 2}
+
+
+def test_what_was_run_is_saved_and_opened_beside(live: Console, tmp_path: Path) -> None:
+    script(live, f"generate {PROMPT}")
+    held = live.run("stats").data["tokens"]
+    saved, loaded, same = script(
+        live, f"save {tmp_path / 'run.msgpack'}", f"load {tmp_path / 'run.msgpack'}", "compare --recording"
+    )
+    assert saved["bytes"] == (tmp_path / "run.msgpack").stat().st_size
+    assert loaded["tokens"] == held
+    assert same["identical"] is True
+    assert "exists already" in live.run(f"save {tmp_path / 'run.msgpack'}").error
+    assert not live.run(f"save {tmp_path / 'run.msgpack'} --force").error
+    assert live.run(f"export {tmp_path / 'run.csv'} --format csv").data["bytes"] > 0
 
 
 def test_python_reaches_the_model_in_its_own_thread(live: Console) -> None:

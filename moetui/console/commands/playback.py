@@ -113,16 +113,15 @@ def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "nex
         kind: only what is of this kind.
 
     Examples:
-        jump
-        jump previous --kind finding
+        jump previous
+        jump previous --kind branch
     """
     kinds = () if kind is None else (kind,)
     found = _playable(console).jump(1 if to == "next" else -1, *kinds)
     if found is None:
         raise UsageError(f"there is no {to} mark", "'marks' lists them")
-    return Result(
-        (text(f"token {found.token}: {found.kind}, {found.text}"),), {"token": found.token, "kind": found.kind}
-    )
+    shown = text(f"token {found.token}: {found.kind}, {found.text}")
+    return Result((shown,), {"token": found.token, "kind": found.kind, "text": found.text})
 
 
 def _playable(console: Context) -> Playable:
