@@ -84,6 +84,10 @@ class Assembler:
         logprob, ids, logprobs = self._predictions(prediction, tokens)
         times = self._times(run, passed)
         vocabulary = self._vocabulary(tokens.token_id, ids)
+        columns = (tokens.sequence, tokens.position, tokens.token_id, tokens.pad, logprob, ids, logprobs, flags, times)
+        for array in (*columns, routing.indices, routing.weights, routing.logits):
+            if array is not None:
+                array.flags.writeable = False
         for number, gathered in enumerate(run):
             raw, at = gathered.raw, slice(number * rows, (number + 1) * rows)
             yield Step(

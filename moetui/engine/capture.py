@@ -164,12 +164,12 @@ class Capture:
         For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
         """
         frame, self.current.frame = self.current.frame, None
-        held = self.before_step, self.after_step, self.gate, self._muted
-        self.before_step, self.after_step, self.gate, self._muted = None, None, None, True
+        held = self.before_step, self.gate, self._muted
+        self.before_step, self.gate, self._muted = None, None, True
         try:
             yield
         finally:
-            self.before_step, self.after_step, self.gate, self._muted = held
+            self.before_step, self.gate, self._muted = held
             self.current.frame = frame
 
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:

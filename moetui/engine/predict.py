@@ -69,7 +69,7 @@ class Predictor:
         logits = logits.detach()
         new, columns = inputs.shape[1], logits.shape[1]
         column = _last_column(inputs, columns)
-        last = (logits[:, -1] if column is None else logits[torch.arange(len(column)), column]).float()
+        last = (logits[:, -1] if column is None else _at(logits, column)).float()
         total = last.logsumexp(-1)
         prediction = self._likeliest(last, total)
         prediction.last = column
@@ -161,6 +161,12 @@ def _chosen(logits: Tensor, total: Tensor, ids: Tensor) -> Tensor:
     """Log-probabilities of ``ids`` under ``logits`` whose log-sum-exp is ``total``."""
     wanted = ids.to(logits.device).clamp(0, logits.shape[-1] - 1)
     return logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - total
+
+
+def _at(logits: Tensor, column: Tensor) -> Tensor:
+    """``[B, V]`` of each sequence's column."""
+    column = column.to(logits.device)
+    return logits[torch.arange(len(column), device=logits.device), column]
 
 
 def _last_column(inputs: TokenInputs, columns: int) -> Tensor | None:

@@ -16,8 +16,9 @@ MIN_TOKENS = 3
 
 # Largest deviation from a rule, relative to the token's largest weight, that rounding explains.
 _TOLERANCE = {torch.float64: 2e-3, torch.float32: 2e-3, torch.float16: 4e-3, torch.bfloat16: 1.6e-2}
+# Deviations up to these are one rounding: rules that both stay below cannot be told apart.
+_ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 _CLEARLY_BETTER = 4.0
-_ROUNDING = 1e-5
 
 _RULES: dict[Scoring, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
@@ -71,34 +72,44 @@ def find_rule(logits: Tensor, indices: Tensor, weights: Tensor, expert_scale: Te
     chosen, gates = indices[used].long(), weights[used].float()
     if expert_scale is not None:
         gates = gates / expert_scale.float()[chosen]
-    fits = _fits(logits[used].float(), chosen, gates)
-    best, *others = sorted(fits, key=lambda fit: fit.error)
-    if best.error > allowed:
-        return Rule()
-    # Scores so alike that two rules fit as well tell nothing yet.
-    if any(other.error < max(_CLEARLY_BETTER * best.error, _ROUNDING) for other in others):
-        return None
-    return best.rule
-
-
-def _fits(logits: Tensor, chosen: Tensor, gates: Tensor) -> list[_Fit]:
-    """Each rule's best constant and its error; a rule's weaker forms only where its stronger one fails."""
-    mass = gates.sum(-1)
-    several = gates.shape[1] > 1
-    constant_mass = bool((mass - mass.median()).abs().max() <= 1e-2 * mass.median().abs())
-    fits = []
-    for scoring, score in _RULES.items():
-        scores = score(logits).gather(1, chosen)
-        shares = scores / scores.sum(-1, keepdim=True)
-        if several and constant_mass:
-            constant = float(mass.median())
-            fits.append(_Fit(Rule(scoring, True, _rounded(constant)), _error(gates, constant * shares)))
+    scores = {scoring: score(logits[used].float()).gather(1, chosen) for scoring, score in _RULES.items()}
+    floor = max(_ROUNDING.get(tensor.dtype, 1e-5) for tensor in (logits, weights))
+    for fits in (_whole_fits(scores, gates, allowed), _share_fits(scores, gates)):
+        ranked = sorted(fits, key=lambda fit: fit.error)
+        if not ranked or ranked[0].error > allowed:
             continue
-        constant = float((gates / scores).median())
-        fits.append(_Fit(Rule(scoring, False, _rounded(constant)), _error(gates, constant * scores)))
-        if several:
-            fits.append(_Fit(Rule(scoring), _error(gates, mass.unsqueeze(-1) * shares) + 10 * _ROUNDING))
-    return fits
+        # Scores so alike that another rule fits as well tell nothing yet.
+        clear = max(_CLEARLY_BETTER * ranked[0].error, floor)
+        return ranked[0].rule if all(other.error > clear for other in ranked[1:]) else None
+    return Rule()
+
+
+def _whole_fits(scores: dict[Scoring, Tensor], gates: Tensor, allowed: float) -> list[_Fit]:
+    """Each rule with its best constant: over the chosen's sum where every token has the same mass."""
+    mass = gates.sum(-1)
+    if gates.shape[1] > 1 and bool((mass - mass.median()).abs().max() <= allowed * mass.median().abs()):
+        constant = float(mass.median())
+        return [
+            _Fit(Rule(scoring, True, _rounded(constant)), _error(gates, constant * _shares(values)))
+            for scoring, values in scores.items()
+        ]
+    constants = {scoring: float((gates / values).median()) for scoring, values in scores.items()}
+    return [
+        _Fit(Rule(scoring, False, _rounded(constants[scoring])), _error(gates, constants[scoring] * values))
+        for scoring, values in scores.items()
+    ]
+
+
+def _share_fits(scores: dict[Scoring, Tensor], gates: Tensor) -> list[_Fit]:
+    """Each rule as shares of whatever mass a token has."""
+    if gates.shape[1] < 2:
+        return []
+    mass = gates.sum(-1, keepdim=True)
+    return [_Fit(Rule(scoring), _error(gates, mass * _shares(values))) for scoring, values in scores.items()]
+
+
+def _shares(scores: Tensor) -> Tensor:
+    return scores / scores.sum(-1, keepdim=True)
 
 
 def _error(gates: Tensor, predicted: Tensor) -> float:

@@ -93,7 +93,9 @@ class Study:
         weights = passed.weights if passed.before_weights is None else passed.before_weights
         self._samples.setdefault(number, []).append((passed.logits[:_SAMPLE], indices[:_SAMPLE], weights[:_SAMPLE]))
         logits, indices, weights = (torch.cat(parts) for parts in zip(*self._samples[number]))
-        rule = find_rule(logits, indices, weights, probe.expert_scale())
+        # An expert found by a pair of keys has no logit of its own that its weight could follow from.
+        keys = handle.site.kind == "product_key"
+        rule = Rule() if keys else find_rule(logits, indices, weights, probe.expert_scale())
         self._attempts[number] += 1
         if rule is None and self._attempts[number] < _ATTEMPTS:
             return None

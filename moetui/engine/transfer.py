@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sent:
-    """The tensors of one device, end to end in ``buffer``: their numbers, types and shapes, in that order."""
-
-    buffer: Tensor
-    contents: tuple[tuple[int, torch.dtype, torch.Size], ...]
+Contents = tuple[tuple[int, torch.dtype, torch.Size], ...]
+"""What lies in a buffer, end to end: number, type and shape of each tensor."""
 
 
 class Transfer:
@@ -29,47 +23,57 @@ class Transfer:
         self._count = len(tensors)
         self._here = {number: tensor for number, tensor in enumerate(tensors) if tensor.is_cpu}
         self._events: list[torch.cuda.Event] = []
-        away: dict[torch.device, dict[torch.dtype, list[int]]] = {}
+        away: dict[torch.device, dict[int, Tensor]] = {}
         for number, tensor in enumerate(tensors):
             if not tensor.is_cpu:
-                away.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(number)
-        self._sent = [self._send(device, by_type, tensors) for device, by_type in away.items()]
+                away.setdefault(tensor.device, {})[number] = tensor
+        self._sent = [self._send(device, numbered) for device, numbered in away.items()]
 
     def arrived(self) -> list[Tensor]:
         """The tensors on the host, in the order given; waits for the copies without holding the interpreter."""
         for event in self._events:
             event.synchronize()
         found = dict(self._here)
-        for sent in self._sent:
-            offset = 0
-            for number, dtype, shape in sent.contents:
-                nbytes = shape.numel() * dtype.itemsize
-                found[number] = sent.buffer[offset : offset + nbytes].view(dtype).view(shape)
-                offset += nbytes
+        for buffer, contents in self._sent:
+            found |= unpacked(buffer, contents)
         return [found[number] for number in range(self._count)]
 
-    def _send(self, device: torch.device, by_type: dict[torch.dtype, list[int]], tensors: Sequence[Tensor]) -> _Sent:
-        # Larger elements first, so that each tensor starts at a multiple of its element's size.
-        ordered = sorted(by_type.items(), key=lambda item: -item[0].itemsize)
-        parts = [_joined([tensors[number] for number in numbers]) for _, numbers in ordered]
-        packed = parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _send(self, device: torch.device, tensors: dict[int, Tensor]) -> tuple[Tensor, Contents]:
+        buffer, contents = packed(tensors)
         # On CUDA a copy to the host that nobody waits for goes to pinned memory by itself.
-        buffer = packed.to("cpu", non_blocking=device.type == "cuda")
+        host = buffer.to("cpu", non_blocking=device.type == "cuda")
         if device.type == "cuda":
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(device))
             self._events.append(event)
-        contents = tuple((number, dtype, tensors[number].shape) for dtype, numbers in ordered for number in numbers)
-        return _Sent(buffer, contents)
+        return host, contents
+
+
+def packed(tensors: dict[int, Tensor]) -> tuple[Tensor, Contents]:
+    """Tensors of one device end to end as bytes, and what lies where."""
+    by_type: dict[torch.dtype, list[int]] = {}
+    for number, tensor in tensors.items():
+        by_type.setdefault(tensor.dtype, []).append(number)
+    # Larger elements first, so that each tensor starts at a multiple of its element's size.
+    ordered = sorted(by_type.items(), key=lambda item: -item[0].itemsize)
+    parts = [_joined([tensors[number] for number in numbers]) for _, numbers in ordered]
+    contents = tuple((number, dtype, tensors[number].shape) for dtype, numbers in ordered for number in numbers)
+    return parts[0] if len(parts) == 1 else torch.cat(parts), contents
+
+
+def unpacked(buffer: Tensor, contents: Contents) -> dict[int, Tensor]:
+    """The tensors that lie in a buffer, by number, without a copy."""
+    found, offset = {}, 0
+    for number, dtype, shape in contents:
+        nbytes = shape.numel() * dtype.itemsize
+        found[number] = buffer[offset : offset + nbytes].view(dtype).view(shape)
+        offset += nbytes
+    return found
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
     """Tensors of one type as bytes."""
     first = tensors[0]
-    if len(tensors) == 1:
-        whole = first
-    elif first.dim() and all(tensor.shape[1:] == first.shape[1:] for tensor in tensors):
-        whole = torch.cat(tensors)
-    else:
-        whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    return whole.reshape(-1).contiguous().view(torch.uint8)
+    if first.dim() and all(tensor.dim() == first.dim() and tensor.shape[1:] == first.shape[1:] for tensor in tensors):
+        return torch.cat(tensors).reshape(-1).view(torch.uint8)
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).view(torch.uint8)

@@ -3,8 +3,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from moetui.engine.zoo import BuiltModel, build
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a CUDA device where there is none, and say so."""
+    needing = [item for item in items if item.get_closest_marker("cuda")]
+    if needing and not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"{len(needing)} tests deselected: they need a CUDA device")
+
 
 ZooModel = Callable[[str], BuiltModel]
 
