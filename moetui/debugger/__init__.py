@@ -6,9 +6,10 @@ Importing this package imports neither torch nor transformers; a debugger does w
 from __future__ import annotations
 
 from moetui.debugger.analyzer import MoEAnalyzer
+from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.core import MoEDebugger
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
 
-__all__ = ["InterventionSet", "MoEAnalyzer", "MoEDebugger", "Plugins", "Recording"]
+__all__ = ["BreakpointSet", "InterventionSet", "MoEAnalyzer", "MoEDebugger", "Plugins", "Recording"]

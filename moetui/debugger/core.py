@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
@@ -94,6 +95,8 @@ class MoEDebugger:
         self.live_timeline = Timeline(self.capture.info, buffer_tokens)
         self.timeline = CompleteTimeline(self.live_timeline, self.capture.flush)
         self.interventions = InterventionSet(self.capture, self._tell_interventions)
+        self.breakpoints = BreakpointSet(options)
+        self.breakpoints.bind(self.capture, self.live_timeline, self.tell)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
         self._told_rules: dict[str, str] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from moetui.routing.breakpoints import Breakpoint
 from moetui.session.protocol import (
     Analysing,
     Breakable,
-    Breakpoint,
     Capability,
     Configurable,
     Filing,

@@ -15,6 +15,7 @@ from moetui.debugger.recording import check_target
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.models import LoadRequest
 from moetui.routing import ModelInfo, Timeline, UnsupportedError, UsageError
+from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import (
     Branch,
     Event,
@@ -27,7 +28,7 @@ from moetui.routing.interventions import Intervention
 from moetui.routing.timeline import TimelineSource
 from moetui.session.holdings import EventLog, HoldingFiles
 from moetui.session.mailbox import Mailbox
-from moetui.session.protocol import Breakpoint, Capability, Playback
+from moetui.session.protocol import Capability, Playback
 from moetui.session.worker import Worker
 from moetui.trace.recorded import Held
 
@@ -354,8 +355,9 @@ class LiveSession(HoldingFiles):
             UnsupportedError: it asks for logits that are not captured.
         """
         branches = {branch.name: branch.id for branch in self.branches}
-        options = {"log_only": log_only, "temporary": temporary, "ignore": ignore}
-        return self._worker.breakpoints.add(expression, branches, **options)
+        return self._worker.breakpoints.add(
+            expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=branches
+        )
 
     def set_breakpoint(self, number: int, *, enabled: bool) -> None:
         """Switch one on or off.

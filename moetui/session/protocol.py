@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import Branch, Event, Finding, GenerationSettings, RunState
 from moetui.routing.interventions import Intervention
 from moetui.routing.model import ModelInfo
@@ -151,29 +152,6 @@ class Session(Protocol):
         """End everything: the run, the recording (properly closed), the threads. Returns within ``timeout`` seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Breakpoint:
-    """Where a run pauses, or what is logged while it passes.
-
-    Attributes:
-        id: number within the session, from 1; never used twice.
-        expression: in the query language, ``entropy < 0.3 and layer == 5``.
-        log_only: write a line and go on.
-        temporary: gone after its first hit.
-        ignore: hits that still pass before it acts.
-        enabled: whether it is looked at.
-        hits: how often its condition held so far.
-    """
-
-    id: int
-    expression: str
-    log_only: bool = False
-    temporary: bool = False
-    ignore: int = 0
-    enabled: bool = True
-    hits: int = 0
-
-
 # What follows a session may offer or not. A screen and a console ask with ``isinstance`` and say what is missing.
 
 
@@ -268,7 +246,7 @@ class Breakable(Protocol):
     def add_breakpoint(
         self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
     ) -> Breakpoint:
-        """Add one, looked at from the next site on; ``BreakpointHit`` tells of its hits.
+        """Add one, looked at after each step that ends from now on; ``BreakpointHit`` tells of its hits.
 
         Raises:
             QueryError: the expression does not parse.

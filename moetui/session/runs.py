@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from moetui.session.watch import Watch
 
 
+Change = Callable[[RunControl], RunControl]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run to be passed through: from its prompt, or from a pass of another."""
@@ -47,7 +50,6 @@ class Runs:
         gate: where the generating thread waits.
         emit: takes notices, at once.
         wake: called when ``busy`` changed.
-        look: looks at the step that has ended; says why to pause, in words, or nothing.
         watch: told when a run has ended.
         meter: measures what watching costs.
     """
@@ -58,14 +60,13 @@ class Runs:
         gate: Gate,
         emit: Callable[[Event], None],
         wake: Callable[[], None],
-        look: Callable[[], str],
         watch: Watch,
         meter: Meter,
     ) -> None:
         self.error: Exception | None = None
         self.lineage = Lineage()
         self._debugger, self._gate, self._emit, self._wake = debugger, gate, emit, wake
-        self._look, self._watch, self._meter = look, watch, meter
+        self._watch, self._meter = watch, meter
         self._encodes = bool(debugger.model.config.is_encoder_decoder)
         self._lock = threading.Lock()
         self._next: Job | None = None
@@ -145,7 +146,7 @@ class Runs:
             closed = self._gate.control.quitting
             raise UsageError("the session is closed" if closed else "the run is about to stop", "wait until it has")
 
-    def _go(self, job: Job, change: Callable[[RunControl], RunControl]) -> bool:
+    def _go(self, job: Job, change: Change) -> bool:
         """Let ``job`` be next if ``change`` changes anything."""
         moved: list[bool] = []
 
@@ -179,11 +180,10 @@ class Runs:
             change = self._run(job)
             self._arrived()
             with self._lock:
-                control = self._gate.apply(lambda control, end=change: control if control.turning else end(control))
-            if not control.turning:
-                return
+                if not self._gate.apply(_unless_turning(change)).turning:
+                    return
 
-    def _run(self, job: Job) -> Callable[[RunControl], RunControl]:
+    def _run(self, job: Job) -> Change:
         """One job; what has become of the run if nothing else follows."""
         from moetui.engine.generation import generate
 
@@ -212,6 +212,7 @@ class Runs:
 
         debugger, origin, settings = self._debugger, job.origin, job.settings
         debugger.flush()
+        debugger.breakpoints.take_reason()  # of a step that the last run did not stand behind
         self._repeats.clear()
         self._length, self._start, self._reseed = 0, None, settings.seed if settings.sampled else None
         if origin is None:
@@ -251,7 +252,7 @@ class Runs:
             self._repeat(counts=tokens > 0)
             return False
         self._put_functions_back()
-        reason = "" if self._arriving else self._look()
+        reason = self._debugger.breakpoints.take_reason()
         self._arrived()
         paused = self._gate.before_step(max(0, self._length - tokens), reason)
         self._tell_pause(paused)
@@ -316,7 +317,7 @@ class Runs:
 
     def _stand_at_end(self) -> None:
         """The last step may hit a breakpoint too: stand behind it."""
-        reason = self._look()
+        reason = self._debugger.breakpoints.take_reason()
         if reason and not self._gate.control.unwinds:
             self._tell_pause(self._gate.before_step(self._length, reason))
 
@@ -328,7 +329,7 @@ class Runs:
             recording.write_event(RunStateChanged(RunState.PAUSED, reason))
             recording.write_event(RunStateChanged(RunState.RUNNING))
 
-    def _ended(self, change: Callable[[RunControl], RunControl]) -> Callable[[RunControl], RunControl]:
+    def _ended(self, change: Change) -> Change:
         debugger = self._debugger
         debugger.capture.gate = None
         debugger.flush()
@@ -340,7 +341,7 @@ class Runs:
         self._watch.run_ended()
         return change
 
-    def _failed(self, error: Exception) -> Callable[[RunControl], RunControl]:
+    def _failed(self, error: Exception) -> Change:
         from moetui.engine.run_errors import explain_run
 
         if self._track is not None:
@@ -349,6 +350,10 @@ class Runs:
         steps = 0 if self._track is None else len(self._track.passes)
         failure = self.error = explain_run(error, steps)
         return self._ended(lambda control: control.failed(failure.message, failure.hint))
+
+
+def _unless_turning(change: Change) -> Change:
+    return lambda control: control if control.turning else change(control)
 
 
 def _how_it_ended(new: int, settings: GenerationSettings) -> str:

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from moetui.debugger import MoEDebugger, Plugins
+from moetui.debugger import BreakpointSet, MoEDebugger, Plugins
+from moetui.engine import CaptureOptions
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
@@ -24,7 +25,6 @@ from moetui.routing.events import (
     RunState,
 )
 from moetui.routing.interventions import Intervention
-from moetui.session.breakpoints import Breakpoints
 from moetui.session.meter import Meter
 from moetui.session.runs import Runs
 from moetui.session.watch import Watch
@@ -57,7 +57,9 @@ class Worker:
         self.plugins = Plugins() if debugger is None else debugger.plugins
         self.runs: Runs | None = None
         self.findings: list[Finding] = []
-        self.breakpoints = Breakpoints(logits=options.logits if debugger is None else debugger.capture.options.logits)
+        self.breakpoints = (
+            BreakpointSet(CaptureOptions(logits=options.logits)) if debugger is None else debugger.breakpoints
+        )
         self._options, self._gate, self._emit, self._wake = options, gate, emit, wake
         self._given = debugger
         self._calls: set[Future[Any]] = set()
@@ -102,7 +104,7 @@ class Worker:
     def _prepare(self, stack: ExitStack) -> None:
         debugger = self._given or self._load(stack)
         watch = Watch(debugger, self._emit, self._meter, self.findings)
-        runs = Runs(debugger, self._gate, self._emit, self._wake, self._hit_breakpoints, watch, self._meter)
+        runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
@@ -140,7 +142,8 @@ class Worker:
             buffer_tokens=self._options.buffer_tokens,
             name=loaded.name,
         )
-        debugger.plugins = self.plugins
+        debugger.plugins, debugger.breakpoints = self.plugins, self.breakpoints
+        self.breakpoints.bind(debugger.capture, debugger.live_timeline, debugger.tell)
         for notice in loaded.notices:
             self._emit(Notice(notice, "warning"))
         return debugger
@@ -156,19 +159,6 @@ class Worker:
             self._gate.submit(self._before_next)
             self._before_next = None
         return self.runs is None or self.runs.before_step(arguments)
-
-    def _hit_breakpoints(self) -> str:
-        """Look at the step that has ended; why to pause, in words."""
-        debugger = self.debugger
-        if debugger is None or not self.breakpoints.active:
-            return ""
-        debugger.flush()
-        reason = ""
-        for hit in self.breakpoints.look(debugger.live_timeline.snapshot()):
-            debugger.tell(hit)
-            if not hit.log_only and not reason:
-                reason = f"{hit.expression}   {hit.values}   (hit {hit.hits})"
-        return reason
 
     def _fail(self, error: Exception) -> None:
         self._error = error

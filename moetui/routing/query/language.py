@@ -59,9 +59,14 @@ class Query:
         return is_site_level(self.tree)
 
     @property
+    def fields(self) -> frozenset[str]:
+        """Names of the fields that it asks about."""
+        return frozenset(name for leaf in leaves(self.tree) for name in names(leaf))
+
+    @property
     def needs(self) -> Needs:
         """What has to be read to answer it."""
-        asked = {name for leaf in leaves(self.tree) for name in names(leaf)}
+        asked = self.fields
         return Needs(
             routing=self.site_level,
             weights=bool(asked & {"weight", "first", "nan", "inf"}),

@@ -1,0 +1,241 @@
+"""Breakpoints on a model: looked at after each step, in the thread that runs the model, before the next step begins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moetui.engine.options import CaptureOptions
+from moetui.routing import TimelineView, UnsupportedError, UsageError
+from moetui.routing.breakpoints import Breakpoint
+from moetui.routing.events import BreakpointHit, Event, Notice
+from moetui.routing.query import Query, parse
+from moetui.routing.timeline import TimelineSource
+
+if TYPE_CHECKING:
+    from moetui.engine import Capture
+
+_LOGGED = 20  # hits of one log point that a step tells of; all are counted
+
+_NEED_LOGITS = frozenset({"entropy", "margin", "mean_entropy", "mean_margin"})
+_NEED_CANDIDATES = frozenset({"logp", "prob"})
+
+Action = Callable[[BreakpointHit], None]
+"""What to do at a hit; in the thread that runs the model, right behind the step. What it raises ends that call of the
+model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    shown: Breakpoint
+    query: Query
+    action: Action | None = None
+
+
+class BreakpointSet:
+    """Conditions that each step's tokens are held against. Any thread may change them, and none waits for a look.
+
+    A model that runs in a session pauses at a hit. One that a user's own code runs calls the breakpoint's ``action``,
+    or else ``on_hit``; the event of the hit is told in every case. Without an enabled breakpoint a step costs nothing.
+
+    Args:
+        options: what is captured, and so what can be asked for.
+
+    Attributes:
+        on_hit: called at hits of breakpoints that have no action of their own; log points only tell.
+    """
+
+    def __init__(self, options: CaptureOptions | None = None) -> None:
+        self._options = options or CaptureOptions()
+        self._lock = threading.Lock()
+        self._points: dict[int, _Point] = {}  # replaced as a whole, so that readers need no lock
+        self._last = 0
+        self._capture: Capture | None = None
+        self._timeline: TimelineSource | None = None
+        self._tell: Callable[[Event], None] | None = None
+        self._reason = ""
+        self.on_hit: Action | None = None
+
+    def __iter__(self) -> Iterator[Breakpoint]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @property
+    def all(self) -> tuple[Breakpoint, ...]:
+        """All of them, oldest first."""
+        return tuple(point.shown for point in self._points.values())
+
+    def bind(self, capture: Capture, timeline: TimelineSource, tell: Callable[[Event], None]) -> None:
+        """Look at the steps of this capture, which ``timeline`` gets; ``tell`` is told of hits."""
+        self._capture, self._timeline, self._tell = capture, timeline, tell
+        self._arm()
+
+    def add(
+        self,
+        expression: str,
+        *,
+        log_only: bool = False,
+        temporary: bool = False,
+        ignore: int = 0,
+        enabled: bool = True,
+        action: Action | None = None,
+        branches: Mapping[str, int] | None = None,
+    ) -> Breakpoint:
+        """Add one; it is looked at from the step on that is under way.
+
+        Args:
+            expression: in the query language.
+            log_only: tell of its hits and go on.
+            temporary: remove it at its first hit.
+            ignore: hits that pass before it acts.
+            enabled: whether it is looked at.
+            action: what to do at a hit, instead of ``on_hit``.
+            branches: numbers of branches by name, for ``flip vs NAME``.
+
+        Raises:
+            QueryError: the expression does not parse.
+            UsageError: it is empty, or a number is out of its range.
+            UnsupportedError: it asks for what is not captured; the message says what.
+        """
+        if not expression.strip():
+            raise UsageError("a breakpoint needs a condition", "for instance: entropy < 0.3")
+        if ignore < 0:
+            raise UsageError(f"ignore must not be negative, not {ignore}")
+        query = parse(expression, branches)
+        self._check(query)
+        with self._lock:
+            self._last += 1
+            shown = Breakpoint(self._last, expression.strip(), log_only, temporary, ignore, enabled)
+            self._points = {**self._points, shown.id: _Point(shown, query, action)}
+        self._arm()
+        return shown
+
+    def enable(self, number: int, enabled: bool = True) -> None:
+        """Switch one on or off.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        with self._lock:
+            point = self._get(number)
+            self._points = {**self._points, number: replace(point, shown=replace(point.shown, enabled=enabled))}
+        self._arm()
+
+    def remove(self, number: int) -> None:
+        """Remove one.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        with self._lock:
+            self._get(number)
+            self._points = {key: point for key, point in self._points.items() if key != number}
+        self._arm()
+
+    def clear(self) -> None:
+        """Remove all."""
+        with self._lock:
+            self._points = {}
+        self._arm()
+
+    def take_reason(self) -> str:
+        """Why to pause behind the newest step, in words; empty if nothing held there. Asked once."""
+        reason, self._reason = self._reason, ""
+        return reason
+
+    def _check(self, query: Query) -> None:
+        asked, options = query.fields, self._options
+        if asked & _NEED_LOGITS and not options.logits:
+            names = ", ".join(sorted(asked & _NEED_LOGITS))
+            raise UnsupportedError(f"{names}: the router logits are not captured", "leave out --no-logits")
+        if "weight" in asked and not options.weights:
+            raise UnsupportedError("weight: the gate weights are not captured", "capture them: weights=True")
+        if asked & _NEED_CANDIDATES and not options.candidates:
+            names = ", ".join(sorted(asked & _NEED_CANDIDATES))
+            raise UnsupportedError(f"{names}: probabilities of tokens are not captured", "capture them: candidates=8")
+
+    def _arm(self) -> None:
+        if self._capture is not None:
+            active = any(point.shown.enabled for point in self._points.values())
+            self._capture.after_step = self._after_step if active else None
+
+    def _after_step(self) -> None:
+        """In the generating thread, behind a step."""
+        try:
+            found = self._look()
+        except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+            self.clear()
+            self._say(Notice(f"the breakpoints are gone: {type(error).__name__}: {error}", "error"))
+            return
+        for hit, action in found:
+            self._say(hit)
+            if hit.log_only:
+                continue
+            self._reason = self._reason or f"{hit.expression}   {hit.values}   (hit {hit.hits})"
+            act = action or self.on_hit
+            if act is not None:
+                act(hit)
+
+    def _look(self) -> list[tuple[BreakpointHit, Action | None]]:
+        assert self._capture is not None
+        assert self._timeline is not None
+        self._capture.flush()
+        view = self._timeline.snapshot()
+        start = _first_of_step(view, self._capture.steps - 1)
+        out: list[tuple[BreakpointHit, Action | None]] = []
+        for point in self._points.values():
+            if not point.shown.enabled:
+                continue
+            matches = start + np.flatnonzero(point.query.match(view, start, view.end))
+            if len(matches):
+                out += [(hit, point.action) for hit in self._hits(point, view, matches.tolist())]
+        return out
+
+    def _hits(self, point: _Point, view: TimelineView, matches: list[int]) -> Iterator[BreakpointHit]:
+        shown = point.shown
+        passed = min(shown.ignore, len(matches))
+        acting = matches[passed:]
+        self._count(shown.id, len(matches), passed, gone=shown.temporary and bool(acting))
+        told = acting[: _LOGGED if shown.log_only and not shown.temporary else 1]
+        for number, token in enumerate(told, start=shown.hits + passed + 1):
+            why = point.query.explain(view, token)
+            yield BreakpointHit(shown.id, shown.expression, token, why.site, why.words, number, shown.log_only)
+
+    def _count(self, number: int, hits: int, passed: int, *, gone: bool) -> None:
+        with self._lock:
+            point = self._points.get(number)
+            if point is None:  # removed meanwhile
+                return
+            rest = {key: other for key, other in self._points.items() if key != number}
+            if gone:
+                self._points = rest
+            else:
+                shown = replace(point.shown, hits=point.shown.hits + hits, ignore=max(0, point.shown.ignore - passed))
+                self._points = {**self._points, number: replace(point, shown=shown)}
+        if gone:
+            self._arm()
+
+    def _say(self, event: Event) -> None:
+        if self._tell is not None:
+            self._tell(event)
+
+    def _get(self, number: int) -> _Point:
+        if number not in self._points:
+            known = ", ".join(map(str, self._points)) or "there are none"
+            raise UsageError(f"there is no breakpoint {number}", f"breakpoints: {known}")
+        return self._points[number]
+
+
+def _first_of_step(view: TimelineView, index: int) -> int:
+    """Number of the first token of a step that is among the newest; the view's end if it is not held."""
+    steps = view.steps()
+    at = len(steps.index)
+    while at and steps.index[at - 1] >= index:
+        at -= 1
+    return int(steps.first_token[at]) if at < len(steps.index) else view.end
