@@ -71,11 +71,13 @@ class Line:
         self._style: Style | None = None
         self.width = 0
 
-    def add(self, text: str, style: Style) -> Line:
-        """Append drawable text; its width is measured."""
+    def add(self, text: str, style: Style, cells: int = -1) -> Line:
+        """Append drawable text; its width is measured where ``cells`` does not tell it."""
         if not text:
             return self
-        self.width += len(text) if text.isascii() else cell_len(text)
+        if cells < 0:
+            cells = len(text) if text.isascii() else cell_len(text)
+        self.width += cells
         if style is not self._style and style != self._style:
             self._flush()
             self._style = style
@@ -108,6 +110,11 @@ class Line:
     def to(self, column: int, style: Style) -> Line:
         """Blanks up to a column; nothing if it is passed already."""
         return self.space(column - self.width, style)
+
+    def segments(self) -> list[Segment]:
+        """The segments so far; the list is the line's own."""
+        self._flush()
+        return self._segments
 
     def strip(self, width: int, style: Style) -> Strip:
         """The strip, exactly ``width`` cells wide."""

@@ -83,7 +83,7 @@ class HeatCells:
                 line.add(("▀" if which == 0 else "▄") * cell, self._pens.paint("accent", None, other))
                 line.add((text * cell) * (column + count - cursor - 1), style)
             else:
-                line.add((text * cell) * count, style)
+                line.add(text * (cell * count), style, cell * count)
             column += count
 
     def _pair_look(self, a: int, b: int) -> tuple[str, Style]:

@@ -56,6 +56,7 @@ class Heatmap(Pens, can_focus=True):
         self._drawn: Levels = self._levels
         self._high = 0.0
         self._trail_span = (0.0, 1.0)
+        self._names: Sequence[str] = ()
         self._grid = plan_grid(0, 0, 20, 1, label=3, stats=False)
         self._head = 1
         self._top = self._left = 0
@@ -219,7 +220,7 @@ class Heatmap(Pens, can_focus=True):
         if width <= 0 or height <= 0:
             return
         self._head = 1 if height > 2 else 0
-        labels = self._labels()
+        labels = self._names = self._labels()
         label = min(12, max((len(text) for text in labels), default=2)) + 1
         self._grid = plan_grid(
             rows,
@@ -282,7 +283,7 @@ class Heatmap(Pens, can_focus=True):
         cursor_row, cursor_column = self._to_drawn(self.cursor)
         here = row <= cursor_row < row + grid.stacked
         cursor = cursor_column // grid.fold - self._left if here else -1
-        label = self._labels()[row]
+        label = self._names[row]
         extras = self._extras(row) if grid.stats else ("", "", "")
         texts = self._cell_texts(row) if self.numbers and grid.cell >= 3 and grid.stacked == 1 else ()
         key = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
@@ -375,23 +376,25 @@ class TokenTable(Pens, can_focus=True):
         timing = self._timings.of(view, token)
         if timing is None:
             return Strip.blank(width, self.pen())
-        line = Line().extend(self._left_part(view, plan, token, selected))
+        left = self._left_part(view, plan, token, selected)
         plain, fall = self.row_pen("", selected), plan.waterfall
+        segments = list(left.segments())
+        rest = width - 1 - left.width
+        # Every row is drawn at every step, because all bars move: segments are put together by hand here.
         if fall.width:
             low, high = self._span
             scale = 1 / (high - low)
-            first, bar = waterfall_bar(
-                (timing.start - low) * scale,
-                (timing.stop - low) * scale,
-                fall.width - 2,
-                ascii_only=self.ink.ascii_only,
-            )
-            line.to(fall.start, plain).add(self.ink.glyphs.rule, self.row_pen("dim", selected))
-            line.space(first + 1, plain).add(bar, self.row_pen("dim" if timing.prefill else "bar", selected))
-        line.to(width - 1, plain)
+            start, stop = (timing.start - low) * scale, (timing.stop - low) * scale
+            first, bar = waterfall_bar(start, stop, fall.width - 2, ascii_only=self.ink.ascii_only)
+            segments.append(Segment(" " * (first + 1), plain))
+            segments.append(Segment(bar, self.row_pen("dim" if timing.prefill else "bar", selected)))
+            rest -= first + 1 + len(bar)
+        if rest > 0:
+            segments.append(Segment(" " * rest, plain))
         thumb = self._thumb(y)
-        line.add(thumb, self.pen("head") if thumb != " " else plain)
-        return line.strip(width, plain)
+        segments.append(Segment(thumb, self.pen("head") if thumb != " " else plain))
+        strip = Strip(segments, width if rest >= 0 else width - rest)
+        return strip if rest >= 0 else strip.crop(0, width)
 
     def _thumb(self, y: int) -> str:
         """The scroll bar's cell on line ``y``: a thumb as long as the share in view."""
@@ -413,5 +416,8 @@ class TokenTable(Pens, can_focus=True):
                 self._row_cache.clear()
             marked, lit = token in self.marks, self.rows.is_lit(token)
             line = self._painter.row(view, plan, token, selected=selected, marked=marked, lit=lit)
+            if plan.waterfall.width:
+                line.to(plan.waterfall.start, self.row_pen("", selected))
+                line.add(self.ink.glyphs.rule, self.row_pen("dim", selected))
             self._row_cache[key] = line
         return line
