@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_call(source: str, registry: Registry) -> LiteralCall | None:
     if len(source) > _MOST:
         return None
     try:
-        tree = ast.parse(source.strip(), "<console>", "eval").body
+        tree = _expression(source)
         if not isinstance(tree, ast.Call):
             return None
         command = _called(tree.func, registry)
@@ -43,7 +44,7 @@ def read_call(source: str, registry: Registry) -> LiteralCall | None:
 def called_name(source: str) -> str:
     """The name that ``moe.name(...)`` or ``name(...)`` calls; empty if it is no such call."""
     try:
-        tree = ast.parse(source.strip(), "<console>", "eval").body
+        tree = _expression(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return ""
     if not isinstance(tree, ast.Call):
@@ -51,6 +52,12 @@ def called_name(source: str) -> str:
     if isinstance(tree.func, ast.Attribute) and isinstance(tree.func.value, ast.Name) and tree.func.value.id == "moe":
         return tree.func.attr
     return tree.func.id if isinstance(tree.func, ast.Name) else ""
+
+
+def _expression(source: str) -> ast.expr:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the line's own oddities, if it is run at all, Python tells then
+        return ast.parse(source.strip(), "<console>", "eval").body
 
 
 def _called(function: ast.expr, registry: Registry) -> Command | None:

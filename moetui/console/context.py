@@ -21,6 +21,8 @@ from moetui.session import Configurable, Recording, Session, Waitable
 if TYPE_CHECKING:
     from moetui.console.registry import Registry
 
+_MOMENT = 0.3  # s
+
 
 @dataclass(eq=False)
 class Context:
@@ -133,6 +135,13 @@ class Context:
             MoetuiError: what the work raised.
         """
         return self.waiter.result(future)
+
+    def settle(self) -> None:
+        """Give a command that stops or steps a run a moment to do so, that what is said next is true."""
+        if self.blocking:
+            self.await_run()
+        elif isinstance(self.session, Waitable) and not self.waiter.inside(threading.get_ident()):
+            self.session.wait(_MOMENT)
 
     def await_run(self) -> None:
         """Wait until the run is over or paused, and all its tokens are held; no effect where nothing blocks.

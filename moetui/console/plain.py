@@ -37,4 +37,5 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
 
 def as_json(value: Any) -> str:
     """One JSON document; the strings in it hold ASCII alone, so that no terminal is misled by it."""
-    return json.dumps(plain(value), allow_nan=False, ensure_ascii=True, indent=2)
+    document = json.dumps(plain(value), allow_nan=False, ensure_ascii=True, indent=2)
+    return document.replace("\x7f", "\\u007f")  # the one control character that JSON leaves as it is

@@ -107,16 +107,23 @@ class Python:
     def _interruptible(self, source: str) -> Any:
         """Run with ``interrupt`` working; none that came too late reaches what this thread does next."""
         me = threading.get_ident()
-        with self._lock:
-            self._thread = me
-        self._context.waiter.enter(me if Capability.PYTHON in self._context.session.capabilities else None)
         try:
+            with self._lock:
+                self._thread = me
+            self._context.waiter.enter(me if Capability.PYTHON in self._context.session.capabilities else None)
             return self._execute(source)
         finally:
-            self._context.waiter.enter(None)
-            with self._lock:
-                self._thread = None
-                _raise_in(me, None)
+            while self._thread is not None:
+                try:
+                    self._disarm(me)
+                except KeyboardInterrupt:  # it came just now, and the code is over
+                    continue
+
+    def _disarm(self, me: int) -> None:
+        with self._lock:
+            _raise_in(me, None)
+            self._thread = None
+        self._context.waiter.enter(None)
 
     def _execute(self, source: str) -> Any:
         body, last = compile_source(source)

@@ -98,7 +98,7 @@ def fuzzed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     session.close()
 
 
-@settings(deadline=None, max_examples=1500, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=800, suppress_health_check=list(HealthCheck))
 @given(line=LINES)
 def test_no_line_crashes(fuzzed: Console, line: str) -> None:
     if any(word in line for word in OFF_LIMITS):
@@ -110,7 +110,7 @@ def test_no_line_crashes(fuzzed: Console, line: str) -> None:
     assert not set(text) & set("\x1b\x00\x07\u202e\ud800"), line
 
 
-@settings(deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))
 @given(line=LINES, cursor=st.integers(-3, 60))
 def test_completion_never_raises(fuzzed: Console, line: str, cursor: int) -> None:
     found = fuzzed.complete(line, cursor)

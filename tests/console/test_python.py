@@ -123,6 +123,28 @@ def test_a_line_can_be_interrupted(console: Console) -> None:
     assert console.run("1 + 1").data == 2, "an interruption that came too late hits nobody"
 
 
+def test_interruptions_hit_the_line_and_nothing_after_it(console: Console) -> None:
+    escaped: list[BaseException] = []
+    errors: set[str] = set()
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            for _ in range(120):
+                errors.add(console.run("for i in range(300): i").error)
+        except BaseException as error:  # noqa: BLE001 - it is what is looked for
+            escaped.append(error)
+        over.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while not over.is_set():
+        console.interrupt()
+    thread.join(10)
+    assert not escaped
+    assert errors <= {"", "interrupted"}
+
+
 @pytest.mark.parametrize(
     ("source", "more"),
     [

@@ -89,7 +89,7 @@ def step(console: Context, count: Annotated[int, integer(-100_000, 100_000)] = 1
         raise UsageError("count: a model does not run backwards", "'rewind' takes it back, where that is possible")
     if count:
         console.session.step(count)
-        console.await_run()
+        console.settle()
     return _state(console)
 
 
@@ -97,7 +97,7 @@ def step(console: Context, count: Annotated[int, integer(-100_000, 100_000)] = 1
 def step_layer(console: Context) -> Result:
     """Let the model go on to the next router and pause there."""
     console.session.step_layer()
-    console.await_run()
+    console.settle()
     return _state(console)
 
 
@@ -105,6 +105,7 @@ def step_layer(console: Context) -> Result:
 def pause(console: Context) -> Result:
     """Pause before the next step; a recording stands still."""
     console.session.pause()
+    console.settle()
     return _state(console)
 
 
@@ -112,7 +113,7 @@ def pause(console: Context) -> Result:
 def stop(console: Context) -> Result:
     """End the run; what was generated stays."""
     console.session.stop()
-    console.await_run()
+    console.settle()
     return _state(console)
 
 
@@ -126,7 +127,7 @@ def rewind(console: Context, token: Token) -> Result:
     """
     if isinstance(console.session, Rewindable):
         console.session.rewind(token)
-        console.await_run()
+        console.settle()
     else:
         console.session.seek(token - 1)
     return Result((text(f"before token {token}; continue goes on from here"),), {"token": token})
