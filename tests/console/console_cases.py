@@ -61,6 +61,7 @@ def make_step(
     *,
     branch: int = 0,
     dead: int | None = EXPERTS - 1,
+    ids_only: bool = False,
 ) -> Step:
     """A pass over some words: a word leans to its own experts, and expert ``dead`` is never chosen."""
     count, sites = len(ids), len(info.sites)
@@ -82,8 +83,8 @@ def make_step(
         pad=np.zeros(count, np.bool_),
         logprob=np.full(count, -0.5, np.float32),
         indices=order.astype(np.uint16),
-        weights=(chosen / chosen.sum(-1, keepdims=True)).astype(np.float16),
-        logits=logits,
+        weights=None if ids_only else (chosen / chosen.sum(-1, keepdims=True)).astype(np.float16),
+        logits=None if ids_only else logits,
         flags=np.zeros((count, sites), np.uint8),
         candidate_ids=np.full((count, 2), -1, np.int32),
         candidate_logprobs=np.full((count, 2), np.nan, np.float16),
@@ -93,11 +94,14 @@ def make_step(
     )
 
 
-def write_recording(path: Path, *, experts: int = EXPERTS, layers: int = LAYERS, runs: int = 2) -> Path:
+def write_recording(
+    path: Path, *, experts: int = EXPERTS, layers: int = LAYERS, runs: int = 2, ids_only: bool = False
+) -> Path:
     """Runs of one prompt, those after the first with an expert banned and another word at position 8."""
     info = make_info(experts=experts, layers=layers)
     prompt = [13, 14, 15, 1, 2, 4, 5]
-    writer = TraceWriter(path, info, settings=GenerationSettings(max_new_tokens=8), prompt="once was a")
+    has = {"has_logits": not ids_only, "has_weights": not ids_only}
+    writer = TraceWriter(path, info, settings=GenerationSettings(max_new_tokens=8), prompt="once was a", **has)
     index = 0
     for run in range(runs):
         tail = [0, 2 if run else 3, 9, 10, 11, 12, 1, 2]
@@ -105,10 +109,10 @@ def write_recording(path: Path, *, experts: int = EXPERTS, layers: int = LAYERS,
         writer.write_event(BranchAdded(Branch(run, run, f"run {run + 1}", first_token=first, prompt="once was a")))
         if run:
             writer.write_event(InterventionsChanged((BanExperts((2,), Scope(layers=(1,))),), first))
-        writer.write_step(make_step(info, index, prompt, 0, branch=run))
+        writer.write_step(make_step(info, index, prompt, 0, branch=run, ids_only=ids_only))
         index += 1
         for place, word in enumerate(tail):
-            writer.write_step(make_step(info, index, [word], len(prompt) + place, branch=run))
+            writer.write_step(make_step(info, index, [word], len(prompt) + place, branch=run, ids_only=ids_only))
             index += 1
     writer.close()
     return path
