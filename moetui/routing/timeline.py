@@ -240,8 +240,12 @@ class Timeline:
         self._stacks: list[str] = []
         self._vocabulary: dict[int, str] = {}
 
-    def append(self, step: Step) -> int:
+    def append(self, step: Step, scores: TokenScores | None = None) -> int:
         """Add a step's tokens; return the number of tokens that ever were in the timeline.
+
+        Args:
+            step: the step.
+            scores: its ``token_scores``, where they are known already.
 
         Raises:
             ValueError: the step's arrays do not fit those before it.
@@ -249,7 +253,8 @@ class Timeline:
         sites = self._info.sites
         if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
             raise ValueError(f"indices have shape {step.indices.shape}, for {len(sites)} sites")
-        scores = token_scores(step, sites)
+        if scores is None:
+            scores = token_scores(step, sites)
         with self._lock:
             stacks = self._stacks if step.stack in self._stacks else [*self._stacks, step.stack]
             rows = _token_rows(step, stacks.index(step.stack), scores)

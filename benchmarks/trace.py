@@ -1,0 +1,339 @@
+"""What a trace costs: bytes, writing, opening, finding a token, statistics, export.
+
+    python benchmarks/trace.py [--tokens 100000] [--json] [--no-demo]
+
+Sizes are those of a recorded run of the demo model (its logits are those of a trained router) and of synthetic routing
+(an autoregressive hidden state of 32 dimensions, correlation 0.6 from token to token, through random routers). The
+large file is synthetic: 48 sites of 128 experts, top-8, with logits. Everything is written to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from moetui.routing import ModelInfo, Phase, Site, Step, TimelineView
+from moetui.trace import Held, TraceWriter, export, import_file, open_trace, steps_of
+
+SITES, EXPERTS, TOP_K = 48, 128, 8
+HIDDEN, CORRELATION = 32, 0.6
+BLOCK = 1000
+PROMPT = "Once there was a small router that"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=100_000)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-demo", action="store_true")
+    parser.add_argument("--read", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        json.dump(read_large(Path(options.read)), sys.stdout)
+        return
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="moetui-bench-") as name:
+        folder = Path(name)
+        if not options.no_demo:
+            results["sizes, demo run"] = demo_sizes(folder)
+        results["sizes, synthetic"] = synthetic_sizes(folder)
+        results["writing, synthetic"] = write_rates(folder)
+        results[f"large file, {options.tokens:,} tokens"] = large(folder, options.tokens)
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    for title, numbers in results.items():
+        print(f"\n{title}")
+        for name, value in numbers.items():
+            print(f"  {name:<58} {value:>14,.3f}" if value < 1000 else f"  {name:<58} {value:>14,.0f}")
+
+
+# Data.
+
+
+def synthetic_info(sites: int = SITES, experts: int = EXPERTS, top_k: int = TOP_K) -> ModelInfo:
+    return ModelInfo(
+        "synthetic",
+        "Synthetic",
+        "synthetic",
+        tuple(
+            Site(i, f"L{i}", i, "", "", experts, experts, top_k, scoring="softmax", logits_form="logits")
+            for i in range(sites)
+        ),
+        num_layers=sites,
+    )
+
+
+class Synthetic:
+    """Steps whose logits are correlated from token to token and biased by expert, as those of real routers are."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        self.rng = np.random.default_rng(0)
+        sites, experts = len(info.sites), info.num_experts
+        self.routers = (self.rng.normal(size=(sites, HIDDEN, experts)) * 1.2 / math.sqrt(HIDDEN)).astype(np.float32)
+        self.bias = (self.rng.normal(size=(sites, 1, experts)) * 0.5).astype(np.float32)
+        self.hidden = np.zeros((sites, HIDDEN), np.float32)
+        self.index = self.position = 0
+
+    def step(self, count: int, phase: Phase = Phase.PREFILL) -> Step:
+        sites, k = len(self.info.sites), self.info.top_k
+        noise = self.rng.normal(size=(count, sites, HIDDEN)).astype(np.float32) * math.sqrt(1 - CORRELATION**2)
+        states = np.empty((sites, count, HIDDEN), np.float32)
+        for row in range(count):
+            self.hidden = CORRELATION * self.hidden + noise[row]
+            states[:, row] = self.hidden
+        logits = (states @ self.routers + self.bias).transpose(1, 0, 2).astype(np.float16)
+        top = np.argpartition(-logits, k, axis=-1)[..., :k]
+        order = np.argsort(-np.take_along_axis(logits, top, -1), axis=-1)
+        indices = np.take_along_axis(top, order, -1)
+        weights = np.exp(np.take_along_axis(logits, indices, -1).astype(np.float32))
+        index, position = self.index, self.position
+        self.index, self.position = index + 1, position + count
+        return Step(
+            index=index,
+            phase=phase,
+            started=0.05 * index,
+            duration=40.0 + self.rng.random(),
+            sequence=np.zeros(count, np.int16),
+            position=np.arange(position, position + count, dtype=np.int32),
+            token_id=self.rng.integers(0, 50_000, count).astype(np.int32),
+            pad=np.zeros(count, np.bool_),
+            logprob=-self.rng.random(count).astype(np.float32),
+            indices=indices.astype(np.uint16),
+            weights=(weights / weights.sum(-1, keepdims=True)).astype(np.float16),
+            logits=logits,
+            flags=np.zeros((count, sites), np.uint8),
+            candidate_ids=np.empty((count, 0), np.int32),
+            candidate_logprobs=np.empty((count, 0), np.float16),
+            site_ms=np.sort(self.rng.random(sites).astype(np.float32) * 40),
+        )
+
+
+# Sizes.
+
+
+def demo_sizes(folder: Path) -> dict[str, float]:
+    path = folder / "demo.msgpack"
+    command = [sys.executable, "-m", "moetui", "record", "demo", "-p", PROMPT, "-n", "400", "-o", str(path), "-q"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with open_trace(path) as trace:
+        out = {"tokens": trace.num_tokens, "bytes of the recording as it was written": path.stat().st_size}
+        out.update(sizes(folder, trace.info, list(steps_of(trace.timeline))))
+    return out
+
+
+def synthetic_sizes(folder: Path) -> dict[str, float]:
+    source = Synthetic(synthetic_info(16, 64, 8))
+    return sizes(folder, source.info, [source.step(512), *(source.step(1, Phase.DECODE) for _ in range(512))])
+
+
+def sizes(folder: Path, info: ModelInfo, steps: list[Step]) -> dict[str, float]:
+    tokens = sum(step.num_tokens for step in steps)
+    path = folder / "sizes.msgpack"
+
+    def traced(**kept: bool) -> int:
+        with TraceWriter(path, info, overwrite=True, flush_seconds=math.inf, **kept) as writer:
+            for step in steps:
+                writer.write_step(step)
+        return path.stat().st_size
+
+    ids_and_weights = traced(has_logits=False)
+    whole = traced()
+    log, arrays = io.BytesIO(), io.BytesIO()
+    with open_trace(path) as trace:
+        export(trace, "json", log)
+        np.savez_compressed(arrays, **columns(trace.timeline))
+    # The same log as a program writes it whose numbers are 32-bit floats, not half ones.
+    wide = json.dumps(jitter(json.loads(log.getvalue()))).encode()
+    # A trace of what the log holds: no times, no candidates.
+    (folder / "log.json").write_bytes(log.getvalue())
+    import_file(folder / "log.json", folder / "log.msgpack", overwrite=True)
+    same = (folder / "log.msgpack").stat().st_size
+    packed = len(gzip.compress(log.getvalue(), 6))
+    return {
+        "bytes/token: trace": whole / tokens,
+        "bytes/token: npz of the same": len(arrays.getvalue()) / tokens,
+        "bytes/token: router-log json, half floats": len(log.getvalue()) / tokens,
+        "bytes/token: router-log json, 32-bit floats": len(wide) / tokens,
+        "bytes/token: gzip -6 of the json of half floats": packed / tokens,
+        "bytes/token: trace of what the json holds": same / tokens,
+        "npz / trace": len(arrays.getvalue()) / whole,
+        "json of half floats / trace": len(log.getvalue()) / whole,
+        "json of half floats / trace of what it holds": len(log.getvalue()) / same,
+        "json of 32-bit floats / trace of what it holds": len(wide) / same,
+        "gzip -6 of the json / trace of what it holds": packed / same,
+        "bytes/token: trace without logits": ids_and_weights / tokens,
+        "bytes a token and site: trace without logits": ids_and_weights / tokens / len(info.sites),
+    }
+
+
+def columns(view: TimelineView) -> dict[str, np.ndarray]:
+    tokens, block, steps = view.tokens(0, view.end), view.routing(0, view.end), view.steps()
+    out = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    out |= {f"steps_{field.name}": getattr(steps, field.name) for field in fields(steps)}
+    texts = "\0".join(view.text(token_id) for token_id in np.unique(tokens.token_id).tolist())
+    texts = np.frombuffer(texts.encode("utf-8", "surrogateescape"), np.uint8)
+    return {**out, "indices": block.indices, "weights": block.weights, "logits": block.logits, "texts": texts}
+
+
+def jitter(log: dict) -> dict:
+    rng = np.random.default_rng(0)
+    for sample in log["samples"]:
+        for layer in sample["layers"]:
+            for name in ("router_logits_sample", "expert_weights"):
+                values = np.array(layer[name], np.float32)
+                values *= 1 + rng.random(values.shape).astype(np.float32) / 4096
+                layer[name] = values.astype(np.float64).tolist()
+    return log
+
+
+# Rates.
+
+
+def write_rates(folder: Path) -> dict[str, float]:
+    source = Synthetic(synthetic_info())
+    steps = [source.step(BLOCK) for _ in range(6)]
+    size = sum(s.logits.nbytes + s.weights.nbytes + s.indices.nbytes for s in steps)
+    out = {"raw MB": size / 1e6, "memcpy MB/s": size / 1e6 / best(lambda: [copied(step) for step in steps])}
+    for compression in ("zstd", None):
+
+        def write(compression=compression) -> None:
+            path = folder / "rate.msgpack"
+            with TraceWriter(path, source.info, overwrite=True, compression=compression) as writer:
+                for step in steps:
+                    writer.write_step(step)
+
+        out[f"write_step MB/s, {compression or 'not compressed'}"] = size / 1e6 / best(write)
+    one = [source.step(1, Phase.DECODE) for _ in range(300)]
+    with TraceWriter(folder / "rate.msgpack", source.info, overwrite=True) as writer:
+        begun = time.perf_counter()
+        for step in one:
+            writer.write_step(step)
+        out["write_step of one decoded token, ms"] = (time.perf_counter() - begun) / len(one) * 1e3
+    return out
+
+
+def copied(step: Step) -> Step:
+    return replace(step, logits=step.logits.copy(), weights=step.weights.copy(), indices=step.indices.copy())
+
+
+def best(function, rounds: int = 3) -> float:
+    times = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+# The large file.
+
+
+def large(folder: Path, tokens: int) -> dict[str, float]:
+    path = folder / "large.msgpack"
+    source = Synthetic(synthetic_info())
+    spent = 0.0
+    with TraceWriter(path, source.info) as writer:
+        for _ in range(0, tokens, BLOCK):
+            step = source.step(BLOCK)
+            begun = time.perf_counter()
+            writer.write_step(step)
+            spent += time.perf_counter() - begun
+    out = {"file MB": path.stat().st_size / 1e6, "write_step in all, s": spent}
+    # In a process of its own, so that its memory is the reader's.
+    done = subprocess.run([sys.executable, __file__, "--read", str(path)], check=True, capture_output=True, text=True)
+    return out | json.loads(done.stdout)
+
+
+def read_large(path: Path) -> dict[str, float]:
+    out: dict[str, float] = {}
+    forget(path)
+    before = memory_mb("VmRSS")
+    begun = time.perf_counter()
+    trace = open_trace(path)
+    out["open, ms (not in the page cache)"] = (time.perf_counter() - begun) * 1e3
+    view = trace.timeline
+    rng = np.random.default_rng(1)
+    times = []
+    for token in rng.integers(0, view.end, 300).tolist():
+        begun = time.perf_counter()
+        block = view.routing(token, token + 1)
+        assert block.logits is not None
+        assert block.logits.shape == (1, SITES, EXPERTS)
+        view.tokens(token, token + 1)
+        times.append((time.perf_counter() - begun) * 1e3)
+    times.sort()
+    out["any token with its logits, median ms"] = statistics.median(times)
+    out["any token with its logits, p95 ms"] = times[int(0.95 * len(times))]
+    out["memory that opening and 300 such tokens took, MB"] = memory_mb("VmHWM") - before
+    begun = time.perf_counter()
+    for start in range(0, view.end, 4096):
+        view.tokens(start, start + 4096)
+    out["light columns of all tokens, ms"] = (time.perf_counter() - begun) * 1e3
+    plain = best(lambda: plain_read(path), 2)
+    out["reading the file's bytes, s"] = plain
+    begun = time.perf_counter()
+    for start in range(0, view.end, 1024):
+        assert view.routing(start, start + 1024).logits is not None
+    out["unpacking all logits, s"] = time.perf_counter() - begun
+    begun = time.perf_counter()
+    trace.stats()
+    out["stats, s"] = time.perf_counter() - begun
+    out["stats over reading the bytes"] = out["stats, s"] / plain
+    part = view.clip(4000)
+    log = Counter()
+    begun = time.perf_counter()
+    export(Held(trace.info, part), "json", log)
+    spent = time.perf_counter() - begun
+    out["export json, tokens/s"] = part.end / spent
+    out["export json, MB/s"] = log.size / 1e6 / spent
+    out["highest memory of all that, MB"] = memory_mb("VmHWM")
+    return out
+
+
+class Counter(io.RawIOBase):
+    """Counts what is written to it."""
+
+    size = 0
+
+    def write(self, data) -> int:
+        self.size += len(data)
+        return len(data)
+
+
+def plain_read(path: Path) -> None:
+    with path.open("rb", buffering=0) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def forget(path: Path) -> None:
+    """Ask the system to drop the file from its cache."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def memory_mb(name: str) -> float:
+    """``VmRSS``: resident now; ``VmHWM``: at most so far."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
