@@ -42,6 +42,11 @@ def number(value: float, digits: int = 2, unknown: str = "–") -> str:
     return text
 
 
+def chance(value: float, unknown: str = "–") -> str:
+    """A probability in at most four characters: ``.83``, ``1.00``, ``<.01`` for what is small but not nothing."""
+    return "<.01" if 0 < value < 0.005 else number(value, 2, unknown)
+
+
 def short(value: float, unknown: str = "–") -> str:
     """A magnitude in at most five characters: ``0.12``, ``22.4``, ``512``, ``1.2k``, ``34M``."""
     if math.isnan(value):

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from moetui.routing import drawable
-from moetui.tui.cells import Line, fit, number, short
+from moetui.tui.cells import Line, chance, fit, number, short
 from moetui.tui.glyphs import ASCII, UNICODE, expert_color, expert_digit, waterfall_bar
 from moetui.tui.ink import Ink
 from moetui.tui.ramps import (
@@ -60,6 +60,12 @@ def test_numbers_have_no_needless_zero(value, text):
 def test_magnitudes_are_short(value, text):
     assert short(value) == text
     assert len(text) <= 5
+
+
+def test_a_small_probability_is_not_nothing():
+    assert [chance(p) for p in (0.0, 0.001, 0.004999, 0.005, 0.83, 1.0, math.nan)] == [
+        ".00", "<.01", "<.01", ".01", ".83", "1.00", "–",
+    ]  # fmt: skip
 
 
 def test_neighbours_of_one_style_become_one_segment():

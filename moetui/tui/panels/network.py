@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import ClassVar
@@ -20,6 +21,7 @@ from moetui.routing.totals import RoutingTotals, chunk_tokens
 from moetui.session import Session
 from moetui.tui.messages import Selection, SiteSelected, TokenSelected
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
+from moetui.tui.status import run_facts
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.flow import FlowView
@@ -247,7 +249,8 @@ class NetworkPanel(Widget):
         totals = self._totals
         done = totals.update(view, chunk_tokens(view.sites))
         course = self._balance.of(view)
-        rate = token_rate(view)
+        rates = token_rate(view)
+        rate = run_facts(view, self._branches).rate
         dead = sum(len(one.experts) for one in dead_experts(totals.loads, totals.routed, view.sites) if one.enough)
         gauges = balance_gauges(
             [point.fairness for point in course],
@@ -255,8 +258,8 @@ class NetworkPanel(Widget):
             [point.peak for point in course],
             dead=dead,
             dropped=int(totals.dropped.sum()),
-            rate=rate.overall,
-            rates=rate.by_step,
+            rate=rates.overall if math.isnan(rate) else rate,
+            rates=rates.by_step,
             counted=done,
             dash=self.heatmap.ink.glyphs.dash,
         )

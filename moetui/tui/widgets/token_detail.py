@@ -13,7 +13,7 @@ from textual.strip import Strip
 
 from moetui.routing import drawable
 from moetui.routing.timeline import TimelineView
-from moetui.tui.cells import Line, fit, number
+from moetui.tui.cells import Line, chance, fit, number
 from moetui.tui.messages import SiteSelected
 from moetui.tui.ramps import contrast_text
 from moetui.tui.widgets.heat_grid import keep_in_view
@@ -122,7 +122,7 @@ class TokenDetail(Pens, can_focus=True):
             dash = self.ink.glyphs.dash
             text = fit(drawable(facts.text, spaces=True), 24, "left", self.ink.glyphs.ellipsis).rstrip()
             words = [f'token {facts.token}  "{text}"', "prefill" if facts.prefill else "decode"]
-            words.append(f"p {number(facts.probability, 2, dash)}")
+            words.append(f"p {chance(facts.probability, dash)}")
             words.append(f"{facts.ms:.1f} ms" if not math.isnan(facts.ms) else f"{dash} ms")
             self.border_title = Content("  ".join(words))
             hidden = len(facts.sites) - self._shown()
@@ -263,7 +263,7 @@ class TokenDetail(Pens, can_focus=True):
             if index:
                 part.add("  ", dim)
             part.add(text, self.pen("strong") if not index else plain).add(
-                " " + number(candidate.probability, 2, glyphs.unknown), plain if not index else dim
+                " " + chance(candidate.probability, glyphs.unknown), plain if not index else dim
             )
             if line.width + part.width > width:
                 break

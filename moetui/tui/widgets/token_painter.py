@@ -142,7 +142,8 @@ def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
         return dash
     if column.name == "ms":
         return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-    return f"{value:.2f}"
+    text = f"{value:.2f}"
+    return text[1:] if text == "-0.00" else text
 
 
 def token_rows_for_sharing(view: TimelineView, numbers: I64) -> Iterator[Sequence[object]]:
