@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from moetui.engine import compiled
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current
 from moetui.engine.assemble import Assembler
-from moetui.engine.compiled import refuse_compiled
+from moetui.engine.compiled import breaking, refuse_compiled
 from moetui.engine.gather import Gatherer
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
@@ -29,6 +30,8 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
+
+_OWN_FILES = (__file__, compiled.__file__)
 
 
 class Capture:
@@ -131,7 +134,7 @@ class Capture:
         self._study.watch({handle.site.index for handle in self.handles if self._keeps(handle)})
         try:
             for stream in self._streams:
-                self._stream_hooks += [self._on_enter(stream), self._on_leave(stream)]
+                self._stream_hooks += [breaking(self._on_enter(stream)), breaking(self._on_leave(stream))]
             self._hook_sites()
             self._study.attach()
         except BaseException:
@@ -235,7 +238,7 @@ class Capture:
             if self._keeps(handle) or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()
-                self._site_hooks[number] = handle.adapter.install(handle, self)
+                self._site_hooks[number] = [breaking(hook) for hook in handle.adapter.install(handle, self)]
 
     def _on_enter(self, stream: Stream) -> RemovableHandle:
         current = self.current
@@ -258,7 +261,7 @@ class Capture:
 
     def _begin(self, stream: Stream, recorded: bool) -> RawStep:
         index = self._steps if recorded else -1
-        frame = RawStep(index, self.branch, stream, sys._getframe(2), len(self.handles))
+        frame = RawStep(index, self.branch, stream, _calling_frame(), len(self.handles))
         if not recorded:
             frame.keep = False
         else:
@@ -291,6 +294,16 @@ class Capture:
 
         # Called even when the forward raises, so that an aborted pass does not stay open.
         return stream.module.register_forward_hook(leave, always_call=True)
+
+
+def _calling_frame() -> FrameType:
+    """The frame that runs the hooked module: the first behind this capture's own and the compiler's."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename in _OWN_FILES or "_dynamo" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    return frame
 
 
 def _is_running(frame: RawStep) -> bool:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import Current, SiteHandle, rows
+from moetui.engine.compiled import breaking
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
 from moetui.engine.scoring import Rule, find_form, find_rule
@@ -154,6 +155,7 @@ class Probe:
         for module in self._router.modules():
             if module is not self._router and isinstance(module, nn.Linear):
                 self._hooks.append(module.register_forward_hook(self._on_linear))
+        self._hooks = [breaking(hook) for hook in self._hooks]
 
     def detach(self) -> None:
         """Take the hooks off."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import CompileConfig
 
 from moetui.engine import Capture, CaptureOptions
 from moetui.engine.zoo import BuiltModel, build
@@ -431,6 +432,25 @@ def test_a_compiled_model_is_refused_with_a_reason(model: Any) -> None:
             Capture(model, on_step=lambda _: None)
     finally:
         inner._compiled_call_impl = None
+
+
+def test_generation_that_compiles_is_captured_step_by_step() -> None:
+    compiling = CompileConfig(backend="eager", fullgraph=False, mode=None)
+    compiling._compile_all_devices = True
+    arguments = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "cache_implementation": "static"}
+    plain = build("mixtral").model.generate(ids(1, 4), **arguments)
+    model = build("mixtral").model
+    watched = Watched(model)
+    with watched:
+        out = model.generate(ids(1, 4), compile_config=compiling, **arguments)
+    assert torch.equal(plain, out)
+    assert [(step.index, step.position.tolist()) for step in watched.steps] == [
+        (0, [0, 1, 2, 3]), (1, [4]), (2, [5]), (3, [6]),
+    ]  # fmt: skip
+    assert all((step.indices != NO_EXPERT).all() for step in watched.steps)
+    assert all(np.isfinite(step.logprob).all() for step in watched.steps[1:])
+    with pytest.raises(UnsupportedError, match="the model is compiled"):
+        watched.capture.attach()
 
 
 def test_a_model_without_routers_is_refused() -> None:
