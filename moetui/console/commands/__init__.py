@@ -10,11 +10,13 @@ from moetui.console.commands import (
     experts,
     files,
     impact,
+    in_force,
     interventions,
     measures,
     meta,
     pairs,
     playback,
+    rules,
     runs,
     tokens,
     why,
@@ -27,6 +29,8 @@ def registry() -> Registry:
     """All commands."""
     modules = (
         interventions,
+        rules,
+        in_force,
         runs,
         comparing,
         playback,

@@ -64,7 +64,8 @@ def repetition(console: Context, *, branch: InBranch = None, last: Last = None) 
     first, either = repeated_shares(order, before), repeated_shares(order, before, depth=2)
     rows, data = [], []
     for site in window.sites:
-        chance, chance_2 = repetition_chance(site.num_experts), repetition_chance(site.num_experts, 2)
+        depth = min(2, max(1, site.top_k))
+        chance, chance_2 = (repetition_chance(site.num_experts, each) for each in (1, depth))
         mine, mine_2 = float(first[site.index]), float(either[site.index])
         rows.append(
             (
