@@ -17,7 +17,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widget import Widget
 
-from moetui.routing import ModelError, TimelineView, drawable
+from moetui.routing import ModelError, TimelineView
 from moetui.routing.events import (
     BranchAdded,
     BreakpointHit,
@@ -37,13 +37,13 @@ from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter
 from moetui.tui.ink import Ink
 from moetui.tui.keys import KEYS
-from moetui.tui.lines import LineWidget
+from moetui.tui.lines import LineWidget, Part
 from moetui.tui.link import Linked
 from moetui.tui.loading import LoadingView
 from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.prompt import PromptLine
-from moetui.tui.status import run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.status import hit_parts, run_facts, state_parts, title_parts, transport_parts
 from moetui.tui.themes import THEMES, theme_name
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
@@ -95,7 +95,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
         self._limit = session.settings.max_new_tokens
-        self._where = ""
+        self._where: list[Part] = []
         self._reader: asyncio.Task[None] | None = None
         self._painter: asyncio.Task[None] | None = None
         self.start_link()
@@ -239,7 +239,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
     def _state_changed(self, state: RunState, reason: str, hint: str) -> None:
         self.hint = hint
         if state is not RunState.PAUSED:
-            self._where = ""
+            self._where = []
         if state is RunState.FAILED:
             loading = self.query(LoadingView)
             if loading:
@@ -264,8 +264,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
             return
         info = self.session.info
         site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
-        place = f"token {event.token}" + (f" · {site}" if site else "")
-        self._where = f"{place}  {drawable(event.expression)}  {drawable(event.values)}  (hit {event.hits})"
+        self._where = hit_parts(event, site)
         self.selection = Selection(event.token, event.site if event.site >= 0 else None)
         self._spread_selection()
 
@@ -462,8 +461,6 @@ class MoetuiApp(RunControls, Linked, App[int]):
         small = event.size.width < LEAST_WIDTH or event.size.height < LEAST_HEIGHT
         self.screen.set_class(small, "-too-small")
         if small:
-            from moetui.tui.lines import Part
-
             text = f" {LEAST_WIDTH}×{LEAST_HEIGHT} needed, this is {event.size.width}×{event.size.height}"
             self.query_one("#too-small", LineWidget).show([Part(text, "warn")])
         self.ticker.mark()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from rich.table import Table
@@ -90,4 +91,4 @@ def _title(node: DOMNode) -> str:
     if node is node.app:
         return "everywhere"
     named = getattr(node, "HELP_TITLE", None) or node.BINDING_GROUP_TITLE
-    return str(named or type(node).__name__)
+    return str(named or " ".join(re.findall("[A-Z][a-z]*", type(node).__name__)).lower().removesuffix(" panel"))

@@ -6,7 +6,7 @@ from textual.binding import Binding, BindingType
 
 RUN = Binding.Group("run")
 KEYS: list[BindingType] = [
-    Binding("space", "toggle_run", "pause", id="toggle", tooltip="Pause the run, or go on"),
+    Binding("space", "toggle_run", "pause/go", id="toggle", tooltip="Pause the run, or go on"),
     Binding("n,f10", "step", "token", id="step", tooltip="Let one step of the model pass"),
     Binding("s,f11", "step_layer", "layer", id="step_layer", tooltip="Go on to the next router and pause there"),
     Binding("c,f5", "resume", "continue", id="resume", tooltip="Go on until the end or the next breakpoint"),

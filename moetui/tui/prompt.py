@@ -28,6 +28,7 @@ class PromptInput(Input):
 
     def __init__(self) -> None:
         super().__init__(placeholder="type a prompt", compact=True, id="prompt", select_on_focus=False)
+        self.cursor_blink = False  # it would send something twice a second
         self._history: list[str] = []
         self._at = 0
 

@@ -36,7 +36,9 @@ class SeekScreen(ModalScreen[int | None]):
         """One input in a box."""
         with Vertical(id="seek") as box:
             box.border_title = f"go to token 0–{max(0, self._end - 1):,}"
-            yield Input(type="integer", compact=True, id="seek-input")
+            field = Input(type="integer", compact=True, id="seek-input")
+            field.cursor_blink = False
+            yield field
 
     @on(Input.Submitted)
     def _go(self, event: Input.Submitted) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moetui.routing import ModelInfo, Phase, TimelineView, drawable
-from moetui.routing.events import Branch, RunState
+from moetui.routing.events import Branch, BreakpointHit, RunState
 from moetui.session import Playback, Session
 from moetui.tui.lines import Part
 
@@ -122,27 +122,36 @@ def state_part(state: RunState, *, ascii_only: bool = False) -> Part:
     return Part(f"{plain if ascii_only else mark} {state.value}", role)
 
 
+def hit_parts(hit: BreakpointHit, site: str) -> list[Part]:
+    """Where a breakpoint stopped the run, and what its values were."""
+    place = f"  token {hit.token}" + (f" · {drawable(site)}" if site else "")
+    return [
+        Part(place, "strong"),
+        Part(f"  {drawable(hit.expression)}", "", 2),
+        Part(f"  {drawable(hit.values)}", "warn", 1),
+        Part(f"  (hit {hit.hits})", "dim", 5),
+    ]
+
+
 def state_parts(
-    session: Session, where: str, *, ascii_only: bool = False, hint: str = ""
+    session: Session, where: Sequence[Part], *, ascii_only: bool = False, hint: str = ""
 ) -> tuple[list[Part], list[Part]]:
     """The line under the prompt while the run stands still: why, where, and how to go on."""
     state = session.state
-    left = [Part(" "), state_part(state, ascii_only=ascii_only)]
-    if where:
-        left.append(Part(f"  {where}", "strong", 2))
+    left = [Part(" "), state_part(state, ascii_only=ascii_only), *where]
     if session.reason:
-        left.append(Part(f"  {drawable(session.reason)}", "", 0))
+        left.append(Part(f"  {drawable(session.reason)}", "", 6 if where else 0))
     if hint:
         left.append(Part(f"  {drawable(hint)}", "dim", 3))
     if state is not RunState.PAUSED:
         return left, []
     right = [
-        Part("c", "key", 1, "app.resume"),
-        Part(" continue  ", "dim", 1),
-        Part("n", "key", 1, "app.step"),
-        Part(" token  ", "dim", 1),
-        Part("x", "key", 2, "app.stop"),
-        Part(" stop ", "dim", 2),
+        Part("c", "key", 3, "app.resume"),
+        Part(" continue  ", "dim", 3),
+        Part("n", "key", 3, "app.step"),
+        Part(" token  ", "dim", 3),
+        Part("x", "key", 4, "app.stop"),
+        Part(" stop ", "dim", 4),
     ]
     return left, right
 

@@ -42,7 +42,8 @@ class ConsoleInput(Input):
     ]
 
     def __init__(self) -> None:
-        super().__init__(placeholder="help", compact=True, id="console-input", select_on_focus=False)
+        super().__init__(placeholder="type help", compact=True, id="console-input", select_on_focus=False)
+        self.cursor_blink = False
         self.history: list[str] = []
         self._at = 0
         self._draft = ""
@@ -102,7 +103,6 @@ class ConsolePanel(Vertical):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._session: Session | None = None
         self._moe: Console | None = None
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -134,10 +134,14 @@ class ConsolePanel(Vertical):
         """The input."""
         return self.query_one(ConsoleInput)
 
+    def on_mount(self) -> None:
+        """Take the session at once: a line may be typed before anything was painted."""
+        session = getattr(self.app, "session", None)
+        if session is not None:
+            self._moe = Console(session)
+
     def refresh_from(self, view: TimelineView, session: Session) -> None:
-        """Take the session; the log shows what was typed, not the timeline."""
-        if self._session is None:
-            self._session, self._moe = session, Console(session)
+        """The log shows what was typed, not the timeline."""
 
     def select(self, selection: Selection) -> None:
         """The console has no selection of its own."""

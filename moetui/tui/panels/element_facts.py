@@ -14,10 +14,10 @@ from moetui.routing.metrics import (
     gate_mass,
     jain_fairness,
     loads,
+    margins,
     passed,
     ranked,
-    site_entropy,
-    site_margin,
+    router_entropy,
 )
 
 WINDOW = 4096  # tokens looked at: enough for favourites, little enough to count at every repaint
@@ -160,12 +160,13 @@ def router_facts(seen: Recent, site: Site) -> RouterFacts:
     rows = np.flatnonzero(seen.seen[:, site.index])
     indices = seen.block.indices[rows][:, [site.index]]
     counts = loads(indices, [site])[0]
-    logits = None if seen.block.logits is None else seen.block.logits[rows][:, [site.index]]
-    entropies = site_entropy(logits, [site], rows.size)[:, 0]
-    margins = site_margin(logits, [site], rows.size)[:, 0]
-    mean_margin = _mean(margins)
+    entropies = gaps = np.full(rows.size, np.nan, np.float32)
+    if seen.block.logits is not None:
+        logits = seen.block.logits[rows, site.index, : site.num_classes]
+        entropies, gaps = router_entropy(logits, site), margins(logits, site.top_k)
+    mean_margin = _mean(gaps)
     spans = np.array_split(entropies, min(_HISTORY, max(1, rows.size)))
-    known = margins[np.isfinite(margins)]
+    known = gaps[np.isfinite(gaps)]
     return RouterFacts(
         int(rows.size),
         _mean(entropies),

@@ -81,8 +81,8 @@ def expert_rows(facts: ExpertFacts, view: TimelineView, ink: Ink) -> Rows:
             "usage",
             (
                 Piece(percent(facts.share), "bad" if dead else "strong"),
-                Piece(f"  {facts.relative:.1f}{times} even share", ""),
-                Piece(f"  {facts.load:,} of the last {facts.tokens:,} tokens", "dim"),
+                Piece(f"  {facts.relative:.1f}{times} even", ""),
+                Piece(f"  {facts.load:,} of {facts.tokens:,} tokens", "dim"),
             ),
         ),
         Row("first choice", (Piece(f"{percent(facts.first)} of the tokens"),)),
@@ -94,7 +94,7 @@ def expert_rows(facts: ExpertFacts, view: TimelineView, ink: Ink) -> Rows:
             Piece(drawable(view.text(token), spaces=True), "strong"),
             Piece(f" {share:.0%} of {count}   ", "dim"),
         ]
-    rows.append(Row("favourites", tuple(favourites) or (Piece("no token met three times came here", "dim"),)))
+    rows.append(Row("favourites", tuple(favourites) or (Piece("none of the tokens met thrice", "dim"),)))
     partners: list[Piece] = []
     for expert, share in facts.partners:
         partners += [Piece(f"E{expert}", expert=expert), Piece(f" {share:.0%}   ", "dim")]
@@ -207,8 +207,8 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
                 "",
                 (
                     Piece(f"{fit(drawable(parameter.name), width)}  "),
-                    Piece(f"{shape:<14} {dtype_name(parameter.dtype):<5} {drawable(parameter.device)}", "dim"),
-                    Piece(f"  {bytes_text(parameter.nbytes)}", "dim"),
+                    Piece(f"{shape:<10} {bytes_text(parameter.nbytes):>8}  {dtype_name(parameter.dtype)}", "dim"),
+                    Piece(f" {drawable(parameter.device)}", "dim"),
                 ),
             )
         )
@@ -225,10 +225,10 @@ def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink) -> Rows:
         return [Row("weights", (Piece(drawable(found), "bad"),)), Row()]
     rows = []
     for facts in found:
-        numbers = f"  mean {facts.mean:+.3f}  sd {facts.std:.3f}  max {facts.largest:.2f}  norm {facts.norm:.1f}"
+        numbers = f"mean {facts.mean:+.3f}  sd {facts.std:.3f}  max {facts.largest:.2f}  norm {facts.norm:.1f}"
         spark = ink.glyphs.spark([math.sqrt(count) for count in facts.histogram], len(facts.histogram), 0.0)
-        rows.append(Row("weights", (Piece(drawable(facts.name), "strong"), Piece(numbers, "dim"))))
+        rows.append(Row("weights", (Piece(drawable(facts.name), "strong"),)))
         sampled = "  of a sample" if facts.sampled else ""
         ends = (Piece(f"{facts.low:.2f} ", "dim"), Piece(spark, "bar"), Piece(f" {facts.high:.2f}{sampled}", "dim"))
-        rows.append(Row("", ends))
+        rows += [Row("", ends), Row("", (Piece(numbers, "dim"),))]
     return [*rows, Row()] if rows else []

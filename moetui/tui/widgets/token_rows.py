@@ -155,7 +155,10 @@ def sort_values(view: TimelineView, sort: Sort) -> NDArray[Any]:
         rank[sorted(range(len(ids)), key=texts.__getitem__)] = np.arange(len(ids))
         return np.asarray(rank[which])
     if sort.key == "layers":
-        return view.routing(view.first, view.end).indices[:, sort.site, 0].astype(np.int64)
+        indices = view.routing(view.first, view.end).indices
+        # Another model may have fewer sites than the one that the order was chosen for.
+        known = sort.site < indices.shape[1] and indices.shape[2] > 0
+        return indices[:, sort.site, 0].astype(np.int64) if known else np.zeros(len(indices), np.int64)
     if sort.key in ("branch", "flags"):
         return np.asarray(getattr(columns, sort.key), np.int64)
     if sort.key == "index":

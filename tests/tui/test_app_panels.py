@@ -1,0 +1,302 @@
+"""Elements, Console and Profiler: what they say must be what the timeline holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+from textual.widgets import Static
+
+from moetui.routing import ModelInfo, Phase, Timeline
+from moetui.routing.metrics import probabilities
+from moetui.session import Capability
+from moetui.tui.app import MoetuiApp
+from moetui.tui.messages import Selection, TokenSelected
+from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
+from moetui.tui.panels.console import ConsoleInput
+from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
+from moetui.tui.panels.outline import Outline, bytes_text, count_text
+from moetui.tui.panels.outline_view import OutlineView
+from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
+from moetui.tui.panels.weights import WeightFacts
+from tests.tui.scripted import LIVE, Router, ScriptedSession, model_info
+from tests.tui.test_app_shell import running, shown, until
+
+LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
+
+
+def filled(info: ModelInfo, decode: int = 40) -> Timeline:
+    timeline, router = Timeline(info), Router(info)
+    timeline.append(router.step(list(range(10)), 0, Phase.PREFILL))
+    for position in range(decode):
+        timeline.append(router.step([position % 20], 10 + position, Phase.DECODE))
+    return timeline
+
+
+def test_sums_of_parameters_are_those_of_all_modules_below() -> None:
+    info = model_info(layers=3, experts=4)
+    outline = Outline(info)
+    total = sum(math.prod(p.shape) for node in info.modules for p in node.parameters)
+    assert outline.root.parameters == total
+    assert sum(child.parameters for child in outline.children(outline.root)) == total
+    assert sum(outline.by_role().values()) == total
+
+
+def test_experts_are_listed_from_the_site_where_tensors_are_fused() -> None:
+    info = model_info(layers=2, experts=8)
+    outline = Outline(info)
+    site = info.sites[1]
+    entry = next(e for e in walk(outline) if e.path == site.path)
+    experts = outline.children(entry)
+    assert [e.label for e in experts] == [f"E{i}" for i in range(8)]
+    assert sum(e.parameters for e in experts) == entry.parameters
+    assert [p.name for p in outline.parameters(experts[3])] == ["gate_up_proj[3]", "down_proj[3]"]
+    assert outline.parameters(experts[3])[0].shape == (320, 128)
+
+
+def walk(outline: Outline) -> list[Any]:
+    out, waiting = [], [outline.root]
+    while waiting:
+        entry = waiting.pop()
+        out.append(entry)
+        waiting.extend(outline.children(entry))
+    return out
+
+
+def test_a_recording_without_a_module_tree_still_lists_its_experts() -> None:
+    info = ModelInfo("x", "OlmoeForCausalLM", "olmoe", model_info(layers=2, experts=4).sites)
+    outline = Outline(info)
+    sites = outline.children(outline.root)
+    assert [entry.label for entry in sites] == ["L0", "L1"]
+    assert [entry.label for entry in outline.children(sites[1])] == ["E0", "E1", "E2", "E3"]
+
+
+def test_expert_facts_are_counts_of_the_timeline() -> None:
+    info = model_info()
+    view = filled(info).snapshot()
+    seen = recent(view)
+    block = view.routing(view.first, view.end)
+    for expert in range(8):
+        facts = expert_facts(seen, info.sites[2], expert)
+        here = (block.indices[:, 2] == expert).any(-1)
+        assert (facts.tokens, facts.load) == (50, int(here.sum()))
+        assert facts.share == pytest.approx(here.mean())
+        ids = view.tokens(view.first, view.end).token_id
+        for token, share, count in facts.favourites:
+            assert count == int((ids == token).sum()) >= 3
+            assert share == pytest.approx(float(here[ids == token].mean()))
+        for other, share in facts.partners:
+            both = here & (block.indices[:, 2] == other).any(-1)
+            assert share == pytest.approx(both.sum() / here.sum())
+    share = usage(view, seen)
+    assert share is not None
+    assert share[2].sum() == pytest.approx(2.0)
+    assert sum(expert_facts(seen, info.sites[2], e).mass for e in range(8)) == pytest.approx(1.0, abs=1e-3)
+    assert sum(expert_facts(seen, info.sites[2], e).first for e in range(8)) == pytest.approx(1.0)
+
+
+def test_router_facts_are_of_its_own_site() -> None:
+    info = model_info()
+    view = filled(info).snapshot()
+    logits = view.routing(view.first, view.end).logits
+    assert logits is not None
+    for site in info.sites:
+        facts = router_facts(recent(view), site)
+        chances = probabilities(logits[:, site.index], site)
+        entropy = -(chances * np.log(chances)).sum(-1)
+        assert facts.entropy == pytest.approx(float(entropy.mean()), rel=1e-3)
+        assert facts.margin > 0
+        assert facts.loads.sum() == 100
+
+
+def test_an_unknown_is_no_zero() -> None:
+    info = model_info()
+    step = Router(info).step([1, 2, 3], 0, Phase.DECODE)
+    import dataclasses
+
+    timeline = Timeline(info)
+    timeline.append(dataclasses.replace(step, weights=None, logits=None))
+    seen = recent(timeline.snapshot())
+    facts = expert_facts(seen, info.sites[0], int(step.indices[0, 0, 0]))
+    assert math.isnan(facts.mass)
+    assert math.isnan(facts.weight)
+    assert facts.share > 0
+    assert math.isnan(router_facts(seen, info.sites[0]).entropy)
+
+
+def test_stretches_add_up_to_the_step() -> None:
+    info = model_info()
+    view = filled(info).snapshot()
+    parts, number = stretches(view.steps(), view.sites)
+    assert number == 40
+    assert [part.start for part in parts] == ["start", "L0", "L1", "L2", "L3", "L4", "L5"]
+    mean = float(view.steps().duration[1:].mean())
+    assert sum(part.ms for part in parts) == pytest.approx(mean, rel=1e-3)
+    assert sum(part.share for part in parts) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_step_facts_and_loads() -> None:
+    info = model_info()
+    view = filled(info).snapshot()
+    facts = step_facts(view.steps())
+    assert facts.number == 40
+    assert facts.median == pytest.approx(22.0, abs=1.0)
+    assert facts.prefill_tokens == 10
+    loads = expert_loads(view)
+    assert loads is not None
+    assert loads.tokens == 50
+    assert (loads.loads.sum(1) == 100).all()
+    assert loads.hits[-1] <= 1.0
+    assert (np.diff(loads.hits) >= -1e-9).all()
+    assert loads.balanced <= loads.even + 1e-9
+
+
+def test_sizes_in_words() -> None:
+    assert [count_text(n) for n in (0, 61_440, 3_400_000, 46_700_000_000)] == ["0", "61,440", "3.4M", "46.7B"]
+    assert [bytes_text(n) for n in (512, 2048, 13_631_488)] == ["512 B", "2.0 KB", "13.0 MB"]
+
+
+async def test_a_tree_of_thousands_of_experts_opens_at_once() -> None:
+    session = ScriptedSession(model_info(48, 128, 8), capabilities=LIVE & ~Capability.INSPECT)
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate("once there was")
+        await app.action_tab("elements")
+        await until(pilot, lambda: app.query_one(OutlineView).entry is not None)
+        started = time.process_time()
+        app.query_one("#elements").select(Selection(None, 47, 127))  # type: ignore[attr-defined]
+        await until(pilot, lambda: "L47 · expert 127" in shown(app))
+        assert time.process_time() - started < 3.0
+        assert "E127" in shown(app)
+
+
+async def test_the_tree_by_keys_selects_for_all_panels() -> None:
+    session = ScriptedSession(capabilities=LIVE & ~Capability.INSPECT)
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate("once there was")
+        await app.action_tab("elements")
+        await until(pilot, lambda: app.query_one(OutlineView).entry is not None)
+        app.query_one(OutlineView).focus()
+        app.query_one("#elements").select(Selection(None, 3, None))  # type: ignore[attr-defined]
+        await pilot.press("down", "right", "right", "down", "down")
+        entry = app.query_one(OutlineView).entry
+        assert entry is not None
+        assert (entry.site, entry.expert) == (3, 2)
+        assert (app.selection.site, app.selection.expert) == (3, 2)
+        assert "L3 · expert 2" in shown(app)
+        await pilot.press("left", "left")
+        assert app.query_one(OutlineView).entry.path.endswith("3.mlp.experts")  # type: ignore[union-attr]
+
+
+async def test_weights_come_from_the_generation_thread_or_say_why_not() -> None:
+    asked: list[Future[Any]] = []
+
+    class Slow(ScriptedSession):
+        def call(self, function: Any) -> Future[Any]:
+            asked.append(Future())
+            return asked[-1]
+
+    session = Slow(capabilities=LIVE | Capability.INSPECT)
+    async with running(session, (120, 40)) as (app, pilot):
+        await app.action_tab("elements")
+        await until(pilot, lambda: app.query_one(OutlineView).entry is not None)
+        panel: Any = app.query_one("#elements")
+        panel.select(Selection(None, 3, 5))
+        await until(pilot, lambda: "being read" in shown(app))
+        facts = WeightFacts("gate_up_proj", 0.0, 0.041, 0.31, 10.2, -0.3, 0.31, (1, 5, 20, 5, 1), False)
+        asked[-1].set_result((facts,))
+        await until(pilot, lambda: "norm 10.2" in shown(app))
+        panel.select(Selection(None, 3, 6))
+        await until(pilot, lambda: "being read" in shown(app))
+        asked[-1].set_exception(RuntimeError("4-bit weights have no histogram"))
+        await until(pilot, lambda: "4-bit weights have no histogram" in shown(app))
+        assert len(asked) == 2
+
+
+async def test_console_lines_run_off_the_loop_and_their_output_is_safe() -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        await app.action_tab("console")
+        await pilot.press(*"help", "enter")
+        await until(pilot, lambda: "Python" in shown(app))
+        app.query_one(ConsoleInput).value = "'\\x1b[2J[/b]'"
+        await pilot.press("enter")
+        await until(pilot, lambda: "[/b]" in shown(app))
+        assert "\x1b" not in shown(app)
+        await pilot.press("up", "up")
+        assert app.query_one(ConsoleInput).value == "help"
+        await pilot.press("down", "down")
+        assert app.query_one(ConsoleInput).value == ""
+
+
+async def test_console_completion() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        await app.action_tab("console")
+        await pilot.press(*"gener", "tab")
+        assert app.query_one(ConsoleInput).value.startswith("generate")
+
+
+async def test_the_profiler_says_what_its_times_are() -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate("once there was")
+        session.advance(12)
+        await app.action_tab("profiler")
+        await until(pilot, lambda: "mean of 12 steps" in shown(app))
+        text = shown(app)
+        assert "host time" in text
+        assert "L5 → end" in text
+        assert "0.30%" in text
+        app.post_message(TokenSelected(5))
+        await until(pilot, lambda: "step 3" in shown(app))
+
+
+async def test_an_empty_session_says_what_to_do_in_every_tab() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        await app.action_tab("profiler")
+        await until(pilot, lambda: "no tokens yet" in shown(app))
+        await app.action_tab("elements")
+        await until(pilot, lambda: bool(app.query("#facts-text")) and bool(app.query_one("#facts-text", Static).visual))
+        app.query_one("#elements").select(Selection(None, 2, 1))  # type: ignore[attr-defined]
+        await until(pilot, lambda: "no token passed here yet" in shown(app))
+
+
+@pytest.mark.parametrize(
+    ("environ", "colors", "slow"),
+    [
+        ({"TERM": "xterm-256color"}, "256", False),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "truecolor", False),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor", "SSH_CONNECTION": "1 2 3 4"}, "256", True),
+        ({"TERM": "screen"}, "16", False),
+        ({"TERM": "linux"}, "16", False),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, "none", False),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, "256", False),
+    ],
+)
+def test_what_the_environment_allows(environ: dict[str, str], colors: str, slow: bool) -> None:
+    look = resolve(ScreenOptions(), environ)
+    assert (look.colors, look.slow) == (colors, slow)
+    assert look.mouse is not slow
+
+
+def test_what_a_person_says_wins() -> None:
+    look = resolve(ScreenOptions(color="truecolor", low_bandwidth=True), {"TERM": "linux", "NO_COLOR": "1"})
+    assert (look.colors, look.slow) == ("truecolor", True)
+    assert resolve(ScreenOptions(), {"LANG": "de_DE.ISO-8859-1", "TERM": "xterm"}).ascii
+
+
+def test_a_dumb_terminal_is_a_wrong_call() -> None:
+    from moetui.routing import UsageError
+
+    with pytest.raises(UsageError, match="TERM=dumb"):
+        check_terminal({"TERM": "dumb"})
+
+
+def test_the_app_has_one_look() -> None:
+    app = MoetuiApp(ScriptedSession(), ScreenOptions(theme="light"), LOOK)
+    assert app.theme == "moetui-light"
+    assert not app.ink.dark
+    assert MoetuiApp(ScriptedSession(), ScreenOptions(theme="no such"), LOOK).theme == "moetui-dark"
