@@ -80,6 +80,9 @@ def run_headless(
 
 def _await(session: LiveSession) -> None:
     session.wait()
+    while session.state is RunState.PAUSED:  # at a breakpoint: its hit was told, and nobody is there to look
+        session.resume()
+        session.wait()
     if session.state is RunState.FAILED:
         error = session.error or ModelError(session.reason, session.hint)
         raise error

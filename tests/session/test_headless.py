@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from moetui.engine.models import LoadRequest
 from moetui.routing import ModelError, UsageError
 from moetui.routing.events import (
     BranchAdded,
+    BreakpointHit,
     Event,
     GenerationSettings,
     InterventionsChanged,
@@ -37,6 +37,7 @@ OPTIONS = LiveOptions(LoadRequest("random:mixtral"), PROMPT, settings=Generation
 
 _CHILD = """
 import sys
+import time
 from pathlib import Path
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, StepCaptured
@@ -108,6 +109,14 @@ class TestRuns:
         run = run_headless(options(prompt=""), prepare=play)
         assert run.text.startswith("by itself")
 
+    def test_breakpoints_are_told_and_passed(self) -> None:
+        told: list[Event] = []
+        run = run_headless(
+            options(), on_event=told.append, prepare=lambda session: session.add_breakpoint("phase:decode")
+        )
+        assert run.reason == "12 tokens"
+        assert len([event for event in told if isinstance(event, BreakpointHit)]) == 11
+
     def test_failures_are_raised(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="the prompt is empty"):
             run_headless(options(prompt=""))
@@ -130,8 +139,10 @@ class TestRuns:
 
 class TestFullDisk:
     def test_the_run_goes_on_and_says_so(self, live: Make, tmp_path: Path) -> None:
-        session = live(record=tmp_path / "run.msgpack")
-        with small_files(2**15):
+        path = tmp_path / "run.msgpack"
+        session = live(PROMPT, record=path)
+        before = len(session.ids())
+        with small_files(path.stat().st_size + 4096):
             session.generate(PROMPT, GenerationSettings(max_new_tokens=400, temperature=9.0, seed=1))
             session.settle()
         assert session.state is RunState.FINISHED
@@ -139,9 +150,9 @@ class TestFullDisk:
         told = session.log.of(RecordingChanged)[-1]
         assert told.problem
         assert session.recording[1] == told.problem
-        trace = open_trace(tmp_path / "run.msgpack")
+        trace = open_trace(path)
         assert not trace.complete
-        assert 0 < trace.timeline.end < len(session.ids())
+        assert before <= trace.timeline.end < before + len(session.ids())
         trace.close()
 
 
@@ -162,6 +173,7 @@ _RECORD = """
 def told(event):
     if isinstance(event, StepCaptured) and event.end > 40:
         print("on its way", flush=True)
+        time.sleep(0.02)  # in the recorder's thread: the run waits for it, and is not over before the signal comes
 try:
     load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
     run_headless(LiveOptions(load, "some words", settings=settings, record=Path({path!r})), on_event=told)
@@ -177,14 +189,12 @@ class TestProcesses:
         process = child(_RECORD, path=str(path))
         assert process.stdout is not None
         assert process.stdout.readline() == "on its way\n"
-        began = monotonic()
         process.send_signal(number)
         status, errors = finish(process)
         assert (status, errors) == (130, "")
-        assert monotonic() - began < 4.0
         trace = open_trace(path)
         assert trace.complete, "everything that was captured is there"
-        assert trace.timeline.end > 40
+        assert 40 < trace.timeline.end < 480
         trace.close()
 
     @pytest.mark.parametrize(
