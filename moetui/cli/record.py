@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import check_writable, common_options, print_json, progress_wanted
+from moetui.cli.common import Common, check_writable, common_options, print_json, progress_wanted
 from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, grouped
 
 # `--force` names experts here, and replaces files everywhere else: without experts it does that here as well.
@@ -52,6 +52,7 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
 
 def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options: dict[str, Any]) -> int:
     from moetui.cli.progress import Progress
+    from moetui.cli.script import commands, script_lines
     from moetui.cli.values import generation_settings, interventions_of, load_request, prompt_of
     from moetui.routing.errors import TraceError, UsageError
     from moetui.session import LiveOptions
@@ -71,8 +72,10 @@ def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options
         sample_rate=options["sample_rate"],
         buffer_tokens=options["buffer_tokens"],
     )
+    lines = None if options["script"] is None else script_lines(options["script"])
     with Progress(progress_wanted(ctx), live.settings.max_new_tokens) as progress:
-        run = run_headless(live, on_event=progress.take)
+        prepare = None if lines is None else commands(lines, quiet=ctx.ensure_object(Common).quiet)
+        run = run_headless(live, on_event=progress.take, prepare=prepare)
     if run.problem:
         raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")
     if as_json:

@@ -61,14 +61,23 @@ class RoutingArrays:
     def flags(self, passed: list[SiteTensors]) -> U8:
         """``[T, S]`` ``SiteFlag`` bits."""
         flags: U8 = np.zeros(self.indices.shape[:2], np.uint8)
-        for site in passed:
-            if site.before_indices is not None and site.before_weights is not None:
-                moved = _moved(site)
-                if moved.shape[0] == len(flags):
-                    flags[moved, site.number] |= np.uint8(SiteFlag.FORCED)
+        changed = [(site, _moved(site)) for site in passed if site.before_indices is not None]
+        changed = [(site, moved) for site, moved in changed if moved.shape[0] == len(flags)]
+        for site, moved in changed:
+            flags[moved, site.number] |= np.uint8(SiteFlag.FORCED)
         self._flag_dropped(flags, passed)
         self._flag_non_finite(flags, passed)
+        for site, moved in changed:
+            self._empty(site, moved)
         return flags
+
+    def _empty(self, site: SiteTensors, moved: Bool) -> None:
+        """Slots whose weight an intervention made zero are empty: the experts named there add nothing."""
+        silent = moved[:, None] & np.asarray((site.weights == 0).numpy())
+        slots = silent.shape[1]
+        self.indices[:, site.number, :slots][silent] = NO_EXPERT
+        if self.weights is not None:
+            self.weights[:, site.number, :slots][silent] = np.nan
 
     def _flag_dropped(self, flags: U8, passed: list[SiteTensors]) -> None:
         if self.weights is None or not passed:

@@ -220,6 +220,18 @@ def test_what_a_capacity_drops_is_shown_as_dropped(bench: Bench) -> None:
 
 
 @MIXTRAL
+def test_a_silenced_slot_is_empty_and_counts_as_no_load(bench: Bench) -> None:
+    _, step = bench.run(SetTopK(1))
+    real = ~step.pad
+    assert ((step.indices[real] != NO_EXPERT).sum(-1) == 1).all()
+    assert step.weights is not None
+    assert np.isnan(step.weights[real][step.indices[real] == NO_EXPERT]).all()
+    assert not (step.flags[real] & (SiteFlag.NON_FINITE | SiteFlag.DROPPED)).any()
+    _, step = bench.run(ScaleExperts((3,), 0.0))
+    assert not (step.indices == 3).any()
+
+
+@MIXTRAL
 def test_random_routing_repeats_by_its_seed(bench: Bench) -> None:
     one, _ = bench.run(RandomRouting(3))
     two, _ = bench.run(RandomRouting(3))
