@@ -18,6 +18,7 @@ from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current
 from moetui.engine.assemble import Assembler
 from moetui.engine.compiled import breaking, refuse_compiled
+from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
@@ -57,6 +58,7 @@ class Capture:
 
     Attributes:
         handles: the sites with their modules and adapters.
+        extras: expert activations and attention, where the options ask for them.
         branch: number of the branch that the next passes belong to; set it between passes.
         before_step: called in the generating thread before each pass with the arguments of its forward, not part of its
             duration; it may block. It tells whether the pass is to be recorded.
@@ -94,6 +96,7 @@ class Capture:
         self._streams = find_streams(model, self.handles)
         self._on_step, self._on_event = on_step, on_event
         self._study = Study(self.handles, self._info, self.current, self._emit)
+        self.extras = Extras(self.handles, self.current, self._find)
         self._vocabulary = next_tokens(model)
         self._texts = TokenTexts(tokenizer)
         self._epoch = perf_counter_ns() if epoch is None else epoch
@@ -137,6 +140,7 @@ class Capture:
                 self._stream_hooks += [breaking(self._on_enter(stream)), breaking(self._on_leave(stream))]
             self._hook_sites()
             self._study.attach()
+            self._hook_extras()
         except BaseException:
             self.detach()
             raise
@@ -206,6 +210,7 @@ class Capture:
             Predictor(candidates) if candidates else None,
             Assembler(self.sites, options, self._texts, self._epoch, self._find),
             self._study,
+            self.extras,
             self._on_step,
             self._lost,
             queue_size=options.queue,
@@ -225,6 +230,14 @@ class Capture:
         message = f"step {step} was not recorded: {type(error).__name__}: {error}"
         hint = "the run goes on; please report this with the model's name"
         self._emit(FindingRaised(Finding("step_lost", "error", message, hint)))
+
+    def _hook_extras(self) -> None:
+        hooks: list[RemovableHandle] = []
+        if self.options.activations:
+            hooks += self.extras.watch_activations(self.fail)
+        if self.options.attention:
+            hooks += self.extras.watch_attention(self.model, self.fail)
+        self._stream_hooks += [breaking(hook) for hook in hooks]
 
     def _keeps(self, handle: SiteHandle) -> bool:
         return self.options.layers is None or handle.site.layer in self.options.layers

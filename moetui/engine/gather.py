@@ -109,6 +109,8 @@ def each_tensor(gathered: Gathered, function: Callable[[Tensor], Tensor]) -> Non
     holders: list[Any] = [*gathered.sites, *gathered.inputs.values()]
     if gathered.prediction is not None:
         holders.append(gathered.prediction)
+    raw = gathered.raw
+    raw.extras = [(kind, number, tuple(map(function, tensors))) for kind, number, tensors in raw.extras]
     for holder in holders:
         for field in fields(holder):
             value = getattr(holder, field.name)

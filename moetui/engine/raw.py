@@ -75,11 +75,12 @@ class RawStep:
         earlier: first, second and output of a site's earlier calls, where a pass calls one several times.
         logits: ``[B, columns, V]`` of the language model's head, None where there are none.
         probes: what the first passes keep to study the routers.
+        extras: what the hooks of ``Extras`` noted: kind, number, tensors.
     """
 
     __slots__ = (
-        "before", "branch", "caller", "cost", "earlier", "ended", "first", "index", "inputs", "keep", "logits",
-        "outputs", "owner", "probes", "reordered", "second", "started", "times",
+        "before", "branch", "caller", "cost", "earlier", "ended", "extras", "first", "index", "inputs", "keep",
+        "logits", "outputs", "owner", "probes", "reordered", "second", "started", "times",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, caller: FrameType | None, sites: int) -> None:
@@ -95,6 +96,7 @@ class RawStep:
         self.earlier: dict[int, list[tuple[Any, Any, Any]]] = {}
         self.logits: Tensor | None = None
         self.probes: dict[int, ProbeRows] = {}
+        self.extras: list[tuple[str, int, tuple[Tensor, ...]]] = []
 
     def note(self, number: int, time: int, first: Any, second: Any) -> None:
         """A site's experts got their routing."""

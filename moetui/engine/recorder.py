@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from moetui.engine.assemble import Assembler
+from moetui.engine.extras import Extras
 from moetui.engine.gather import Gathered, Gatherer, each_tensor
 from moetui.engine.predict import Predictor, join_predictions
 from moetui.engine.raw import RawStep
@@ -42,6 +43,7 @@ class Recorder:
     Args:
         gatherer, predictor, assembler: the parts of the work; without a predictor there are no predictions.
         study: looks at each pass before its steps are handed on.
+        extras: takes what its hooks noted.
         on_step: called with each step.
         on_error: called with the pass's number and what went wrong with it.
         queue_size: steps that may wait.
@@ -53,12 +55,13 @@ class Recorder:
         predictor: Predictor | None,
         assembler: Assembler,
         study: Study,
+        extras: Extras,
         on_step: Callable[[Step], None],
         on_error: Callable[[int, Exception], None],
         queue_size: int = 256,
     ) -> None:
         self._gatherer, self._predictor, self._assembler = gatherer, predictor, assembler
-        self._study, self._on_step, self._on_error = study, on_step, on_error
+        self._study, self._extras, self._on_step, self._on_error = study, extras, on_step, on_error
         self._room = threading.Semaphore(queue_size)
         self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
@@ -150,6 +153,9 @@ class Recorder:
             prediction = self._predictor.predict_run([parcel.raw for parcel in run])
         if self._study.open:
             self._study(passes[0])
+        for gathered in passes:
+            if gathered.raw.extras:
+                self._extras.take(gathered.raw.index, gathered.raw.extras)
         for step in self._assembler.steps(passes, prediction):
             self._on_step(step)
 
