@@ -247,8 +247,7 @@ class Trace:
         if not widths.plausible or widths.sites != len(self._info.sites):
             raise TraceError(f"{self.path.name} is damaged: its arrays are said to be impossibly large", _ANOTHER)
         if widths != self._store.widths:
-            self._store.widths = widths
-            self._store.forget()
+            self._store.set_widths(widths)
             self._steps.forget()
 
     def _take_metas(self) -> None:

@@ -66,7 +66,8 @@ class FileSource:
 class Store:
     """The tables of a file's chunks.
 
-    What damage took stands as unknown; ``damage`` counts the records that it took.
+    What damage took stands as unknown; ``damage`` counts the records that it took. Who puts several tables together
+    holds ``lock`` meanwhile, so that all have the same widths.
 
     Args:
         source: the file.
@@ -76,7 +77,7 @@ class Store:
     def __init__(self, source: FileSource, catalog: Catalog) -> None:
         self._source = source
         self._catalog = catalog
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._light = _Cache(_LIGHT_BYTES)
         self._heavy = _Cache(_HEAVY_BYTES)
         self._broken: set[tuple[int, str]] = set()
@@ -105,16 +106,17 @@ class Store:
     def table(self, number: int, kind: str) -> Table:
         """One kind of columns of chunk ``number``."""
         cache = self._heavy if kind in ("routing", "logits") else self._light
-        with self._lock:
+        with self.lock:
             found = cache.get((number, kind))
             if found is None:
                 found = self._load(self._catalog.chunks[number], kind, number)
                 cache.put((number, kind), found)
             return found
 
-    def forget(self) -> None:
-        """Drop all tables: the widths of arrays have changed."""
-        with self._lock:
+    def set_widths(self, widths: Widths) -> None:
+        """Give all tables other widths, those read before as well."""
+        with self.lock:
+            self.widths = widths
             self._light.clear()
             self._heavy.clear()
 

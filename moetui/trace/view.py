@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -84,7 +83,8 @@ class TraceView:
     def tokens(self, start: int, stop: int) -> TokenColumns:
         """Light columns of tokens ``start .. stop - 1``, clipped to what there is."""
         start, stop = self._clipped(start, stop)
-        columns = {column.name: self._slice("tokens", column, start, stop) for column in CHUNK_KINDS["tokens"]}
+        with self._store.lock:
+            columns = {column.name: self._slice("tokens", column, start, stop) for column in CHUNK_KINDS["tokens"]}
         return TokenColumns(**columns)
 
     def routing(self, start: int, stop: int) -> RoutingBlock:
@@ -115,11 +115,12 @@ class TraceView:
     def _slice(self, kind: str, column: Column, start: int, stop: int) -> Array:
         store = self._store
         parts = []
-        for number in store.chunk_range(start, stop):
-            first = store.chunks[number].first
-            parts.append(store.table(number, kind)[column.name][max(0, start - first) : stop - first])
-        if not parts:
-            return unknown(store.widths.shape(column, 0), column.dtype, column.fill)
+        with store.lock:
+            for number in store.chunk_range(start, stop):
+                first = store.chunks[number].first
+                parts.append(store.table(number, kind)[column.name][max(0, start - first) : stop - first])
+            if not parts:
+                return unknown(store.widths.shape(column, 0), column.dtype, column.fill)
         if len(parts) == 1:
             return parts[0]
         out: Array = np.concatenate(parts)
@@ -132,13 +133,12 @@ class StepTable:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
         self._read = 0
         self._columns: dict[str, Array] = {}
 
     def until(self, end: int) -> StepColumns:
         """The steps that begin before token ``end``, with ``num_tokens`` clipped to it."""
-        with self._lock:
+        with self._store.lock:
             self._extend()
             held = dict(self._columns)
         rows = int(np.searchsorted(held["first_token"], end, "left"))
@@ -150,7 +150,7 @@ class StepTable:
 
     def forget(self) -> None:
         """Read all again: numbers have changed their meaning."""
-        with self._lock:
+        with self._store.lock:
             self._read = 0
             self._columns = {}
 
