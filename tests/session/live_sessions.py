@@ -9,7 +9,7 @@ from typing import Any
 from moetui.routing.events import Event, RunState, RunStateChanged
 from moetui.session.live import LiveSession
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Log:

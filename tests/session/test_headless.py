@@ -62,7 +62,7 @@ def child(program: str, **arguments: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
     finally:
         process.kill()
     return process.returncode, errors
@@ -143,10 +143,10 @@ class TestFullDisk:
         session = live(PROMPT, record=path)
         before = len(session.ids())
         with small_files(path.stat().st_size + 4096):
-            session.generate(PROMPT, GenerationSettings(max_new_tokens=400, temperature=9.0, seed=1))
+            session.generate(PROMPT, GenerationSettings(max_new_tokens=200, temperature=9.0, seed=1))
             session.settle()
         assert session.state is RunState.FINISHED
-        assert len(session.ids()) > 200
+        assert len(session.ids()) > 100
         told = session.log.of(RecordingChanged)[-1]
         assert told.problem
         assert session.recording[1] == told.problem
@@ -202,7 +202,7 @@ class TestProcesses:
         [
             "pass",
             "import time; time.sleep(0.7)",
-            "session.wait(60); session.generate('some words', GenerationSettings(max_new_tokens=480))",
+            "session.wait(200); session.generate('some words', GenerationSettings(max_new_tokens=480))",
         ],
         ids=["at once", "while torch is imported", "running"],
     )
@@ -216,7 +216,7 @@ session.open()
 began = time.monotonic()
 session.close()
 took = time.monotonic() - began
-assert took < 1.0, took
+assert took < 2.0, took  # one second, and as much for a machine that is busy with other things
 """
         process = child(program, when=when)
         status, errors = finish(process)

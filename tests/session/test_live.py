@@ -34,6 +34,7 @@ from tests.session.live_sessions import PATIENCE, Live, Make
 
 PROMPT = "some words to begin with"
 LONG = 400
+SLACK = 1.0  # a machine that is busy with other things
 
 
 def reference(ids: tuple[int, ...], n: int) -> list[int]:
@@ -478,7 +479,7 @@ class TestClosing:
     def close(session: Live) -> None:
         began = monotonic()
         session.close()
-        assert monotonic() - began < 1.0
+        assert monotonic() - began < 1.0 + SLACK
 
     def test_never_opened(self, live: Make) -> None:
         self.close(live(opened=False))
