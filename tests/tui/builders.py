@@ -146,7 +146,7 @@ def make_timeline(
     rng = np.random.default_rng(seed)
     clock, index = 0.1, 0
     view = timeline.snapshot()
-    if view.end:
+    if view.end > view.first:
         steps = view.steps()
         clock, index = float(steps.started[-1]) + 0.05, int(steps.index[-1]) + 1
     common: dict[str, Any] = {"branch": branch, "ids_only": ids_only, "rng": rng}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -450,3 +451,36 @@ async def test_another_theme_is_drawn_at_once():
         after = panel.heatmap.render_line(1)
         assert after.text == before.text
         assert list(after) != list(before)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_order_of_views_and_keys_breaks_it(seed):
+    rng = np.random.default_rng(seed)
+    keys = [
+        *("up", "down", "left", "right", "home", "end", "pageup", "pagedown", "enter", "tab", "shift+tab", "f", "m"),
+        *("apostrophe", "v", "w", "r", "t", "a", "d", "S", "R", "B", "backslash", "greater_than_sign", "z", "Z", "0"),
+    ]
+    shapes = [(6, 8, 2), (48, 128, 8), (2, 3, 1)]
+    queries = ["", "expert:1", "phase:decode", "entropy>1 or margin<0.1", "layer:1 forced", "flip vs 0"]
+    timeline = make_timeline(prompt=3, decode=5, max_tokens=60)
+    info = make_info()
+    async with network(timeline, (100, 30)) as (panel, pilot):
+        for turn in range(24):
+            what = rng.integers(0, 8)
+            if what == 0:
+                timeline.clear()
+            elif what == 1:
+                info = make_info(*shapes[rng.integers(0, 3)])
+                timeline = make_timeline(info, prompt=2, decode=int(rng.integers(0, 30)), seed=turn, max_tokens=60)
+            elif what == 2:
+                panel.query_one(FilterLine).value = queries[rng.integers(0, len(queries))]
+            elif what == 3:
+                await pilot.resize_terminal(int(rng.integers(20, 180)), int(rng.integers(5, 50)))
+            else:
+                branch = int(rng.integers(0, 2))
+                make_timeline(
+                    info, prompt=1, decode=int(rng.integers(0, 9)), seed=turn, branch=branch, timeline=timeline
+                )
+            panel.refresh_from(timeline.snapshot(), HeldSession(timeline, info, branches=BRANCHES))
+            await pilot.press(*(keys[i] for i in rng.integers(0, len(keys), 4)))
+            assert all(cell_len(line) == pilot.app.size.width for line in screen_lines(pilot))

@@ -120,6 +120,14 @@ def test_sorting_by_token_goes_by_text_not_by_id():
     assert texts == sorted(texts)
 
 
+def test_an_order_by_a_layer_that_another_model_has_not_is_no_order():
+    rows = TokenRows()
+    rows.update(make_timeline(make_info(2, 4, 1), decode=5).snapshot(), Sort("layers", False, site=5))
+    assert rows.numbers.tolist() == list(range(10))
+    rows.update(make_timeline(make_info(0, 4, 1), decode=5).snapshot(), Sort("layers", True, site=5))
+    assert len(rows.numbers) == 10
+
+
 def test_matches_are_walked_around():
     rows = TokenRows()
     rows.filter_by(query.parse("index:3 or index:9 or index:20"), hide=False)
