@@ -23,7 +23,7 @@ def run_app(session: Session, options: ScreenOptions | None = None) -> int:
         The exit status: 0, or 128 plus the number of the signal that ended it.
 
     Raises:
-        UsageError: no terminal, or one that cannot show a screen.
+        UsageError: no terminal, one that cannot show a screen, or no theme of the name asked for.
         ModelError: there never was a model; raised after the person has left the screen.
     """
     import os

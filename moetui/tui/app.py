@@ -17,7 +17,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widget import Widget
 
-from moetui.routing import ModelError, TimelineView
+from moetui.routing import ModelError, TimelineView, UsageError
 from moetui.routing.events import (
     BranchAdded,
     BreakpointHit,
@@ -43,7 +43,7 @@ from moetui.tui.loading import LoadingView
 from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.prompt import PromptLine
-from moetui.tui.status import hit_parts, run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.status import LEAST_RATE, hit_parts, run_facts, state_parts, title_parts, transport_parts
 from moetui.tui.themes import THEMES, theme_name
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
@@ -85,11 +85,14 @@ class MoetuiApp(RunControls, Linked, App[int]):
         for theme in THEMES:
             self.register_theme(theme)
         wanted = theme_name(options.theme, self.look)
-        self.theme = wanted if wanted in self.available_themes else theme_name("", self.look)
+        if wanted not in self.available_themes:
+            raise UsageError(f"no theme of this name: {options.theme}", "dark, light, ansi, or one of the palette's")
+        self.theme = wanted
         self.tab = "network"
         self.selection = Selection()
         self.hint = ""
         self._pending = options.prompt
+        self._settling = False
         self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
@@ -284,8 +287,11 @@ class MoetuiApp(RunControls, Linked, App[int]):
 
     def _paint_bars(self, view: TimelineView) -> None:
         plain = self.look.ascii
-        facts = run_facts(view, self.session.branches)
-        left, right = title_parts(self.session, facts, self.line_facts(), self._limit, ascii_only=plain)
+        facts, line = run_facts(view, self.session.branches), self.line_facts()
+        left, right = title_parts(self.session, facts, line, self._limit, ascii_only=plain)
+        if line.kilobytes >= LEAST_RATE and not self._settling:
+            self._settling = True  # a rate is true for a moment only: look again when nothing else happens
+            self.set_timer(2.5, self._settle)
         self.query_one("#title", LineWidget).show(left, right)
         state = self.query_one("#state", LineWidget)
         stands = self.session.state in (RunState.PAUSED, RunState.FAILED) and self.session.info is not None
@@ -301,6 +307,10 @@ class MoetuiApp(RunControls, Linked, App[int]):
     def mark_dirty(self, tab: str) -> None:
         """Let a tab be drawn again at the next tick, if it is visible then."""
         self._dirty.add(tab)
+        self.ticker.mark()
+
+    def _settle(self) -> None:
+        self._settling = False
         self.ticker.mark()
 
     def frame_rate(self) -> float:

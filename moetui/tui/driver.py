@@ -115,6 +115,13 @@ class TerminalDriver(LinuxDriver):
         stock.stop()
         writer.start()
 
+    def _enable_mouse_support(self) -> None:
+        look = getattr(self._app, "look", None)
+        if not self._mouse or look is None or not look.slow:
+            super()._enable_mouse_support()
+            return
+        self.write("\x1b[?1000h\x1b[?1006h")  # clicks and the wheel; every motion would be sent upstream
+
     def hung_up(self) -> bool:
         """Whether the terminal is gone: nobody can type or see anything any more."""
         poll = select.poll()

@@ -22,7 +22,7 @@ class ScreenOptions:
 
     Attributes:
         fps: frames a second at most; None leaves it to the line's speed (2 to 10).
-        low_bandwidth: 256 colours, no mouse, fewer frames; None means "when under ssh".
+        low_bandwidth: 256 colours, no mouse motion, fewer frames; None means "when under ssh".
         color: colours to use; ``auto`` asks the terminal's environment and ``NO_COLOR``.
         ascii: draw with ASCII alone.
         mouse: let the terminal send mouse events.
@@ -47,7 +47,7 @@ class Look:
 
     Attributes:
         colors: how many the terminal is sent: ``truecolor``, ``256``, ``16`` or ``none``.
-        slow: the line is to be spared.
+        slow: the line is to be spared: fewer frames, and of the mouse clicks only, not its motion.
     """
 
     colors: Literal["truecolor", "256", "16", "none"]
@@ -64,7 +64,7 @@ def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
         colors = "none" if environ.get("NO_COLOR") else _terminal_colors(environ)
         if slow and colors == "truecolor":
             colors = "256"
-    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse and not slow)
+    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse)
 
 
 def _terminal_colors(environ: Mapping[str, str]) -> Literal["truecolor", "256", "16"]:

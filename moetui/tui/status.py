@@ -23,6 +23,7 @@ _MARKS = {
 }
 _SHORT_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
 _RATE_STEPS = 32
+LEAST_RATE = 0.05  # KB/s that are worth telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def title_parts(
         right.append(Part(f"  {run.rate:.1f} tok/s", "", 3))
     if session.costs:
         right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 6))
-    if line.kilobytes >= 0.05:
+    if line.kilobytes >= LEAST_RATE:
         right.append(Part(f"  {line.kilobytes:.0f} KB/s" if line.kilobytes >= 1 else "  <1 KB/s", "dim", 8))
     if session.findings:
         mark = "!" if ascii_only else "⚠"

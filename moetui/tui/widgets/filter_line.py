@@ -62,6 +62,7 @@ class _QueryInput(Input):
     def on_mount(self) -> None:
         """Only asked for does the line take keys: going from part to part does not end up typing."""
         self.can_focus = False
+        self.cursor_blink = False  # it would send something twice a second
 
     def on_blur(self) -> None:
         """The line is left."""

@@ -1,0 +1,75 @@
+"""The command itself, on the model that ships inside the package: from its first picture to what it leaves behind."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tui.pty_terminal import terminal
+
+MOETUI = [sys.executable, "-m", "moetui"]
+PATIENCE = 90.0  # s: torch on a busy machine
+
+
+@pytest.fixture
+def quiet_home(tmp_path: Path) -> dict[str, str]:
+    """No settings and no history of whoever runs the tests."""
+    return {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")}
+
+
+def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
+    trace = tmp_path / "x.msgpack"
+    with terminal(
+        [*MOETUI, "run", "demo", "-n", "24", "--record", str(trace)], columns=120, rows=40, environ=quiet_home
+    ) as opened:
+        opened.sees("loading", PATIENCE)
+        opened.send("Once there was\r")  # typed while it loads: it runs when the model is there
+        opened.sees("✓ finished", PATIENCE)
+        opened.sees("token 24/24")
+        opened.send("2")
+        opened.sees("MixtralForCausalLM")
+        opened.sees("by part")
+        opened.send("4")
+        opened.sees("host time by layer")
+        opened.send("3")
+        opened.sees("moe›")
+        opened.send("1 + model.config.num_local_experts\r")
+        opened.until(lambda: re.search(r"^\s+\d+\s*$", opened.text(), re.MULTILINE))
+        opened.send("\x11")
+        status, seconds = opened.wait(20)
+        assert status == 0
+        assert seconds < 2.5  # of which the interpreter's own end, with torch in it, is most
+    assert trace.stat().st_size > 1000
+    with terminal([*MOETUI, "replay", str(trace)], columns=100, rows=30, environ=quiet_home) as opened:
+        opened.sees("x.msgpack", PATIENCE)
+        opened.sees("following", PATIENCE)
+        opened.send("g5\r")
+        opened.until(lambda: re.search(r"token 6/", opened.text()), PATIENCE)
+        opened.send("2")
+        opened.sees("MixtralForCausalLM", PATIENCE)
+        opened.send("q")
+        assert opened.wait(20)[0] == 0
+
+
+def test_leaving_while_torch_is_imported(quiet_home: dict[str, str]) -> None:
+    with terminal([*MOETUI, "run", "demo"], columns=80, rows=24, environ=quiet_home) as opened:
+        opened.sees("loading", PATIENCE)
+        opened.pump(0.7)
+        opened.send("\x11")
+        opened.until(lambda: b"\x1b[?1049l" in opened.received, 3.0)  # the screen is given back at once
+        status, _ = opened.wait(20)
+        assert status == 0
+        assert b"Traceback" not in opened.received
+        assert b"Fatal" not in opened.received
+
+
+def test_a_model_that_is_not_there(quiet_home: dict[str, str]) -> None:
+    with terminal([*MOETUI, "run", "./nothing-here"], columns=80, rows=24, environ=quiet_home) as opened:
+        opened.until(lambda: "could not be opened" in opened.text() or b"error:" in opened.received, PATIENCE)
+        opened.send("\x11")
+        status, _ = opened.wait(20)
+        assert status in (1, 2)
+        assert re.search(rb"error: [^\r\n]+\r\nhint: [^\r\n]+", bytes(opened.received))
