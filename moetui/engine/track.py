@@ -93,6 +93,11 @@ class Track:
         return tuple(self._passes)
 
     @property
+    def copies(self) -> tuple[int, ...]:
+        """Numbers of the passes before which the cache was copied."""
+        return tuple(sorted(self._copies))
+
+    @property
     def nbytes(self) -> int:
         """Bytes that it keeps alive."""
         return nbytes(self._cache) + sum(kept.nbytes for kept in self._copies.values())
