@@ -24,6 +24,8 @@ def command(ctx: click.Context, /, model: str, record: Path | None, force: bool,
 
     moetui run demo needs no download.
     """
+    from platformdirs import user_state_path
+
     from moetui.cli.screen import screen_options
     from moetui.cli.values import generation_settings, load_request, prompt_of
     from moetui.session import LiveOptions, LiveSession
@@ -42,6 +44,7 @@ def command(ctx: click.Context, /, model: str, record: Path | None, force: bool,
             logits=options["logits"],
             sample_rate=options["sample_rate"],
             buffer_tokens=options["buffer_tokens"],
+            state=user_state_path("moetui"),
         )
     )
     return run_app(session, screen_options(options, ctx.ensure_object(Common).keys))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LOGGED = 20  # hits of one log point that a step tells of; all are counted
 
 _NEED_LOGITS = frozenset({"entropy", "margin", "mean_entropy", "mean_margin"})
+_OF_A_SESSION = frozenset({"flip", "branch"})
 _NEED_CANDIDATES = frozenset({"logp", "prob"})
 
 Action = Callable[[BreakpointHit], None]
@@ -70,6 +71,14 @@ class BreakpointSet:
     def all(self) -> tuple[Breakpoint, ...]:
         """All of them, oldest first."""
         return tuple(point.shown for point in self._points.values())
+
+    @property
+    def lasting(self) -> tuple[Breakpoint, ...]:
+        """Those that mean the same in another session: not gone after a hit, and about no branch by its number."""
+        points = self._points.values()
+        return tuple(
+            each.shown for each in points if not each.shown.temporary and not each.query.fields & _OF_A_SESSION
+        )
 
     def bind(self, capture: Capture, timeline: TimelineSource, tell: Callable[[Event], None]) -> None:
         """Look at the steps of this capture, which ``timeline`` gets; ``tell`` is told of hits."""

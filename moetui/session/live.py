@@ -51,6 +51,7 @@ class LiveOptions:
         sample_rate: share of the steps to keep.
         buffer_tokens: tokens held in memory.
         paused: stand still before the first step of the first run.
+        state: folder in which the model's breakpoints are kept from session to session; None keeps nothing.
     """
 
     load: LoadRequest
@@ -64,6 +65,7 @@ class LiveOptions:
     sample_rate: float = 1.0
     buffer_tokens: int = 100_000
     paused: bool = False
+    state: Path | None = None
 
 
 class LiveSession(HoldingFiles):
@@ -355,9 +357,11 @@ class LiveSession(HoldingFiles):
             UnsupportedError: it asks for logits that are not captured.
         """
         branches = {branch.name: branch.id for branch in self.branches}
-        return self._worker.breakpoints.add(
+        point = self._worker.breakpoints.add(
             expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=branches
         )
+        self._worker.keep_breakpoints()
+        return point
 
     def set_breakpoint(self, number: int, *, enabled: bool) -> None:
         """Switch one on or off.
@@ -366,6 +370,7 @@ class LiveSession(HoldingFiles):
             UsageError: there is none of this number.
         """
         self._worker.breakpoints.enable(number, enabled)
+        self._worker.keep_breakpoints()
 
     def remove_breakpoint(self, number: int) -> None:
         """Remove one.
@@ -374,6 +379,7 @@ class LiveSession(HoldingFiles):
             UsageError: there is none of this number.
         """
         self._worker.breakpoints.remove(number)
+        self._worker.keep_breakpoints()
 
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
         """Run ``function(model, tokenizer)`` in the generation thread, before the next step or at once where it waits.

@@ -25,6 +25,7 @@ from moetui.routing.events import (
     RunState,
 )
 from moetui.routing.interventions import Intervention
+from moetui.session.keeping import Keeper
 from moetui.session.meter import Meter
 from moetui.session.runs import Runs
 from moetui.session.watch import Watch
@@ -62,6 +63,7 @@ class Worker:
         )
         self._options, self._gate, self._emit, self._wake = options, gate, emit, wake
         self._given = debugger
+        self._keeper = None if options.state is None else Keeper(options.state, options.load.model)
         self._calls: set[Future[Any]] = set()
         self._calls_lock = threading.Lock()
         self._before_next: Callable[[], None] | None = None
@@ -117,6 +119,7 @@ class Worker:
             )
             self._emit(RecordingChanged(str(self._options.record)))
         debugger.attach()
+        self._restore_breakpoints()
         if self._options.interventions:
             debugger.interventions.set(self._options.interventions)
         self.debugger, self.runs = debugger, runs
@@ -160,6 +163,16 @@ class Worker:
             self._before_next = None
         return self.runs is None or self.runs.before_step(arguments)
 
+    def _restore_breakpoints(self) -> None:
+        if self._keeper is None:
+            return
+        problems = self._keeper.restore(self.breakpoints)
+        for problem in problems:
+            self._emit(Notice(problem, "warning"))
+        count = len(self.breakpoints)
+        if count:
+            self._emit(Notice(f"{count} breakpoint{'s' if count > 1 else ''} of an earlier session: see 'breakpoints'"))
+
     def _fail(self, error: Exception) -> None:
         self._error = error
         if isinstance(error, MoetuiError):
@@ -187,6 +200,13 @@ class Worker:
     def fork(self, token: int, settings: GenerationSettings | None, name: str) -> None:
         """See ``LiveSession.fork``."""
         self._started().fork(token, settings, name)
+
+    def keep_breakpoints(self) -> None:
+        """Write the breakpoints down for the next session."""
+        problem = "" if self._keeper is None else self._keeper.save(self.breakpoints)
+        if problem:
+            self._keeper = None
+            self._emit(Notice(problem, "warning"))
 
     def watch_sites(self) -> None:
         """Let the next sites come to the gate."""

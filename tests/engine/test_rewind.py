@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
-from moetui.engine.generation import Prompt, check_continues, generate
+from moetui.engine.generation import Prompt, check_continues, generate, writes_text
 from moetui.engine.rewind import CacheCopy, RandomState, can_crop, cropped, nbytes, rewind_method, will_crop
 from moetui.engine.track import Start, Track
 from moetui.engine.zoo import buildable
@@ -114,8 +114,9 @@ def check_repeats(built: Any, settings: GenerationSettings, numbers: tuple[int, 
 def test_a_run_taken_back_goes_on_as_it_did(name: str, zoo_model: Any) -> None:
     built = zoo_model(name)
     if not built.can_generate:
-        with pytest.raises(UnsupportedError, match="starts at the prompt"):
-            check_continues(built.model)
+        if writes_text(built.model):
+            with pytest.raises(UnsupportedError, match="starts at the prompt"):
+                check_continues(built.model)
         return
     check_continues(built.model)
     methods = check_repeats(built, GREEDY, (0, 1, 6, NEW - 1))
@@ -127,8 +128,7 @@ def test_a_run_taken_back_goes_on_as_it_did(name: str, zoo_model: Any) -> None:
     else:
         assert methods <= {"prompt", "crop", "snapshot"}
         assert said in ("crop", "snapshot")
-        assert said != "snapshot" or "crop" not in methods
-        assert "snapshot" not in methods or said == "snapshot" or any(each for each in windows(built))
+        assert ("snapshot" in methods) == (said == "snapshot") or any(windows(built))
 
 
 def windows(built: Any) -> list[bool]:

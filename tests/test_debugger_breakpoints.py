@@ -1,0 +1,173 @@
+"""Breakpoints on a model that the user's own code runs."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from moetui import MoEDebugger
+from moetui.debugger import BreakpointSet
+from moetui.engine import CaptureOptions
+from moetui.engine.zoo import BuiltModel, build
+from moetui.routing import QueryError, UnsupportedError, UsageError
+from moetui.routing.events import BreakpointHit, Event, Notice
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltModel:
+    return build("mixtral")
+
+
+def run(built: BuiltModel, n: int = 8) -> Any:
+    return built.model.generate(**built.inputs(length=9), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+
+
+class TestHits:
+    def test_the_action_sees_the_step_before_the_next_one_begins(self, built: BuiltModel) -> None:
+        seen: list[tuple[int, int, str]] = []
+        with MoEDebugger(built.model) as debugger:
+
+            def look(hit: BreakpointHit) -> None:
+                seen.append((hit.token, debugger.live_timeline.snapshot().end, threading.current_thread().name))
+
+            debugger.breakpoints.add("position >= 11 and phase:decode", action=look)
+            run(built)
+        assert seen == [(at, at + 1, threading.current_thread().name) for at in range(11, 16)]
+
+    def test_one_callable_for_all_and_one_for_one(self, built: BuiltModel) -> None:
+        general: list[int] = []
+        special: list[int] = []
+        events: list[Event] = []
+        with MoEDebugger(built.model, on_event=events.append) as debugger:
+            points = debugger.breakpoints
+            points.on_hit = lambda hit: general.append(hit.breakpoint)
+            points.add("position == 10")
+            points.add("position == 12", action=lambda hit: special.append(hit.breakpoint))
+            points.add("position == 13", log_only=True)
+            run(built)
+        assert (general, special) == ([1], [2])
+        hits = [event for event in events if isinstance(event, BreakpointHit)]
+        assert [(hit.breakpoint, hit.token, hit.log_only) for hit in hits] == [
+            (1, 10, False),
+            (2, 12, False),
+            (3, 13, True),
+        ]
+        assert hits[0].values == "position = 10"
+
+    def test_what_the_action_raises_ends_the_generation_and_leaves_the_model_whole(self, built: BuiltModel) -> None:
+        class EnoughError(Exception):
+            pass
+
+        def raise_it(_: BreakpointHit) -> None:
+            raise EnoughError
+
+        before = run(built)
+        with MoEDebugger(built.model) as debugger:
+            debugger.breakpoints.add("position == 12", action=raise_it)
+            with pytest.raises(EnoughError):
+                run(built)
+            debugger.breakpoints.clear()
+            assert torch.equal(run(built), before)
+        assert debugger.live_timeline.snapshot().end == 13 + 16
+
+    def test_the_forced_site_is_told(self, built: BuiltModel) -> None:
+        from moetui.routing.interventions import ForceExperts, Scope
+
+        hits: list[BreakpointHit] = []
+        with MoEDebugger(built.model) as debugger:
+            debugger.interventions.add(ForceExperts((1, 2), Scope(layers=(2,))))
+            debugger.breakpoints.add("forced and phase:decode", action=hits.append, temporary=True)
+            run(built)
+            assert len(debugger.breakpoints) == 0
+        assert [hit.site for hit in hits] == [2]
+
+    def test_padding_and_all_rows_of_a_batch(self, built: BuiltModel) -> None:
+        hits: list[BreakpointHit] = []
+        with MoEDebugger(built.model) as debugger:
+            point = debugger.breakpoints.add("position == 0", action=hits.append)
+            built.model.generate(**built.inputs(3, 8, padding="left"), max_new_tokens=3, do_sample=False)
+            (point,) = debugger.breakpoints
+        assert point.hits == 3
+        assert len(hits) == 1
+
+    def test_a_look_that_breaks_does_not_break_the_model(self, built: BuiltModel, monkeypatch: Any) -> None:
+        events: list[Event] = []
+
+        def explode(*_: Any) -> None:
+            raise ZeroDivisionError("odd")
+
+        before = run(built)
+        with MoEDebugger(built.model, on_event=events.append) as debugger:
+            debugger.breakpoints.add("position == 12")
+            monkeypatch.setattr("moetui.routing.query.Query.match", explode)
+            assert torch.equal(run(built), before)
+            assert len(debugger.breakpoints) == 0
+        assert [event.severity for event in events if isinstance(event, Notice)] == ["error"]
+
+
+class TestCost:
+    def calls_in_a_step(self, built: BuiltModel, debugger: MoEDebugger) -> int:
+        ids = built.inputs(length=1)["input_ids"]
+        count = 0
+
+        def trace(_: Any, event: str, __: Any) -> None:
+            nonlocal count
+            count += event == "call"
+
+        with torch.no_grad():
+            built.model(ids)
+            debugger.flush()
+            sys.setprofile(trace)
+            try:
+                built.model(ids)
+            finally:
+                sys.setprofile(None)
+        debugger.flush()
+        return count
+
+    def test_none_costs_no_call(self, built: BuiltModel) -> None:
+        with MoEDebugger(built.model) as debugger:
+            self.calls_in_a_step(built, debugger)  # whatever the first steps set up
+            without = self.calls_in_a_step(built, debugger)
+            points = debugger.breakpoints
+            point = points.add("position == 999")
+            assert self.calls_in_a_step(built, debugger) > without
+            points.enable(point.id, False)
+            assert debugger.capture.after_step is None
+            assert self.calls_in_a_step(built, debugger) == without
+            points.enable(point.id)
+            points.remove(point.id)
+            assert self.calls_in_a_step(built, debugger) == without
+
+
+class TestWrongs:
+    @pytest.mark.parametrize(
+        ("expression", "options", "message"),
+        [
+            ("entropy < 1", CaptureOptions(logits=False), "router logits are not captured"),
+            ("mean_margin < 1 or layer:1", CaptureOptions(logits=False), "router logits are not captured"),
+            ("weight > 0.5", CaptureOptions(weights=False), "gate weights are not captured"),
+            ("prob < 0.5", CaptureOptions(candidates=0), "probabilities of tokens are not captured"),
+        ],
+    )
+    def test_what_a_step_cannot_tell(self, expression: str, options: CaptureOptions, message: str) -> None:
+        with pytest.raises(UnsupportedError, match=message):
+            BreakpointSet(options).add(expression)
+        BreakpointSet(CaptureOptions()).add(expression)
+
+    def test_expressions_and_numbers(self) -> None:
+        points = BreakpointSet()
+        with pytest.raises(QueryError):
+            points.add("entropi < 0.3")
+        with pytest.raises(UsageError, match="must not be negative"):
+            points.add("layer:1", ignore=-1)
+        with pytest.raises(UsageError, match="no breakpoint 3"):
+            points.enable(3)
+        assert points.add("flip vs 0").id == 1
+        assert points.add("layer:1", temporary=True).id == 2
+        assert points.add("  layer:2 ").expression == "layer:2"
+        assert [point.id for point in points.lasting] == [3]
