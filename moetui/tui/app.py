@@ -313,6 +313,12 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self._settling = False
         self.ticker.mark()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the visible panel shows all there is to show: nothing waits to be drawn, no count goes on."""
+        panel = self._panels.get(self.tab)
+        return panel is not None and not self.ticker.dirty and bool(getattr(panel, "settled", True))
+
     def frame_rate(self) -> float:
         """Live frames a second at present."""
         return self.ticker.recent()

@@ -73,6 +73,11 @@ class Ticker:
         """Something changed. Cheap; on the event loop only."""
         self._dirty.set()
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something changed that is not painted yet."""
+        return self._dirty.is_set()
+
     def recent(self, span: float = 2.0) -> float:
         """Repaints a second over the last ``span`` seconds."""
         now = self._clock()

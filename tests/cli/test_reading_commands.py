@@ -128,6 +128,16 @@ def test_export_to_standard_output_is_the_document_alone(call: Call, trace: Writ
     assert log["samples"][0]["num_tokens"] == 40
 
 
+def test_export_as_a_picture_is_the_network_screen(call: Call, trace: Write, tmp_path: Path) -> None:
+    out = tmp_path / "out.svg"
+    done = call("export", trace(), "--format", "svg", "-o", out)
+    assert (done.status, done.out, done.err) == (0, "", "")
+    picture = out.read_text()
+    assert picture.startswith("<svg")
+    assert "40/40" in picture
+    assert call("export", trace("b.msgpack"), "--format", "svg", "-o", "-").out.startswith("<svg")
+
+
 def test_a_failed_export_leaves_nothing_behind(call: Call, tmp_path: Path) -> None:
     bad = tmp_path / "bad.msgpack"
     bad.write_bytes(b"no trace")

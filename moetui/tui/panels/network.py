@@ -172,6 +172,11 @@ class NetworkPanel(Widget):
             self._draw()
 
     @property
+    def settled(self) -> bool:
+        """Whether something was drawn and no count goes on."""
+        return self._view is not None and not self._going_on
+
+    @property
     def tokens(self) -> TokenTable:
         """The table."""
         return self.query_one(TokenTable)

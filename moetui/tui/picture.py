@@ -1,0 +1,107 @@
+"""The Network screen as a picture: the app itself, run without a terminal on a recording at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len
+from textual.filter import LineFilter
+from textual.pilot import Pilot
+
+from moetui.session import ReplaySession
+from moetui.tui.app import MoetuiApp
+from moetui.tui.options import Look, ScreenOptions
+
+SIZE = (120, 40)
+_LOOK = Look("truecolor", slow=False, ascii=False, mouse=False)
+_RATE = 30.0  # Hz; nobody looks, so that only the end matters
+_FONT_FACES = re.compile(r"@font-face \{.*?\}\n\s*", re.DOTALL)
+_FONTS = "DejaVu Sans Mono, Menlo, Consolas"
+_FONT_SIZE = 20.27  # px at which those fonts are as wide as the picture's cells, for viewers that do not stretch text
+_CELL = 12.2  # px
+_TEXT = re.compile(
+    r'<text class="([^"]*)" x="([^"]*)" y="([^"]*)" textLength="[^"]*" clip-path="([^"]*)">([^<]*)</text>'
+)
+_PIECES = re.compile("[^\xa0]+(?:\xa0[^\xa0]+)*")  # Rich writes blanks as no-break spaces
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class PictureApp(MoetuiApp):
+    """The app, drawn alike whatever the environment says of colours, and without what is there for a moment only."""
+
+    def __init__(self, session: ReplaySession) -> None:
+        super().__init__(session, ScreenOptions(fps=_RATE), _LOOK)
+        self.no_color = False
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """None: ``NO_COLOR`` speaks of terminals."""
+        return ()
+
+    def notify(self, *_: Any, **__: Any) -> None:
+        """Say nothing: a message in a corner would hide the picture under it."""
+
+
+def network_svg(trace: Path, size: tuple[int, int] = SIZE) -> str:
+    """The Network screen of a recording at its end, as SVG that fetches nothing; the same for the same recording.
+
+    Args:
+        trace: the recording.
+        size: columns and lines.
+
+    Raises:
+        TraceError: no trace, or damaged beyond use.
+    """
+    session = ReplaySession(trace, start="end", paused=True)
+    try:
+        # A thread of its own, because the caller's may have an event loop already.
+        with ThreadPoolExecutor(1, "moetui-picture") as thread:
+            return thread.submit(lambda: asyncio.run(_drawn(session, size))).result()
+    finally:
+        session.close()
+
+
+async def _drawn(session: ReplaySession, size: tuple[int, int]) -> str:
+    app = PictureApp(session)
+    taken: list[str] = []
+
+    async def take(pilot: Pilot[Any]) -> None:
+        settled = False
+        while not settled:
+            settled = app.settled  # twice in a row: what was drawn then is on the screen now
+            await pilot.pause()
+            settled &= app.settled
+        taken.append(app.export_screenshot(title="moetui"))
+        app.exit(0)
+
+    await app.run_async(headless=True, size=size, mouse=False, auto_pilot=take)
+    if app.crash is not None:
+        raise app.crash
+    return self_contained(taken[0])
+
+
+def self_contained(svg: str) -> str:
+    """Textual's screenshot without links to fonts elsewhere, in what every viewer draws alike."""
+    plain = (
+        _FONT_FACES.sub("", svg).replace("Fira Code", _FONTS).replace("font-size: 20px", f"font-size: {_FONT_SIZE}px")
+    )
+    return _NO_XML.sub("\ufffd", _TEXT.sub(_placed, plain)) + "\n"
+
+
+def _placed(found: re.Match[str]) -> str:
+    """A text as pieces, each at its own place: some viewers drop leading blanks, and fonts differ in their width."""
+    style, x, y, clip, escaped = found.groups()
+    text = unescape(escaped)
+    out = []
+    for piece in _PIECES.finditer(text):
+        at, width = float(x) + _CELL * cell_len(text[: piece.start()]), _CELL * cell_len(piece[0])
+        shown = escape(piece[0]).replace("\xa0", "&#160;")
+        out.append(
+            f'<text class="{style}" x="{at:.5g}" y="{y}" textLength="{width:.5g}" clip-path="{clip}">{shown}</text>'
+        )
+    return "".join(out)
