@@ -13,7 +13,7 @@ FORMAT = "moetui-trace"
 VERSION = 1
 
 CHUNK_TOKENS = 4096  # tokens of a chunk, at most: a reader takes no more
-CHUNK_BYTES = 4 << 20  # bytes of a chunk's logits, about: what has to be unpacked to see one token
+CHUNK_BYTES = 2 << 20  # bytes of a chunk's logits, about: what has to be unpacked to see one token
 MAX_META = 16 << 20  # bytes of a record that is no chunk, unpacked
 MAX_ITEMS = 1_000_000  # maps and lists in it
 MAX_TEXT = 4096  # bytes of a token's text; the rest is cut
