@@ -2,54 +2,13 @@
 
 ``token_impact`` (``branch``, ``sequence``, ``positions``, ``replacement``: text, None for a neutral token): a
 ``TokenImpact``. ``router_decomposition`` (``branch``, ``sequence``, ``position``, ``site``: its index): a
-``RouterDecomposition``. ``expert_similarity`` (``site``): ``[E, E]`` cosine similarities of the experts' weights.
+``RouterDecomposition``. ``expert_similarity`` (``site``, ``by``: ``weights`` or ``outputs``, those on the tokens of
+``branch`` and ``sequence``): ``[E, E]`` cosine similarities of the experts. ``ablation`` (``branch``, ``sequence``,
+``site``, ``expert``): an ``ExpertAblation``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from moetui.routing.analyses import ExpertAblation, RouterDecomposition, TokenImpact
 
-from moetui.routing.step import F32, U16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenImpact:
-    """What happens to a sequence when some of its tokens are replaced and the rest stays (leave-one-out).
-
-    One more forward pass over the sequence as far as it was held, teacher-forced. S sites, n tokens after the last
-    replaced one, c likeliest next tokens of the sequence's end.
-
-    Attributes:
-        replacement: text that was put in each of the positions.
-        indices: ``[P, S, K]`` experts that the replacing tokens went to.
-        weights: ``[P, S, K]`` their gate weights; NaN where unknown.
-        changed: ``[S]`` share of the later tokens whose set of experts became another; NaN without later tokens.
-        logprob: mean change of the later tokens' log-probability, nats (negative: the token made them likelier).
-        divergence: KL divergence of the next-token distribution at the end, original from replaced, nats.
-        before: likeliest next tokens at the end and their probabilities, as it was.
-        after: the same with the replacement.
-    """
-
-    replacement: str
-    indices: U16
-    weights: F32
-    changed: F32
-    logprob: float
-    divergence: float
-    before: tuple[tuple[str, float], ...]
-    after: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RouterDecomposition:
-    """What of the residual stream made up a router's logits at one token: z = Σ_c ⟨w, γ⊙c⟩ / RMS(h).
-
-    Attributes:
-        parts: names of the C components: ``embedding``, ``L0 attention``, ``L0 experts`` ...
-        contributions: ``[C, E]`` to each expert's logit.
-        logits: ``[E]`` the router's own; what the contributions do not explain is the difference.
-    """
-
-    parts: tuple[str, ...]
-    contributions: F32
-    logits: F32
+__all__ = ["ExpertAblation", "RouterDecomposition", "TokenImpact"]

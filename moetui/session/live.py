@@ -12,6 +12,7 @@ from typing import Any
 
 from moetui.debugger import MoEDebugger, Plugins
 from moetui.debugger.recording import check_target
+from moetui.engine.analyses import ANALYSES, find_analysis
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.models import LoadRequest
 from moetui.routing import ModelInfo, Timeline, UnsupportedError, UsageError
@@ -387,6 +388,22 @@ class LiveSession(HoldingFiles):
         Forward passes that it makes are not captured; interventions act on them.
         """
         return self._worker.call(function)
+
+    @property
+    def analyses(self) -> Sequence[str]:
+        """The names that ``analyze`` knows."""
+        return tuple(ANALYSES)
+
+    def analyze(self, name: str, **arguments: Any) -> Future[Any]:
+        """Run an analysis in the generation thread, before the next step or at once where it waits.
+
+        Its passes are not captured; interventions act on them. ``moetui.session.analyses`` tells names, arguments and
+        values.
+
+        Raises:
+            UsageError: no analysis of this name, or an argument that it does not take.
+        """
+        return self._worker.analyze(find_analysis(name, arguments), arguments)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the session waits for a command: it neither loads nor runs (it may be paused), or was closed.

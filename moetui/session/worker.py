@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moetui.debugger import BreakpointSet, MoEDebugger, Plugins
 from moetui.engine import CaptureOptions
+from moetui.engine.analyses import Analysis, run_analysis
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
@@ -252,6 +253,21 @@ class Worker:
         future.add_done_callback(self._forget_call)
         self._gate.submit(lambda: self._do_call(function, future))
         return future
+
+    def analyze(self, analysis: Analysis, arguments: Mapping[str, Any]) -> Future[Any]:
+        """See ``LiveSession.analyze``."""
+
+        def run(model: Any, tokenizer: Any) -> Any:
+            from moetui.engine.analyses.subject import Subject
+
+            debugger = self._loaded()
+            debugger.flush()
+            subject = Subject(
+                model, tokenizer, debugger.capture.handles, debugger.live_timeline.snapshot(), self.branches
+            )
+            return run_analysis(analysis, subject, arguments)
+
+        return self.call(run)
 
     def cancel_calls(self) -> None:
         """Cancel what waits to be called."""

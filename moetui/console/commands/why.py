@@ -15,7 +15,7 @@ from moetui.console.occurrences import find_text
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import NO_EXPERT, Site, SiteFlag, TimelineView, UsageError
+from moetui.routing import NO_EXPERT, MoetuiError, Site, SiteFlag, TimelineView, UsageError
 from moetui.routing.metrics import probabilities, site_entropy, site_margin
 from moetui.session import Analysing
 
@@ -143,15 +143,18 @@ def _decomposed(console: Context, token: int, site: Site, choice: dict[str, Any]
     if not choice["experts"] or not choice["runners_up"]:
         return []
     columns = console.view.tokens(token, token + 1)
-    found = console.result(
-        session.analyze(
-            "router_decomposition",
-            branch=int(columns.branch[0]),
-            sequence=int(columns.sequence[0]),
-            position=int(columns.position[0]),
-            site=site.index,
+    try:
+        found = console.result(
+            session.analyze(
+                "router_decomposition",
+                branch=int(columns.branch[0]),
+                sequence=int(columns.sequence[0]),
+                position=int(columns.position[0]),
+                site=site.index,
+            )
         )
-    )
+    except MoetuiError as error:  # the choice itself is known all the same
+        return [text(error.message, "dim")]
     first, other = choice["experts"][0], choice["runners_up"][0]["expert"]
     push = found.contributions[:, first] - found.contributions[:, other]
     order = np.argsort(-np.abs(push), kind="stable")[:_PARTS]

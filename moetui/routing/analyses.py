@@ -1,0 +1,74 @@
+"""What analyses of a model answer with: values that the console and the screens read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moetui.routing.step import F32, I32, U16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenImpact:
+    """What happens to a sequence when some of its tokens are replaced and the rest stays (leave-one-out).
+
+    Two forward passes over the sequence as far as it was held, teacher-forced: as it was and with the replacement, both
+    under the interventions in force now. S sites, n tokens after the last replaced one, c likeliest next tokens of the
+    sequence's end.
+
+    Attributes:
+        replacement: text that was put in each of the positions.
+        indices: ``[P, S, K]`` experts that the replacing tokens went to.
+        weights: ``[P, S, K]`` their gate weights; NaN where unknown.
+        changed: ``[S]`` share of the later tokens whose set of experts became another; NaN without later tokens.
+        logprob: mean change of the later tokens' log-probability, nats (negative: the token made them likelier).
+        divergence: KL divergence of the next-token distribution at the end, original from replaced, nats.
+        before: likeliest next tokens at the end and their probabilities, as it was.
+        after: the same with the replacement.
+    """
+
+    replacement: str
+    indices: U16
+    weights: F32
+    changed: F32
+    logprob: float
+    divergence: float
+    before: tuple[tuple[str, float], ...]
+    after: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouterDecomposition:
+    """What of the residual stream made up a router's logits at one token: z = Σ_c ⟨w, γ⊙c⟩ / RMS(h).
+
+    Attributes:
+        parts: names of the C components: ``embedding``, ``L0 attention``, ``L0 experts`` ...
+        contributions: ``[C, E]`` to each expert's logit.
+        logits: ``[E]`` the router's own; what the contributions do not explain is the difference.
+    """
+
+    parts: tuple[str, ...]
+    contributions: F32
+    logits: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpertAblation:
+    """What one expert of a site was worth to the tokens that followed those it got.
+
+    Two teacher-forced passes over a sequence as far as it was held: as it was, and with the expert's gate weight at
+    zero at this site for every token (the other weights stay; later layers route by themselves).
+
+    Attributes:
+        positions: ``[n]`` of the tokens that used the expert and that a held token followed.
+        changes: ``[n]`` log-probability of the token that followed, ablated minus original, nats: negative where the
+            expert helped.
+        mean: of ``changes``; NaN without any.
+        error: standard error of that mean, as if the tokens were independent; NaN with fewer than two.
+        note: what limits the numbers, one line: the type that the model computes in.
+    """
+
+    positions: I32
+    changes: F32
+    mean: float
+    error: float
+    note: str
