@@ -21,6 +21,7 @@ from moetui.tui.link import IN_FLIGHT, PATIENCE, Pacing
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.ticker import FASTEST, SLOWEST, Rate
 from tests.tui.scripted import ScriptedSession
+from tests.tui.test_app_shell import calm
 
 LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
 
@@ -75,9 +76,9 @@ async def two_terminals(width: int, height: int) -> AsyncIterator[tuple[TwoTermi
     session = ScriptedSession()
     app = TwoTerminals(session, ScreenOptions(), LOOK)
     async with app.run_test(size=(width, height)) as pilot:
-        await pilot.pause(0.2)
+        await calm(app, pilot)
         yield app, pilot, session
-        await pilot.pause(0.2)
+        await calm(app, pilot)
         assert app.frames
         assert app.differences() == []
 
@@ -168,7 +169,7 @@ async def test_nothing_is_sent_when_nothing_changes() -> None:
         session.generate("once there was")
         session.advance(5)
         session.pause()
-        await pilot.pause(0.6)
+        await calm(app, pilot)
         app.bytes = [0, 0]
         await pilot.pause(0.6)
         assert app.bytes == [0, 0]

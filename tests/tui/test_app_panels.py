@@ -24,7 +24,7 @@ from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
 from moetui.tui.panels.weights import WeightFacts
 from tests.tui.scripted import LIVE, Router, ScriptedSession, model_info
-from tests.tui.test_app_shell import running, shown, until
+from tests.tui.test_app_shell import calm, running, shown, until
 
 LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
 
@@ -181,7 +181,9 @@ async def test_the_tree_by_keys_selects_for_all_panels() -> None:
         await until(pilot, lambda: app.query_one(OutlineView).entry is not None)
         app.query_one(OutlineView).focus()
         app.query_one("#elements").select(Selection(None, 3, None))  # type: ignore[attr-defined]
+        await calm(app, pilot)
         await pilot.press("down", "right", "right", "down", "down")
+        await until(pilot, lambda: app.selection.expert == 2)
         entry = app.query_one(OutlineView).entry
         assert entry is not None
         assert (entry.site, entry.expert) == (3, 2)
@@ -220,6 +222,7 @@ async def test_console_lines_run_off_the_loop_and_their_output_is_safe() -> None
     session = ScriptedSession()
     async with running(session, (120, 40)) as (app, pilot):
         await app.action_tab("console")
+        await until(pilot, lambda: bool(app.query(ConsoleInput)) and app.focused is app.query_one(ConsoleInput))
         await pilot.press(*"help", "enter")
         await until(pilot, lambda: "Python" in shown(app))
         app.query_one(ConsoleInput).value = "'\\x1b[2J[/b]'"
@@ -235,6 +238,7 @@ async def test_console_lines_run_off_the_loop_and_their_output_is_safe() -> None
 async def test_console_completion() -> None:
     async with running(ScriptedSession(), (120, 40)) as (app, pilot):
         await app.action_tab("console")
+        await until(pilot, lambda: bool(app.query(ConsoleInput)) and app.focused is app.query_one(ConsoleInput))
         await pilot.press(*"gener", "tab")
         assert app.query_one(ConsoleInput).value.startswith("generate")
 

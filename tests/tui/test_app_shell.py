@@ -33,7 +33,8 @@ async def running(
 ) -> AsyncIterator[tuple[MoetuiApp, Pilot[Any]]]:
     app = MoetuiApp(session, ScreenOptions(**options), look)
     async with app.run_test(size=size, notifications=True) as pilot:
-        await pilot.pause(0.1)
+        await until(pilot, lambda: ("open", None) in session.asked)
+        await calm(app, pilot)
         yield app, pilot
 
 
@@ -45,11 +46,19 @@ def shown(app: MoetuiApp) -> str:
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
-async def until(pilot: Pilot[Any], true: Any, seconds: float = 5.0) -> None:
+async def until(pilot: Pilot[Any], true: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to be"
         await pilot.pause(0.02)
+
+
+async def calm(app: MoetuiApp, pilot: Pilot[Any]) -> None:
+    """Wait until all that happened was read and painted."""
+    quiet = 0
+    while quiet < 3:
+        await pilot.pause(0.03)
+        quiet = 0 if app.ticker._dirty.is_set() or app.session._mail._waiting else quiet + 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -133,8 +142,7 @@ async def test_run_keys_reach_the_session() -> None:
         await until(pilot, lambda: "running" in line(app, "#title"))
         await pilot.press("space")
         assert session.state is RunState.PAUSED
-        await until(pilot, lambda: app.query_one("#state").display)
-        assert "by hand" in line(app, "#state")
+        await until(pilot, lambda: "by hand" in line(app, "#state"))
         await pilot.press("n", "s", "c")
         assert [what for what, _ in session.asked][-3:] == ["step", "step_layer", "resume"]
         await pilot.press("x")
@@ -149,7 +157,7 @@ async def test_the_place_of_a_breakpoint_is_said_and_selected() -> None:
         session._mail.put(BreakpointHit(1, "entropy < 0.4", 7, 3, "entropy = 0.31", 3))
         session.set_state(RunState.PAUSED, "breakpoint 1")
         await until(pilot, lambda: "entropy = 0.31" in line(app, "#state"))
-        assert "token 7 · L3" in line(app, "#state")
+        await until(pilot, lambda: "token 7 · L3" in line(app, "#state"))
         assert (app.selection.token, app.selection.site) == (7, 3)
 
 
@@ -221,7 +229,7 @@ async def test_findings_are_counted_and_listed() -> None:
         session.raise_finding(Finding("non_finite", "error", "L2 has NaN", "look there", "L2"))
         await until(pilot, lambda: "⚠ 2" in line(app, "#title"))
         await pilot.press("escape", "exclamation_mark")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "L2 has NaN" in shown(app))
         text = shown(app)
         assert text.index("L2 has NaN") < text.index("expert 0 got no token")
         assert "give it text" in text
@@ -232,10 +240,10 @@ async def test_findings_are_counted_and_listed() -> None:
 @pytest.mark.parametrize("size", SIZES)
 async def test_help_lists_the_bindings_in_force(size: tuple[int, int]) -> None:
     async with running(ScriptedSession(), size) as (app, pilot):
-        await pilot.press("escape", "question_mark")
-        await pilot.pause(0.1)
         from moetui.tui.help import HelpScreen
 
+        await pilot.press("escape", "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         assert isinstance(app.screen, HelpScreen)
         titles = [title for title, _ in app.screen._groups]
         assert titles[-1] == "everywhere"
@@ -248,7 +256,8 @@ async def test_help_lists_the_bindings_in_force(size: tuple[int, int]) -> None:
 async def test_the_console_opens_as_a_drawer_under_a_tab() -> None:
     async with running(ScriptedSession()) as (app, pilot):
         await pilot.press("escape", "escape")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "console-input")
+        await calm(app, pilot)
         assert app.tab == "network"
         console = app.query_one("#console")
         assert console.display
@@ -276,12 +285,9 @@ async def test_too_small_says_so_and_comes_back() -> None:
         session.generate(PROMPT)
         session.advance(4)
         await pilot.resize_terminal(30, 8)
-        await pilot.pause(0.2)
-        assert "40×12 needed, this is 30×8" in shown(app)
+        await until(pilot, lambda: "40×12 needed, this is 30×8" in shown(app))
         await pilot.resize_terminal(80, 24)
-        await pilot.pause(0.3)
-        assert "needed" not in shown(app)
-        assert "Network" in shown(app)
+        await until(pilot, lambda: "needed" not in shown(app) and "Network" in shown(app))
 
 
 async def test_only_the_visible_panel_is_painted_and_only_when_something_happened() -> None:
@@ -289,11 +295,12 @@ async def test_only_the_visible_panel_is_painted_and_only_when_something_happene
     async with running(session) as (app, pilot):
         session.generate(PROMPT)
         await pilot.press("2")
-        await pilot.pause(0.5)
+        await until(pilot, lambda: "elements" in app._panels)
+        await calm(app, pilot)
         calls: list[str] = []
         for name, panel in app._panels.items():
             panel.refresh_from = lambda view, session, name=name: calls.append(name)  # type: ignore[attr-defined]
-        await pilot.pause(0.6)
+        await pilot.pause(0.4)
         assert calls == []
         session.advance(3)
         await until(pilot, lambda: bool(calls))
@@ -307,12 +314,12 @@ async def test_a_slow_screen_paints_seldom_but_ends_up_right() -> None:
     session = ScriptedSession()
     async with running(session, fps=2.0) as (app, pilot):
         session.generate(PROMPT)
-        await pilot.pause(0.6)
-        before = len(app.ticker._painted)
+        await calm(app, pilot)
+        before, started = len(app.ticker._painted), time.monotonic()
         for _ in range(40):
             session.advance(1)
             await pilot.pause(0.01)
-        assert len(app.ticker._painted) - before <= 4
+        assert len(app.ticker._painted) - before <= 2.0 * (time.monotonic() - started) + 2
         await until(pilot, lambda: "41/41" in line(app, "#title"))
 
 
@@ -321,10 +328,10 @@ async def test_a_bug_in_a_task_ends_the_app_with_that_bug() -> None:
     app = MoetuiApp(session, ScreenOptions(), LOOK)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is raised when the app has ended
         async with app.run_test(size=(80, 24)) as pilot:
-            await pilot.pause(0.1)
+            await until(pilot, lambda: "network" in app._panels)
             app._panels["network"].refresh_from = lambda view, session: 1 / 0  # type: ignore[attr-defined]
             session.generate(PROMPT)
-            await pilot.pause(1.0)
+            await until(pilot, lambda: app.crash is not None)
     assert isinstance(app.crash, ZeroDivisionError)
 
 
@@ -364,13 +371,12 @@ async def test_a_click_on_the_position_bar_seeks() -> None:
 
 async def test_go_to_a_token_by_its_number() -> None:
     session = Recording()
-    async with running(session) as (_, pilot):
+    async with running(session) as (app, pilot):
         for keys, token in (("57", 57), ("1000", 99), ("x9", 9)):
             await pilot.press("g")
-            await pilot.pause(0.1)
+            await until(pilot, lambda: app.focused is not None and app.focused.id == "seek-input")
             await pilot.press(*keys, "enter")
-            await pilot.pause(0.1)
-            assert session.asked[-1] == ("seek", token)
+            await until(pilot, lambda token=token: session.asked[-1] == ("seek", token))
 
 
 def test_parts_are_dropped_by_rank() -> None:

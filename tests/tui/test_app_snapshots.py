@@ -17,6 +17,7 @@ from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.status import LineFacts
 from tests.tui import snapshots
 from tests.tui.scripted import LIVE, ScriptedSession
+from tests.tui.test_app_shell import calm
 
 SIZES = [(80, 24), (120, 40)]
 LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
@@ -26,10 +27,7 @@ Scene = Callable[[MoetuiApp, Pilot[Any], ScriptedSession], Awaitable[None]]
 async def settled(pilot: Pilot[Any]) -> None:
     app = pilot.app
     assert isinstance(app, MoetuiApp)
-    await pilot.pause(0.04)
-    while app.ticker._dirty.is_set():
-        await pilot.pause(0.02)
-    await pilot.pause(0.02)
+    await calm(app, pilot)
 
 
 async def run(app: MoetuiApp, pilot: Pilot[Any], session: ScriptedSession) -> None:
