@@ -37,6 +37,9 @@ def folders_that_say(pattern: str) -> set[str]:
     return {file.parent.name for file in MODELS_FOLDER.glob("*/modeling_*.py") if says.search(file.read_text("utf-8"))}
 
 
+RELEASE = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+known_by_now = pytest.mark.skipif(RELEASE < (5, 23), reason="older releases lack architectures that the tables name")
+
 # The scan
 
 
@@ -47,6 +50,7 @@ def test_every_architecture_found_either_builds_or_is_excluded_with_a_reason() -
         assert arch.evidence
 
 
+@known_by_now
 def test_at_least_the_architectures_known_when_this_was_written_are_found() -> None:
     assert len(buildable()) >= 72
     assert len(set(buildable())) == len(buildable())
@@ -69,6 +73,7 @@ def test_dense_relatives_are_not_taken_for_mixtures() -> None:
     assert not found & {"llama", "mistral", "qwen3", "gemma3", "moshi", "t5", "gpt2", "mamba2", "olmo2"}
 
 
+@known_by_now
 def test_the_tables_name_architectures_that_exist() -> None:
     found = {arch.name for arch in architectures()}
     assert set(EXCLUDED) <= found
