@@ -45,6 +45,38 @@ def load_recording(path: str) -> Recording:
     return Recording(path, trace.info, trace, branches)
 
 
+class TraceFiles:
+    """``Filing`` for a session on a trace."""
+
+    _trace: Trace
+
+    def save(self, path: str, *, overwrite: bool = False) -> int:
+        """Copy the recording as far as it is written; the bytes.
+
+        Raises:
+            UsageError: the file exists (without ``overwrite``), or its folder does not.
+            TraceError: it cannot be written.
+        """
+        return copy_trace(self._trace, path, overwrite=overwrite)
+
+    def export(self, path: str, format: str, *, overwrite: bool = False) -> int:  # noqa: A002
+        """Write the recording in another format; the bytes.
+
+        Raises:
+            UsageError: an unknown format, or a path as for ``save``.
+            TraceError: it cannot be written.
+        """
+        return export_trace(self._trace, path, format, overwrite=overwrite)
+
+    def load(self, path: str) -> Recording:
+        """Open a recording beside this one.
+
+        Raises:
+            TraceError: no trace, or damaged beyond use.
+        """
+        return load_recording(path)
+
+
 def _write(path: str, write: Callable[[BinaryIO], None], *, overwrite: bool) -> int:
     target = Path(path).expanduser()
     try:

@@ -10,10 +10,14 @@ from moetui.routing.events import (
     Branch,
     BranchAdded,
     BreakpointHit,
+    Event,
     Finding,
     FindingRaised,
     GenerationSettings,
     InterventionsChanged,
+    Notice,
+    RunState,
+    RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
 from moetui.session.protocol import Mark
@@ -95,3 +99,12 @@ def _mark(item: RecordedEvent) -> Mark | None:
     if isinstance(event, BranchAdded):
         return Mark(event.branch.first_token, "branch", event.branch.name)
     return None
+
+
+def as_played(item: RecordedEvent) -> Event:
+    """An event as it passes; the run's own states are told in words, as the replay has states of its own."""
+    event = item.event
+    if isinstance(event, RunStateChanged):
+        why = f": {event.reason}" if event.reason else ""
+        return Notice(f"recorded: {event.state.value}{why}", "error" if event.state is RunState.FAILED else "info")
+    return event

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
-from moetui.routing import ModelInfo, TimelineView, UnsupportedError, UsageError
+from moetui.routing import ModelInfo, TimelineView, UsageError
 from moetui.routing.events import (
     Branch,
     BranchAdded,
@@ -19,24 +18,23 @@ from moetui.routing.events import (
     GenerationSettings,
     InterventionsChanged,
     ModelChanged,
-    Notice,
     RunState,
     RunStateChanged,
     StepCaptured,
 )
 from moetui.routing.interventions import Intervention
-from moetui.session.filing import copy_trace, export_trace, load_recording
-from moetui.session.history import History, Standing
+from moetui.session.filing import TraceFiles
+from moetui.session.history import History, Standing, as_played
 from moetui.session.mailbox import Mailbox
+from moetui.session.no_model import NoModel
 from moetui.session.playhead import MAX_SPEED, MIN_SPEED, Playhead
-from moetui.session.protocol import Capability, Mark, MarkKind, Playback, Recording
-from moetui.trace import RecordedEvent, open_trace
+from moetui.session.protocol import Capability, Mark, MarkKind, Playback
+from moetui.trace import Trace, open_trace
 
 _FOLLOW_SECONDS = 0.25
-_NO_MODEL = "start it with 'moetui run' to do that"
 
 
-class ReplaySession:
+class ReplaySession(NoModel, TraceFiles):
     """Plays a recording: implements ``Session``, ``Playable``, ``Waitable`` and ``Filing``.
 
     Pauses of the recorded run are cut to two seconds; a recording without times plays twenty steps a second.
@@ -64,7 +62,7 @@ class ReplaySession:
     ) -> None:
         _check_speed(speed)
         self._path = Path(path)
-        self._trace = open_trace(self._path)
+        self._trace: Trace = open_trace(self._path)
         self._start: int | Literal["end"] = start if start is not None else ("end" if follow else 0)
         self._begin_paused = paused
         self._follow = follow and not self._trace.ended
@@ -261,22 +259,6 @@ class ReplaySession:
         """Stop at the cursor."""
         self.pause()
 
-    def generate(self, prompt: str, settings: GenerationSettings | None = None) -> NoReturn:
-        """Not possible."""
-        raise UnsupportedError("a recording cannot generate: the model is not here", _NO_MODEL)
-
-    def step_layer(self) -> NoReturn:
-        """Not possible."""
-        raise UnsupportedError("a recording steps by tokens, not by layers", "'step' goes to the next step")
-
-    def set_interventions(self, interventions: Sequence[Intervention]) -> NoReturn:
-        """Not possible."""
-        raise UnsupportedError("a recording cannot be intervened in: it has happened", _NO_MODEL)
-
-    def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
-        """Not possible."""
-        raise UnsupportedError("a recording has no model to look into", _NO_MODEL)
-
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it plays no more; False if ``timeout`` seconds were not enough."""
         with self._changed:
@@ -285,32 +267,6 @@ class ReplaySession:
     def flush(self, timeout: float | None = None) -> bool:
         """What is shown is in the timeline already."""
         return True
-
-    def save(self, path: str, *, overwrite: bool = False) -> int:
-        """Copy the recording as far as it is written; the bytes.
-
-        Raises:
-            UsageError: the file exists (without ``overwrite``), or its folder does not.
-            TraceError: it cannot be written.
-        """
-        return copy_trace(self._trace, path, overwrite=overwrite)
-
-    def export(self, path: str, format: str, *, overwrite: bool = False) -> int:  # noqa: A002
-        """Write the recording in another format; the bytes.
-
-        Raises:
-            UsageError: an unknown format, or a path as for ``save``.
-            TraceError: it cannot be written.
-        """
-        return export_trace(self._trace, path, format, overwrite=overwrite)
-
-    def load(self, path: str) -> Recording:
-        """Open a recording beside this one.
-
-        Raises:
-            TraceError: no trace, or damaged beyond use.
-        """
-        return load_recording(path)
 
     def close(self, timeout: float = 1.0) -> None:
         """End the clock and close the file."""
@@ -414,7 +370,7 @@ class ReplaySession:
             self._move(position)
             return
         for item in self._history.between(self._passed, passed):
-            self._mailbox.put(_as_played(item))
+            self._mailbox.put(as_played(item))
         moved = self._shown != position
         self._passed, self._shown = passed, position
         if moved:
@@ -425,15 +381,6 @@ class ReplaySession:
             if finding not in self._told:
                 self._told.add(finding)
                 self._mailbox.put(FindingRaised(finding))
-
-
-def _as_played(item: RecordedEvent) -> Event:
-    """An event as it passes; the run's own states are told in words, as the replay has states of its own."""
-    event = item.event
-    if isinstance(event, RunStateChanged):
-        why = f": {event.reason}" if event.reason else ""
-        return Notice(f"recorded: {event.state.value}{why}", "error" if event.state is RunState.FAILED else "info")
-    return event
 
 
 def _check_speed(speed: float) -> None:
