@@ -74,7 +74,10 @@ def _pieces(handle: SiteHandle) -> Iterator[Tensor]:
     """``[E, n]`` pieces that together are all weights of the experts, each small."""
     experts, count = handle.experts, handle.site.num_experts
     width = max(1, _CHUNK // count)
-    stacked = [(name, each) for name, each in experts.named_parameters() if each.dim() >= 3 and each.shape[0] == count]
+    # Parallel experts are several modules: the routing reaches the first of them.
+    owners = [child for child in handle.block.children() if type(child) is type(experts)] or [experts]
+    named = [pair for owner in owners for pair in owner.named_parameters()]
+    stacked = [(name, each) for name, each in named if each.dim() >= 3 and each.shape[0] == count]
     if stacked:
         for name, each in stacked:
             _check(handle, name, each)

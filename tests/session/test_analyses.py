@@ -1,0 +1,119 @@
+"""Analyses of a live session: between steps, unseen by the timeline, and without a trace in the run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moetui.console import Console
+from moetui.routing import UsageError
+from moetui.routing.events import GenerationSettings, RunState
+from moetui.routing.interventions import BanExperts
+from moetui.session import Analysing
+from moetui.session.analyses import ExpertAblation, RouterDecomposition, TokenImpact
+from tests.console.conftest import drawn
+from tests.session.live_sessions import PATIENCE, Make
+
+PROMPT = "some words to begin with"
+SAMPLED = GenerationSettings(max_new_tokens=8, temperature=2.0, seed=3)
+
+
+def test_a_paused_run_is_analysed_and_goes_on_as_it_would_have(live: Make) -> None:
+    session = live(PROMPT, settings=SAMPLED)
+    assert isinstance(session, Analysing)
+    whole = session.ids(0)
+    session.generate(PROMPT, SAMPLED)
+    session.settle()
+    session.rewind(len(whole) + len(whole) - 4)
+    session.settle()
+    assert session.state is RunState.PAUSED
+    branch, end = session.branches[-1].id, session.timeline.snapshot().end
+    impact = session.analyze("token_impact", branch=branch, sequence=0, positions=[2]).result(PATIENCE)
+    assert isinstance(impact, TokenImpact)
+    assert impact.replacement
+    parts = session.analyze("router_decomposition", branch=branch, sequence=0, position=3, site=2).result(PATIENCE)
+    assert isinstance(parts, RouterDecomposition)
+    view = session.timeline.snapshot()
+    held = view.routing(3, 4).logits
+    assert held is not None
+    np.testing.assert_allclose(parts.logits, held[0, 2], atol=5e-3)
+    assert isinstance(session.analyze("ablation", branch=branch, site=1, expert=0).result(PATIENCE), ExpertAblation), (
+        "a branch that has not run yet is the prefix it shares"
+    )
+    assert session.analyze("expert_similarity", site=0).result(PATIENCE).shape == (8, 8)
+    assert session.timeline.snapshot().end == end, "an analysis' passes are not captured"
+    session.resume()
+    session.settle()
+    assert session.ids(2) == whole[-4:]
+
+
+def test_between_two_sites_of_a_step(live: Make) -> None:
+    whole = live(PROMPT, 6).ids(0)
+    session = live(PROMPT, 6, paused=True)
+    session.log.wait_state(RunState.PAUSED)
+    session.step(2)
+    session.log.wait_state(RunState.PAUSED, 2)
+    session.step_layer()
+    session.log.wait_state(RunState.PAUSED, 3)
+    session.step_layer()
+    session.log.wait_state(RunState.PAUSED, 4)
+    assert session.analyze("token_impact", branch=0, positions=[1]).result(PATIENCE).before
+    assert session.analyze("router_decomposition", branch=0, position=2, site=3).result(PATIENCE).parts
+    session.resume()
+    session.settle()
+    assert session.ids(0) == whole
+
+
+def test_interventions_act_on_analyses(live: Make) -> None:
+    session = live(PROMPT, 4)
+    free = session.analyze("token_impact", branch=0, positions=[1]).result(PATIENCE)
+    expert = int(free.indices[0, 1, 0])
+    session.set_interventions([BanExperts((expert,))])
+    banned = session.analyze("token_impact", branch=0, positions=[1]).result(PATIENCE)
+    assert expert not in banned.indices
+    found = session.analyze("ablation", branch=0, site=1, expert=expert).result(PATIENCE)
+    assert found.positions.size == 0
+    assert np.isnan(found.mean)
+
+
+def test_what_is_wrong_is_said(live: Make) -> None:
+    session = live(PROMPT, 2)
+    with pytest.raises(UsageError, match="there is no analysis impact"):
+        session.analyze("impact")
+    with pytest.raises(UsageError, match="ablation takes no layer"):
+        session.analyze("ablation", layer=1)
+    with pytest.raises(UsageError, match="there is no site 9"):
+        session.analyze("expert_similarity", site=9).result(PATIENCE)
+    closed = live(opened=False)
+    assert "token_impact" in closed.analyses, "known before torch is"
+    closed.close()
+    assert closed.analyze("expert_similarity", site=0).cancelled()
+
+
+def test_console_commands_on_the_demo_model(live: Make) -> None:
+    session = live("The garden by the river", 6, model="demo")
+    console = Console(session)
+    view = session.timeline.snapshot()
+    token = next(row for row in range(view.end) if "ar" in view.text(int(view.tokens(row, row + 1).token_id[0])))
+    found = console.run(f"analyze_token_impact {token} --replacement ' the'")
+    assert not found.error
+    (item,) = found.data
+    assert item["impact"]["replacement"].strip() == "the"
+    assert item["impact"]["divergence"] >= 0
+    assert len(item["impact"]["sites"]) == len(view.sites)
+    assert 0 < sum(share for _, share in item["impact"]["before"]) <= 1.0001
+    text = drawn(console.run(f"why {token} --site L3"))
+    assert " over E" in text
+    assert "cannot be taken apart" not in text
+    alike = console.run("similarity L2 --by weights")
+    assert not alike.error
+    assert np.isfinite([pair["value"] for pair in alike.data["pairs"]]).all()
+    assert session.timeline.snapshot().end == view.end
+
+
+def test_why_still_answers_where_logits_cannot_be_taken_apart(live: Make) -> None:
+    session = live(PROMPT, 2, model="random:zaya")
+    result = Console(session).run("why 3 --site L1")
+    assert not result.error
+    assert result.data["sites"][0]["experts"]
+    assert "cannot be taken apart: layer 0 does not just add" in drawn(result)
