@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from moetui.cli.common import common_options, print_json
+from moetui.cli.common import Common, common_options, print_json
+from moetui.cli.options import SCREEN, grouped
 
 
 @click.command("diff")
@@ -14,8 +16,10 @@ from moetui.cli.common import common_options, print_json
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--tui", is_flag=True, help="Show both runs side by side.")
+@grouped(SCREEN)
 @common_options
-def command(a: Path, b: Path, as_json: bool, tui: bool) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, tui: bool, **options: Any) -> int:
     """Say where two recordings part: tokens, routing, distributions, loads. Exits 0 also when they differ."""
     from moetui.routing.compare import compare
     from moetui.routing.errors import UsageError
@@ -24,9 +28,10 @@ def command(a: Path, b: Path, as_json: bool, tui: bool) -> int:
     if tui and as_json:
         raise UsageError("--json and --tui exclude each other", "choose one")
     if tui:
+        from moetui.cli.screen import screen_options
         from moetui.tui import run_diff
 
-        return run_diff(a, b)
+        return run_diff(a, b, screen_options(options, ctx.ensure_object(Common).keys))
     with open_trace(a) as first, open_trace(b) as second:
         result = compare(first.timeline, second.timeline)
         if as_json:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import signal
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from textual import events, on
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widget import Widget
 
-from moetui.routing import ModelError, TimelineView, UsageError
+from moetui.routing import ModelError, TimelineView
 from moetui.routing.events import (
     BranchAdded,
     BreakpointHit,
@@ -33,18 +31,14 @@ from moetui.routing.events import (
 from moetui.session import Capability, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
-from moetui.tui.driver import TerminalDriver
-from moetui.tui.filters import AsciiFilter, ColorlessFilter
-from moetui.tui.ink import Ink
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget, Part
-from moetui.tui.link import Linked
 from moetui.tui.loading import LoadingView
 from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
-from moetui.tui.options import Look, ScreenOptions, resolve
+from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptLine
+from moetui.tui.shell import Shell
 from moetui.tui.status import LEAST_RATE, hit_parts, run_facts, state_parts, title_parts, transport_parts
-from moetui.tui.themes import THEMES, theme_name
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
 # tab → where its panel lives: imported after the first paint, built when first shown.
@@ -58,7 +52,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _SLOW_CEILING = 4.0  # Hz
 
 
-class MoetuiApp(RunControls, Linked, App[int]):
+class MoetuiApp(RunControls, Shell):
     """The screen of one session.
 
     Args:
@@ -67,33 +61,19 @@ class MoetuiApp(RunControls, Linked, App[int]):
         look: what the environment allows; found out if not given.
     """
 
-    TITLE = "moetui"
     CSS_PATH = Path(__file__).with_name("app.tcss")  # absolute, so that a subclass elsewhere finds it
     BINDINGS: ClassVar[list[BindingType]] = KEYS
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
-    ENABLE_SELECT_AUTO_SCROLL = False
 
     def __init__(self, session: Session, options: ScreenOptions, look: Look | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        import os
-
+        super().__init__(options, look, **kwargs)
         self.session = session
-        self.options = options
-        self.look = look or resolve(options, os.environ)
-        self.animation_level = "none"
-        for theme in THEMES:
-            self.register_theme(theme)
-        wanted = theme_name(options.theme, self.look)
-        if wanted not in self.available_themes:
-            raise UsageError(f"no theme of this name: {options.theme}", "dark, light, ansi, or one of the palette's")
-        self.theme = wanted
         self.tab = "network"
         self.selection = Selection()
         self.hint = ""
         self._pending = options.prompt
         self._settling = False
-        self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
@@ -101,25 +81,12 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self._where: list[Part] = []
         self._reader: asyncio.Task[None] | None = None
         self._painter: asyncio.Task[None] | None = None
-        self.start_link()
         self.ticker = Ticker(
             self._paint,
             Rate(options.fps, _SLOW_CEILING if self.look.slow else FASTEST),
             may_paint=self.pacing.ready,
             round_trip=lambda: self.pacing.round_trip,
         )
-
-    @property
-    def ink(self) -> Ink:
-        """What widgets draw with, by terminal and theme."""
-        return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        """Besides Textual's: no colour and no other character than ASCII where that was asked for."""
-        filters = list(super().get_line_filters())
-        if self.look.colors == "none":
-            filters = [self._colorless]
-        return [*filters, self._ascii] if self.look.ascii else filters
 
     @property
     def _enter(self) -> str:
@@ -143,9 +110,7 @@ class MoetuiApp(RunControls, Linked, App[int]):
 
     def on_mount(self) -> None:
         """Paint the frame first, then begin."""
-        self.app_resume_signal.subscribe(self, lambda _: self.forget_screen())
-        if isinstance(self._driver, TerminalDriver):
-            self.set_interval(1.0, self._look_for_terminal)
+        self.watch_terminal()
         self.query_one(TabBar).show_tabs(self.tab)
         self._paint_bars(self.session.timeline.snapshot())
         if not self.replaying:
@@ -155,7 +120,6 @@ class MoetuiApp(RunControls, Linked, App[int]):
             line.hint("when ready", self._enter)
             if not self._pending:
                 line.input.focus()
-        self._catch_signals()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -166,33 +130,11 @@ class MoetuiApp(RunControls, Linked, App[int]):
         self._painter = asyncio.create_task(self._guarded(self.ticker.run()), name="moetui-ticker")
         self.session.open()
 
-    def _look_for_terminal(self) -> None:
-        if isinstance(self._driver, TerminalDriver) and self._driver.hung_up():
-            self.exit(128 + signal.SIGHUP)
-
-    def _fatal_error(self) -> None:
-        # Textual would print screenfuls of locals, arrays among them; whoever called ``run_app`` gets the error itself.
-        self.bell()
-        self._close_messages_no_wait()
-
-    @property
-    def crash(self) -> Exception | None:
-        """The bug that ended the app, if one did."""
-        return self._exception
-
     async def on_unmount(self) -> None:
         """Stop reading and painting."""
         for task in (self._reader, self._painter):
             if task is not None:
                 task.cancel()
-
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            try:
-                loop.add_signal_handler(number, self.exit, 128 + number)
-            except (NotImplementedError, RuntimeError, ValueError):  # no signals on this platform or thread
-                return
 
     # ------------------------------------------------------------------ what the session tells
 
@@ -438,29 +380,11 @@ class MoetuiApp(RunControls, Linked, App[int]):
         """Hide the keys of what the session cannot do; dim those that do nothing now."""
         return self.can(action)
 
-    async def action_press(self, key: str) -> None:
-        """What a click on a key in the key bar does."""
-        self.simulate_key(key)
-
     def action_findings(self) -> None:
         """List what the diagnostics found."""
         from moetui.tui.findings import FindingsScreen
 
         self.push_screen(FindingsScreen(self.session.findings))
-
-    def action_help(self) -> None:
-        """All keys that do something here."""
-        from moetui.tui.help import HelpScreen
-
-        self.push_screen(HelpScreen(self.screen))
-
-    def action_redraw(self) -> None:
-        """Draw everything anew: a stray line of another program may have spoilt the screen."""
-        self.forget_screen()
-
-    async def action_quit(self) -> None:
-        """Leave."""
-        self.exit(0)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: what the keys do, and the themes."""

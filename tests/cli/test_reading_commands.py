@@ -73,6 +73,18 @@ def test_diff_says_where_two_recordings_part(call: Call, trace: Write) -> None:
     assert "L2" in done.out
 
 
+def test_the_diff_screen_needs_a_terminal_and_two_recordings(call: Call, trace: Write, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.msgpack"
+    bad.write_bytes(b"no trace")
+    done = call("diff", trace(), bad, "--tui", "--ascii", "--color", "none")
+    assert done.status == 1
+    assert done.err.startswith("error: ")
+    assert "bad.msgpack" in done.err
+    done = call("diff", trace("b.msgpack"), trace("c.msgpack"), "--tui")
+    assert (done.status, done.out) == (2, "")
+    assert "needs a terminal" in done.err or "cannot show a screen" in done.err
+
+
 @pytest.mark.parametrize("command", [["stats"], ["export", "--format", "csv", "-o", "-"], ["diff", "{path}"]])
 @pytest.mark.parametrize("content", [None, b"", b"hello world", b"\x93NUMPY\x01\x00", bytes(range(256)) * 10])
 def test_what_is_no_recording_is_one_clear_line(

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from moetui.routing.compare.align import Alignment, align
-from moetui.routing.compare.runs import compare
+from moetui.routing.compare.runs import compare, pair_flips, shared_sites
 from moetui.routing.compare.values import Comparison, Divergence, Flip, SiteComparison
 
-__all__ = ["Alignment", "Comparison", "Divergence", "Flip", "SiteComparison", "align", "compare"]
+__all__ = [
+    "Alignment",
+    "Comparison",
+    "Divergence",
+    "Flip",
+    "SiteComparison",
+    "align",
+    "compare",
+    "pair_flips",
+    "shared_sites",
+]

@@ -45,7 +45,7 @@ def compare(
     Raises:
         UsageError: the models have no site in common, or a common one has other experts, so that ids mean nothing.
     """
-    sites_a, sites_b = _shared_sites(a, b)
+    sites_a, sites_b = shared_sites(a, b)
     pairing = align(a, b, branch_a, branch_b)
     everything, prefix = SiteSums(sites_a), SiteSums(sites_a)
     best: list[tuple[float, int, int, Flip]] = []
@@ -81,7 +81,25 @@ def compare(
     )
 
 
-def _shared_sites(a: TimelineView, b: TimelineView) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+def pair_flips(a: TimelineView, b: TimelineView, pairing: Alignment) -> I64:
+    """``[p]`` at how many sites each pair of tokens went to other experts.
+
+    Raises:
+        UsageError: as for ``compare``.
+    """
+    sites_a, sites_b = shared_sites(a, b)
+    out = np.zeros(len(pairing.a), np.int64)
+    for rows, pairs in _chunks(a, b, sites_a, sites_b, pairing):
+        out[rows] = pairs.differ.sum(1)
+    return out
+
+
+def shared_sites(a: TimelineView, b: TimelineView) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+    """The sites that both have, paired by name, as the first and as the second knows them.
+
+    Raises:
+        UsageError: none, or one with other experts here than there.
+    """
     there = {site.name: site for site in b.sites}
     shared = [(site, there[site.name]) for site in a.sites if site.name in there]
     if not shared:

@@ -1,0 +1,106 @@
+"""What the apps have in common: themes, what is drawn with, the line to the terminal, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from textual.app import App
+from textual.filter import LineFilter
+
+from moetui.routing import UsageError
+from moetui.tui.driver import TerminalDriver
+from moetui.tui.filters import AsciiFilter, ColorlessFilter
+from moetui.tui.ink import Ink
+from moetui.tui.link import Linked
+from moetui.tui.options import Look, ScreenOptions, resolve
+from moetui.tui.themes import THEMES, theme_name
+
+
+class Shell(Linked, App[int]):
+    """An app drawn by ``options``.
+
+    Args:
+        options: how to draw.
+        look: what the environment allows; found out if not given.
+
+    Raises:
+        UsageError: no theme of the name asked for.
+    """
+
+    TITLE = "moetui"
+    ENABLE_SELECT_AUTO_SCROLL = False
+
+    def __init__(self, options: ScreenOptions, look: Look | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        import os
+
+        self.options = options
+        self.look = look or resolve(options, os.environ)
+        self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        wanted = theme_name(options.theme, self.look)
+        if wanted not in self.available_themes:
+            raise UsageError(f"no theme of this name: {options.theme}", "dark, light, ansi, or one of the palette's")
+        self.theme = wanted
+        self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
+        self.start_link()
+
+    @property
+    def ink(self) -> Ink:
+        """What widgets draw with, by terminal and theme."""
+        return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Besides Textual's: no colour and no other character than ASCII where that was asked for."""
+        filters = list(super().get_line_filters())
+        if self.look.colors == "none":
+            filters = [self._colorless]
+        return [*filters, self._ascii] if self.look.ascii else filters
+
+    def watch_terminal(self) -> None:
+        """Draw anew when the app comes back to the front; end when the terminal is gone, or on a signal."""
+        self.app_resume_signal.subscribe(self, lambda _: self.forget_screen())
+        if isinstance(self._driver, TerminalDriver):
+            self.set_interval(1.0, self._look_for_terminal)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            try:
+                loop.add_signal_handler(number, self.exit, 128 + number)
+            except (NotImplementedError, RuntimeError, ValueError):  # no signals on this platform or thread
+                return
+
+    def _look_for_terminal(self) -> None:
+        if isinstance(self._driver, TerminalDriver) and self._driver.hung_up():
+            self.exit(128 + signal.SIGHUP)
+
+    def _fatal_error(self) -> None:
+        # Textual would print screenfuls of locals, arrays among them; whoever runs the app gets the error itself.
+        self.bell()
+        self._close_messages_no_wait()
+
+    @property
+    def crash(self) -> Exception | None:
+        """The bug that ended the app, if one did."""
+        return self._exception
+
+    async def action_press(self, key: str) -> None:
+        """What a click on a key in the key bar does."""
+        self.simulate_key(key)
+
+    def action_help(self) -> None:
+        """All keys that do something here."""
+        from moetui.tui.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen))
+
+    def action_redraw(self) -> None:
+        """Draw everything anew: a stray line of another program may have spoilt the screen."""
+        self.forget_screen()
+
+    async def action_quit(self) -> None:
+        """Leave."""
+        self.exit(0)
