@@ -7,7 +7,8 @@
 Each repeat times every variant once, in an order that changes from repeat to repeat: a block of decode steps at the
 same length of the cache, and one prompt. A block's time is the median of its steps. A variant's ratio is the median
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
-does falls out. ``bare-again`` is the control: the same thing twice, whose ratio shows the noise.
+does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``bare-again``
+is the control: the same thing twice, whose ratios show the noise.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Setup = Callable[[Any], AbstractContextManager[dict[str, Any]]]
 
 
 @contextlib.contextmanager
-def bare(model: Any) -> Iterator[dict[str, Any]]:
+def bare(_: Any) -> Iterator[dict[str, Any]]:
     yield {}
 
 
@@ -77,12 +78,12 @@ def drop(step: Any) -> None:
 
 
 @contextlib.contextmanager
-def router_logits(model: Any) -> Iterator[dict[str, Any]]:
+def router_logits(_: Any) -> Iterator[dict[str, Any]]:
     yield {"output_router_logits": True}
 
 
 @contextlib.contextmanager
-def profiler(model: Any) -> Iterator[dict[str, Any]]:
+def profiler(_: Any) -> Iterator[dict[str, Any]]:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -184,6 +185,7 @@ class Result:
     ratio: float
     low: float
     high: float
+    floor: float
 
 
 class Bench:
@@ -243,7 +245,8 @@ def measure(name: str, model: Any, variants: list[str], options: argparse.Namesp
             ratios = sorted(own / base for own, base in zip(times[variant], times["bare"]))
             low, _, high = statistics.quantiles(ratios, n=4)
             middle = statistics.median(ratios)
-            results.append(Result(name, work, variant, statistics.median(times[variant]), middle, low, high))
+            floor = min(times[variant]) / min(times["bare"])
+            results.append(Result(name, work, variant, statistics.median(times[variant]), middle, low, high, floor))
     return results
 
 
@@ -251,7 +254,7 @@ def show(results: list[Result]) -> None:
     for result in results:
         print(
             f"{result.model:16} {result.work:8} {result.variant:18} {result.ms:9.3f} ms"
-            f"   ×{result.ratio:.4f}  ({result.low:.4f} to {result.high:.4f})"
+            f"   ×{result.ratio:.4f}  ({result.low:.4f} to {result.high:.4f})   floor ×{result.floor:.4f}"
         )
 
 

@@ -134,7 +134,8 @@ class Capture:
         refuse_compiled(self.model)
         if self._recorder is None:
             self._recorder = self._new_recorder()
-        self._study.watch({handle.site.index for handle in self.handles if self._keeps(handle)})
+        watched = {handle.site.index for handle in self.handles if self._keeps(handle)}
+        self._study.watch(watched, logits=self.wants_logits)
         try:
             for stream in self._streams:
                 self._stream_hooks += [breaking(self._on_enter(stream)), breaking(self._on_leave(stream))]
@@ -254,7 +255,7 @@ class Capture:
                 self._site_hooks[number] = [breaking(hook) for hook in handle.adapter.install(handle, self)]
 
     def _on_enter(self, stream: Stream) -> RemovableHandle:
-        current = self.current
+        current, stacks = self.current, {stack for stack, _ in stream.stacks}
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame
@@ -263,6 +264,8 @@ class Capture:
                 if self.before_step is not None and recorded:
                     recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
                 current.frame = frame = self._begin(stream, recorded)
+            if frame.told >= stacks:
+                return
             began = perf_counter_ns()
             try:
                 stream.read(args, kwargs, frame)

@@ -68,6 +68,7 @@ class RawStep:
         started, ended: ``perf_counter_ns``.
         cost: nanoseconds spent in this capture's hooks.
         inputs: the tokens of each stack that was called.
+        told: the stacks whose tokens are known in full.
         times: ``perf_counter_ns`` when a site's experts got their routing; 0 where they did not.
         first, second: that routing, as the site's adapter decodes it.
         before: the same before a routing function changed it, at sites where one did.
@@ -80,7 +81,7 @@ class RawStep:
 
     __slots__ = (
         "before", "branch", "caller", "cost", "earlier", "ended", "extras", "first", "index", "inputs", "keep",
-        "logits", "outputs", "owner", "probes", "reordered", "second", "started", "times",
+        "logits", "outputs", "owner", "probes", "reordered", "second", "started", "times", "told",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, caller: FrameType | None, sites: int) -> None:
@@ -88,6 +89,7 @@ class RawStep:
         self.keep, self.reordered = True, False
         self.started = self.ended = self.cost = 0
         self.inputs: dict[str, TokenInputs] = {}
+        self.told: set[str] = set()
         self.times: list[int] = [0] * sites
         self.first: list[Any] = [None] * sites
         self.second: list[Any] = [None] * sites

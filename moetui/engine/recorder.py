@@ -20,8 +20,8 @@ from moetui.engine.study import Study
 from moetui.engine.transfer import Transfer
 from moetui.routing import Step
 
-_LINGER = 0.03  # seconds: passes that come within it are worked out together, at a fraction of the cost
-_RUN = 32  # passes worked out together at most
+_LINGER = 0.1  # seconds: passes that come within it are worked out together, at a fraction of the cost
+_RUN = 64  # passes worked out together at most
 _AT_EXIT = 2.0  # seconds that the interpreter's end waits for what is queued
 _GONE = torch.empty(0)
 

@@ -35,8 +35,6 @@ class Stream:
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
         """Note what a call says of the tokens of each stack, unless an outer module said it already."""
         known = raw.inputs
-        if all(stack in known and known[stack].shape is not None for stack, _ in self.stacks):
-            return
         named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
         for stack, prefix in self.stacks:
             before = known.get(stack)
@@ -44,6 +42,7 @@ class Stream:
                 known[stack] = inputs = _inputs(stack, prefix, named)
                 if inputs.shape is not None and inputs.shape[0] > 1 and not raw.reordered:
                     raw.reordered = _reorders_rows()
+        raw.told.update(stack for stack, _ in self.stacks if known[stack].shape is not None)
 
 
 def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
@@ -118,13 +117,20 @@ def _inputs(stack: str, prefix: str, named: dict[str, Any]) -> TokenInputs:
     inputs.mask = mask if mask is not None and mask.dim() == 2 else None
     positions = _tensor(named.get(prefix + "position_ids"))
     inputs.positions = positions if positions is not None and positions.dim() == 2 else None
-    modality = next((value for name in _MODALITIES if (value := _tensor(named.get(name))) is not None), None)
-    inputs.modality = modality if modality is not None and modality.dim() == 2 else None
+    for name in _MODALITIES:
+        modality = named.get(name)
+        if isinstance(modality, Tensor) and modality.dim() == 2:
+            inputs.modality = modality
+            break
     if stack != "encoder":
         for name in _CACHES:
             cache = named.get(name)
             if cache is not None:
                 inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
+                if inputs.past == 0 and inputs.mask is not None and inputs.shape is not None:
+                    # Caches of recurrent states alone do not count tokens: the mask does.
+                    inputs.past = max(0, inputs.mask.shape[1] - inputs.shape[1])
+                break
     return inputs
 
 

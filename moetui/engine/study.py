@@ -48,10 +48,10 @@ class Study:
         self._learned: set[int] = set()
         self._unheard = {handle.site.stack for handle in handles}
 
-    def watch(self, numbers: set[int]) -> None:
-        """Expect to hear of these sites alone."""
+    def watch(self, numbers: set[int], *, logits: bool) -> None:
+        """Expect to hear of these sites alone; without logits there is no rule to be found."""
         self._watched = numbers
-        self._open = numbers - self._learned
+        self._open = numbers - self._learned if logits else set()
 
     @property
     def open(self) -> bool:

@@ -63,13 +63,19 @@ def decode_arrays(run: Sequence[TokenInputs | None]) -> TokenArrays:
     assert first.shape is not None
     batch, count = first.shape[0], len(inputs)
     ids = [each.ids.numpy() for each in inputs if each.ids is not None]
-    places = [_places(each, batch, 1, int(each.past)) for each in inputs]
+    if all(each.mask is None and each.positions is None for each in inputs):
+        position = np.repeat(np.array([int(each.past) for each in inputs], np.int32), batch)
+        pad: Bool = np.zeros(len(position), np.bool_)
+    else:
+        places = [_places(each, batch, 1, int(each.past)) for each in inputs]
+        position = np.concatenate([position for position, _ in places])[:, 0]
+        pad = np.concatenate([pad for _, pad in places])[:, 0]
     return TokenArrays(
         Phase.DECODE,
         np.tile(np.arange(batch, dtype=np.int16), count),
-        np.concatenate([position for position, _ in places])[:, 0],
+        position,
         np.concatenate(ids)[:, 0].astype(np.int32) if len(ids) == count else np.full(batch * count, -1, np.int32),
-        np.concatenate([pad for _, pad in places])[:, 0],
+        pad,
         batch * count,
         1,
         int(first.past),
