@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SLOWEST, FASTEST = 2.0, 10.0  # Hz
+SLOWEST, FASTEST = 1.0, 10.0  # Hz
 USUAL = 4.0
-_COST_SHARE = 0.15  # of one core that painting may take
+# Of the interpreter that painting may take: the model's thread waits for it, and laying out and sending a frame
+# take about as long again.
+_COST_SHARE = 0.03
 
 
 @dataclass(slots=True)
@@ -32,13 +34,13 @@ class Rate:
     def painted(self, seconds: float, round_trip: float | None = None) -> None:
         """Take note of a repaint: its CPU time, and the terminal's last answer time if it answers.
 
-        A fast line earns a higher rate, up to twice the usual one; a costly picture or a slow line a lower one.
+        A costly picture or a slow line earns a lower rate than the usual one; only a person asks for a higher one.
         """
         if self.fixed is not None:
             return
         by_cost = _COST_SHARE / max(seconds, 1e-4)
         by_line = USUAL if round_trip is None else 0.5 / max(round_trip, 0.01)
-        goal = min(max(min(by_cost, by_line, 2 * USUAL), SLOWEST), self.ceiling)
+        goal = min(max(min(by_cost, by_line, USUAL), SLOWEST), self.ceiling)
         self.hz += (goal - self.hz) * 0.3
 
 
