@@ -78,7 +78,18 @@ async def shown(runs: TwoRuns, size: tuple[int, int] = (120, 40), look: Look = L
     app = DiffApp(runs, ScreenOptions(), look)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
+        while not all(panel.is_mounted for panel in app.query("*")):  # a busy machine takes its time
+            await pilot.pause(0.02)
+        await pilot.pause()
         yield pilot
+
+
+async def press(pilot: Pilot[Any], *keys: str) -> None:
+    """Press keys, each when what the one before did is done."""
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+        await pilot.pause()
 
 
 def part(pilot: Pilot[Any], kind: type[Any]) -> Any:
@@ -137,12 +148,12 @@ async def test_it_opens_at_the_first_difference_and_keys_go_to_the_others(write:
         rows = part(pilot, PairList)
         seen = [rows.cursor]
         for key in ("n", "n", "n", "N"):
-            await pilot.press(key)
+            await press(pilot, key)
             seen.append(rows.cursor)
         assert seen == [4, 9, 20, 20, 9]
-        await pilot.press("d")
+        await press(pilot, "d")
         assert rows.cursor == 20
-        await pilot.press("d")
+        await press(pilot, "d")
         assert rows.cursor == 4
 
 
@@ -158,7 +169,7 @@ async def test_what_differs_is_marked_and_spelled_out(write: Write, opened: Open
         text = screen(pilot)
         assert "L1 " in text.splitlines()[-2]
         assert "→" in text.splitlines()[-2]
-        await pilot.press("n")
+        await press(pilot, "n")
         assert '"·w5"' in screen(pilot)
         assert '"·w30"' in screen(pilot)
 
@@ -169,7 +180,7 @@ async def test_sites_say_how_far_both_agree_over_all_pairs_or_before_any_differs
         sites = part(pilot, SiteList)
         assert "100%" in lines_of(sites)[1]
         assert ".75" in lines_of(sites)[3]
-        await pilot.press("p")
+        await press(pilot, "p")
         assert "2 pairs before" in str(sites.border_title)
         assert "100%" in lines_of(sites)[3]
         assert "1.00" in lines_of(sites)[3]
@@ -181,8 +192,7 @@ async def test_a_flip_leads_to_its_token_and_site(write: Write, opened: Opened) 
     async with shown(runs) as pilot:
         flips = part(pilot, FlipList)
         flips.focus()
-        await pilot.press("end")
-        await pilot.pause()
+        await press(pilot, "end")
         flip = flips.flips[-1]
         assert part(pilot, PairList).cursor == flip.position
         assert f"L{part(pilot, PairList).site}" == flip.site
@@ -191,11 +201,10 @@ async def test_a_flip_leads_to_its_token_and_site(write: Write, opened: Opened) 
 
 async def test_a_site_is_one_selection_in_all_panels(write: Write, opened: Opened) -> None:
     async with shown(opened(write("a", [1, 2]), write("b", [1, 2], {1: 1}))) as pilot:
-        await pilot.press("right_square_bracket")
+        await press(pilot, "right_square_bracket")
         assert (part(pilot, SiteList).cursor, part(pilot, Heatmap).cursor[0], part(pilot, PairList).site) == (1, 1, 1)
         part(pilot, Heatmap).focus()
-        await pilot.press("down")
-        await pilot.pause()
+        await press(pilot, "down")
         assert part(pilot, SiteList).cursor == 2
 
 
@@ -213,8 +222,7 @@ async def test_at_80_by_24_one_panel_stands_under_the_tokens_and_v_changes_it(
             assert text.isascii() == look.ascii
             for word in ("next", "quit", "help"):
                 assert word in lines_of(part(pilot, KeyBar))[0]
-            await pilot.press("v")
-            await pilot.pause()
+            await press(pilot, "v")
 
 
 async def test_two_runs_that_are_the_same_say_so(write: Write, opened: Opened) -> None:
@@ -223,13 +231,13 @@ async def test_two_runs_that_are_the_same_say_so(write: Write, opened: Opened) -
         text = screen(pilot)
         assert "identical" in text
         assert "every token went to the same experts" in text
-        await pilot.press("n", "d", "N")
+        await press(pilot, "n", "d", "N")
         assert part(pilot, PairList).cursor == 0
 
 
 async def test_q_leaves(write: Write, opened: Opened) -> None:
     async with shown(opened(write("a", [1]), write("b", [2]))) as pilot:
-        await pilot.press("q")
+        await press(pilot, "q")
     assert pilot.app.return_value == 0
 
 
@@ -241,13 +249,13 @@ async def test_hostile_tokens_stay_in_their_cells(write: Write, opened: Opened) 
         text = screen(pilot)
         assert not set(text) & {"\x1b", "\u202e", "\x07"}
         for _ in ids:
-            await pilot.press("n")
+            await press(pilot, "n")
 
 
 async def test_recordings_without_tokens_have_a_screen(tmp_path: Path, opened: Opened) -> None:
     path = write_recording(tmp_path / "a", prompt=0, decode=0)
     async with shown(opened(path, path)) as pilot:
-        await pilot.press("n", "p", "v", "d", "down")
+        await press(pilot, "n", "p", "v", "d", "down")
         assert "identical" in screen(pilot)
 
 
@@ -256,7 +264,7 @@ async def test_many_sites_are_shown_around_the_selected_one(tmp_path: Path, open
     paths = [write_recording(tmp_path / str(seed), info, seed=seed, decode=5) for seed in (1, 2)]
     async with shown(opened(*paths), (80, 24)) as pilot:
         assert all(len(line) == part(pilot, PairList).content_size.width for line in lines_of(part(pilot, PairList)))
-        await pilot.press(*["left_square_bracket"] * 2)
+        await press(pilot, *["left_square_bracket"] * 2)
         assert part(pilot, SiteList).cursor == 46
         assert "L46" in "".join(lines_of(part(pilot, SiteList)))
 
