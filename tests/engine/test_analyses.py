@@ -245,6 +245,10 @@ def test_similarity_in_pieces_and_of_an_empty_expert(zoo_model: ZooModel, monkey
 
 
 def test_similarity_of_other_kinds(zoo_model: ZooModel) -> None:
+    nested = subject(zoo_model("dbrx").model)
+    found = ask(nested, "expert_similarity", site=0, by="outputs", branch=0)
+    np.testing.assert_allclose(np.diagonal(found), 1, atol=1e-5)
+    assert np.abs(found - np.eye(8)).max() < 0.99
     on = subject(zoo_model("jetmoe").model)
     block = on.handles[1].block
     rows = [
@@ -314,6 +318,8 @@ def test_what_cannot_be_analysed_is_said(zoo_model: ZooModel) -> None:
     with pytest.raises(UnsupportedError, match="an encoder reads the prompt"):
         ask(Subject(encoding, None, find_sites(encoding), on.view), "ablation", branch=0, site=0, expert=0)
     classifier = zoo_model("openai_privacy_filter").model
+    with pytest.raises(UnsupportedError, match="later tokens have a part"):
+        ask(subject(classifier), "router_decomposition", branch=0, position=3, site=0)
     with pytest.raises(UnsupportedError, match="no probabilities of next tokens"):
         ask(subject(classifier), "token_impact", branch=0, positions=[3], replacement="40")
 

@@ -128,11 +128,13 @@ def _by_outputs(subject: Subject, handle: SiteHandle, ids: list[int]) -> F32:
             hook.remove()
         if not seen:
             raise UnsupportedError(f"the tokens of the text did not pass {handle.site.name}")
-        hidden, indices, weights = (each[-_MOST_TOKENS:] for each in seen[-1])
+        batched = seen[-1][0].dim() == 3
+        hidden, indices, weights = (each.reshape(-1, each.shape[-1])[-_MOST_TOKENS:] for each in seen[-1])
         total = torch.zeros(handle.site.num_experts, handle.site.num_experts, dtype=torch.float64)
         for begin in range(0, len(hidden), _TOKENS):
             part = slice(begin, begin + _TOKENS)
-            total += _output_cosines(handle, hidden[part], indices[part], weights[part])
+            given = hidden[part][None] if batched else hidden[part]
+            total += _output_cosines(handle, given, indices[part], weights[part])
     out: F32 = (total / len(hidden)).numpy().astype(np.float32)
     return out
 
@@ -145,6 +147,6 @@ def _output_cosines(handle: SiteHandle, hidden: Tensor, indices: Tensor, weights
     for expert in range(handle.site.num_experts):
         # ``forward`` itself: no hook may see these calls.
         found = handle.experts.forward(hidden, torch.full_like(indices, expert), alone)
-        outputs.append(nn.functional.normalize(found.float(), dim=-1))
+        outputs.append(nn.functional.normalize(found.float().reshape(len(indices), -1), dim=-1))
     each = torch.stack(outputs)
     return torch.einsum("ith,jth->ij", each, each).double().cpu()

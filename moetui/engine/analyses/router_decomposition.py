@@ -10,6 +10,7 @@ from moetui.engine.analyses.passes import at_rest, forward
 from moetui.engine.analyses.residual import refuse, traced
 from moetui.engine.analyses.subject import Subject
 from moetui.engine.scoring import tolerance
+from moetui.engine.streams import next_tokens
 from moetui.routing import UsageError
 from moetui.routing.analyses import RouterDecomposition
 
@@ -34,6 +35,8 @@ def router_decomposition(
     ids = subject.ids(branch, sequence)
     if not 0 <= position < len(ids):
         raise UsageError(f"position must lie between 0 and {len(ids) - 1}, not {position}", "'tokens' lists them")
+    if not next_tokens(subject.model):
+        raise refuse(handle, "later tokens have a part in them where a model does not write from left to right")
     with at_rest(subject.model), traced(subject.model, subject.handles, handle) as trace:
         forward(subject.model, ids[: position + 1])
         rounding = _rounding(subject.model, handle)
