@@ -78,8 +78,6 @@ async def shown(runs: TwoRuns, size: tuple[int, int] = (120, 40), look: Look = L
     app = DiffApp(runs, ScreenOptions(), look)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
-        while not all(panel.is_mounted for panel in app.query("*")):  # a busy machine takes its time
-            await pilot.pause(0.02)
         await pilot.pause()
         yield pilot
 
