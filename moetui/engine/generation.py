@@ -88,6 +88,7 @@ def generate(
     stopped: Callable[[], bool] = bool,
     chosen: Callable[[Tensor], None] | None = None,
     start: Start | None = None,
+    differed: Callable[[], None] | None = None,
 ) -> tuple[int, ...]:
     """Run ``prompt`` to its end in the calling thread; the global random generators are left as they were.
 
@@ -100,6 +101,7 @@ def generate(
         stopped: asked after each token; True ends the run there.
         chosen: called before the first pass and after each token with the decoder's sequence ``[1, n]`` so far.
         start: go on from there; None begins with the prompt.
+        differed: called at the end of the repeated passes if a greedy choice would have been another in them.
 
     Returns:
         The new tokens' ids since the prompt, the end-of-text token included.
@@ -116,7 +118,7 @@ def generate(
     length = settings.max_new_tokens
     arguments: dict[str, Any] = {}
     if start is not None:
-        processor = _Repeat(start.ids)
+        processor = _Repeat(start.ids, differed)
         arguments["logits_processor"] = LogitsProcessorList([processor])
         if not own_decoder:
             length += ids.shape[1] - start.given
@@ -215,15 +217,21 @@ class _Stop:
 class _Repeat:
     """A logits processor, by its shape: chooses the tokens of ``ids`` as long as there are some."""
 
-    def __init__(self, ids: Tensor) -> None:
-        self._ids = ids
+    def __init__(self, ids: Tensor, differed: Callable[[], None] | None) -> None:
+        self._ids, self._differed = ids, differed
+        self._others: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         length = input_ids.shape[1]
         if length >= self._ids.shape[1]:
             return scores
-        only = torch.full_like(scores, -torch.inf)
-        return only.scatter_(1, self._ids[:, length, None].to(scores.device), 0.0)
+        wanted = self._ids[:, length].to(scores.device)
+        if self._differed is not None:
+            self._others.append((scores.argmax(-1) != wanted).any())
+            # Read once, at the end: each look waits for the device.
+            if length == self._ids.shape[1] - 1 and bool(torch.stack(self._others).any()):
+                self._differed()
+        return torch.full_like(scores, -torch.inf).scatter_(1, wanted[:, None], 0.0)
 
 
 def _cache_name(model: Any) -> str:

@@ -191,8 +191,15 @@ class Runs:
         try:
             self._prepare(job)
             self._meter.start(debugger)
+            greedy = job.origin is not None and not job.origin.settings.sampled
             new = generate(
-                debugger.model, job.prompt, job.settings, stopped=self._unwinds, chosen=self._chosen, start=self._start
+                debugger.model,
+                job.prompt,
+                job.settings,
+                stopped=self._unwinds,
+                chosen=self._chosen,
+                start=self._start,
+                differed=self._differed if greedy else None,
             )
             end = "stopped" if self._unwinds() else _how_it_ended(len(new), job.settings)
             self._stand_at_end()
@@ -203,6 +210,11 @@ class Runs:
             return self._failed(error)
         finally:
             self._put_functions_back()
+
+    def _differed(self) -> None:
+        self._emit(
+            Notice("the tokens before would be others if chosen now: this model does not repeat itself", "warning")
+        )
 
     def _unwinds(self) -> bool:
         return self._gate.control.unwinds

@@ -208,6 +208,30 @@ class TestGate:
         thread.join()
         assert 0.04 < gate.waited < PATIENCE
 
+    def test_a_run_that_turns_unwinds_and_is_commanded_where_it_goes_on(self, watched: tuple[Gate, Watcher]) -> None:
+        gate, watcher = watched
+        gate.apply(lambda control: control.started(paused=True))
+        thread = GeneratingThread(gate, steps=5)
+        watcher.wait_for(RunState.PAUSED)
+        gate.apply(lambda control: control.turn("before token 3", paused=True))
+        gate.step(2)
+        gate.apply(lambda control: control.turn("before token 1", paused=True))
+        assert (gate.control.state, gate.control.reason) == (RunState.PAUSED, "before token 1")
+        thread.join()
+        assert thread.unwound
+        assert thread.passed == []
+
+    def test_work_between_steps_is_outside_of_any_step(self, watched: tuple[Gate, Watcher]) -> None:
+        gate, _ = watched
+        within: list[bool] = []
+        gate.apply(RunControl.started)
+        thread = GeneratingThread(gate, steps=1)
+        thread.join()
+        gate.apply(RunControl.started)
+        gate.submit(lambda: within.append(gate.control.within_step))
+        GeneratingThread(gate, steps=2).join()
+        assert within == [False]
+
     @pytest.mark.parametrize("seed", range(4))
     def test_commands_from_many_threads_never_deadlock(self, watched: tuple[Gate, Watcher], seed: int) -> None:
         gate, _ = watched
@@ -304,11 +328,25 @@ class ControlMachine(RuleBasedStateMachine):
         assert before.stop() == self.control
         assert not self.control.blocks
 
+    @rule(paused=st.booleans())
+    def turn(self, paused: bool) -> None:
+        before = self.control
+        self.control = before.turn("elsewhere", paused=paused)
+        if before.stopping or not (before.active or before.idle):
+            assert self.control == before
+            return
+        assert self.control.turning == before.active, "there is nothing to leave between runs"
+        assert self.control.unwinds == before.active
+        assert self.control.state is (RunState.PAUSED if paused else RunState.RUNNING)
+        self.position, self.allowed = 0, None
+
     @precondition(lambda self: self.control.active and not self.control.within_step)
     @rule()
     def meet_step(self) -> None:
         self.control = self.control.at_step(self.position)
-        if self.control.unwinds:
+        if self.control.turning:
+            self.control = self.control.arrived()
+        elif self.control.unwinds:
             self.control = self.control.ended()
         elif not self.control.blocks:
             assert self.allowed is None or self.allowed > 0, "a step passed that had to wait"

@@ -309,3 +309,24 @@ def test_what_cannot_be_exact_is_told(live: Make, monkeypatch: Any) -> None:
     session.settle()
     assert any("last digits" in notice.message for notice in session.log.of(Notice))
     assert own(session, 2) == own(session, 0)[30:]
+
+
+def test_a_model_that_does_not_repeat_itself_is_told(live: Make) -> None:
+    session = live(PROMPT, model="random:jamba")
+    prompt = length_of_prompt(session)
+
+    def notices() -> list[str]:
+        return [notice.message for notice in session.log.of(Notice) if "repeat itself" in notice.message]
+
+    session.fork(prompt + 2)
+    session.settle()
+    assert notices() == []
+
+    def shift(_: Any, __: Any, output: Any) -> None:
+        output.logits.copy_(output.logits.roll(1, -1))
+
+    hook = session.call(lambda model, _: model.register_forward_hook(shift)).result(30.0)
+    session.fork(prompt + 2)
+    session.settle()
+    hook.remove()
+    assert len(notices()) == 1
