@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from moetui.engine.endings import Endings
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Prediction
@@ -26,6 +27,7 @@ class Assembler:
         options: what to keep.
         texts: of token ids.
         epoch: ``perf_counter_ns`` that ``Step.started`` counts from.
+        endings: tells padding behind the end of a sequence.
         on_finding: told once of each site whose routing a step cannot show in full.
     """
 
@@ -36,7 +38,9 @@ class Assembler:
         texts: TokenTexts,
         epoch: int,
         on_finding: Callable[[Finding], None],
+        endings: Endings | None = None,
     ) -> None:
+        self._endings = endings or Endings()
         self._on_finding = on_finding
         self._sites, self._options, self._texts, self._epoch = tuple(sites), options, texts, epoch
         self._kept = [options.layers is None or site.layer in options.layers for site in sites]
@@ -63,7 +67,19 @@ class Assembler:
             rows = _rows(inputs[0], passed_sites)
             if rows:
                 tokens = token_arrays(inputs[0], rows) if len(run) == 1 else decode_arrays(inputs)
+                if stack == "decoder":
+                    self._note_endings(tokens, len(run))
                 yield from self._make(run, stack, tokens, passed_sites, prediction if stack == "decoder" else None)
+
+    def _note_endings(self, tokens: TokenArrays, passes: int) -> None:
+        batch = tokens.batch // passes
+        if tokens.new > 1 or tokens.past == 0:
+            self._endings.begin(tokens.token_id.reshape(batch, -1)[:, -1])
+            return
+        over = self._endings.follow(tokens.token_id.reshape(passes, batch))
+        if over is not None:
+            tokens.pad[over.ravel()] = True
+            tokens.position[over.ravel()] = -1
 
     def _make(
         self,

@@ -18,6 +18,7 @@ from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current
 from moetui.engine.assemble import Assembler
 from moetui.engine.compiled import breaking, refuse_compiled
+from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
 from moetui.engine.modules import describe
@@ -209,7 +210,7 @@ class Capture:
         return Recorder(
             Gatherer(self.handles, options.logits),
             Predictor(candidates) if candidates else None,
-            Assembler(self.sites, options, self._texts, self._epoch, self._find),
+            Assembler(self.sites, options, self._texts, self._epoch, self._find, Endings.of(self.model)),
             self._study,
             self.extras,
             self._on_step,

@@ -200,6 +200,28 @@ def test_beams_have_no_probabilities_of_another_beam(model: Any) -> None:
         assert (step.candidate_ids >= 0).all()
 
 
+def test_what_follows_a_sequence_s_end_is_padding(model: Any) -> None:
+    tokens = ids(2, 4)
+    free = model.generate(tokens, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    settings = model.generation_config
+    held, end = settings.eos_token_id, int(free[0, 5])
+    assert end not in free[1], "the second sequence has to go on"
+    for pad in (0, end):
+        settings.eos_token_id, settings.pad_token_id = end, pad
+        try:
+            watched = Watched(model)
+            with watched:
+                out = model.generate(tokens, max_new_tokens=8, do_sample=False)
+        finally:
+            settings.eos_token_id, settings.pad_token_id = held, 0
+        pads = table(watched.steps, "pad", 2)
+        first = free[0].tolist().index(end, 4)
+        assert out[0, first + 1 :].unique().tolist() == [pad]
+        assert np.flatnonzero(pads[0]).tolist() == list(range(first + 1, pads.shape[1]))
+        assert not pads[1].any()
+        assert (table(watched.steps, "position", 2)[pads] == -1).all()
+
+
 def test_an_encoder_runs_before_its_decoder(zoo_model: Any) -> None:
     built = zoo_model("switch_transformers")
     inputs = built.inputs(2, 6, padding="left")
