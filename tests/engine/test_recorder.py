@@ -1,0 +1,172 @@
+"""Passes worked out together are those worked out alone, and the thread ends when it has to."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moetui.engine import Capture, CaptureOptions
+from moetui.engine.zoo import build
+from moetui.routing import SiteFlag, Step
+
+TIMES = ("started", "duration", "site_ms", "vocabulary")
+ODD = ["mixtral", "dbrx", "jetmoe", "llama4", "doge", "zaya", "switch_transformers", "deepseek_v4", "qwen3_next"]
+
+
+def generated(model: Any, inputs: dict[str, Any], *, alone: bool, **options: Any) -> list[Step]:
+    steps: list[Step] = []
+    with Capture(model, CaptureOptions(**options), on_step=steps.append) as capture:
+        model(**inputs)  # what there is to learn of the model is learnt here
+        capture.flush()
+        if alone:
+            capture.before_step = lambda _: capture.flush()
+        prompt = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
+        model.generate(**prompt, max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    return steps
+
+
+def same(one: Step, other: Step) -> None:
+    for field in dataclasses.fields(Step):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name in TIMES:
+            continue
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype, field.name
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+        else:
+            assert a == b, field.name
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_run_worked_out_together_is_the_same(name: str, zoo_model: Any) -> None:
+    built = zoo_model(name)
+    inputs = built.inputs(2, 6, padding="left")
+    alone = generated(built.model, inputs, alone=True)
+    together = generated(built.model, inputs, alone=False)
+    assert len(alone) == len(together) > 12
+    for one, other in zip(alone, together):
+        same(one, other)
+    known = [{} for _ in range(2)]
+    for number, steps in enumerate((alone, together)):
+        for step in steps:
+            known[number] |= step.vocabulary
+    assert known[0] == known[1]
+    assert all(step.duration > 0 for step in together)
+    starts = [step.started for step in together]
+    assert starts == sorted(starts)
+
+
+def test_ids_alone_worked_out_together(zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    options = {"logits": False, "weights": False, "candidates": 0}
+    inputs = built.inputs(1, 6)
+    alone = generated(built.model, inputs, alone=True, **options)
+    for one, other in zip(alone, generated(built.model, inputs, alone=False, **options)):
+        same(one, other)
+
+
+@torch.no_grad()
+def test_an_intervention_in_the_middle_of_a_run(zoo_model: Any) -> None:
+    """Passes with and without a change of routing are never mixed."""
+    built = zoo_model("mixtral")
+    model = built.model
+    steps: list[Step] = []
+
+    def swap(context: Any, logits: Any, indices: torch.Tensor, weights: torch.Tensor) -> Any:
+        return indices.flip(-1), weights.flip(-1)
+
+    with Capture(model, on_step=steps.append) as capture:
+        out = model(input_ids=torch.tensor([[5, 6, 7]]))
+        for number in range(9):
+            capture.set_functions({0: swap} if 3 <= number < 6 else {})
+            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+    forced = [bool((step.flags[:, 0] & SiteFlag.FORCED).any()) for step in steps[1:]]
+    assert forced == [False] * 3 + [True] * 3 + [False] * 3
+    assert all(not (step.flags[:, 1:] & SiteFlag.FORCED).any() for step in steps)
+
+
+@torch.no_grad()
+def test_flags_tell_what_is_not_finite_and_what_is_too_large(zoo_model: Any) -> None:
+    model = build("mixtral").model
+    steps: list[Step] = []
+    gate = model.model.layers[1].mlp.gate
+
+    def spoil(_: Any, args: Any, output: Any) -> Any:
+        logits = output[0].clone()
+        logits[0, 0], logits[1, 0], logits[2, 0] = torch.nan, torch.inf, 1e6
+        return (logits, *output[1:])
+
+    spoiled = gate.register_forward_hook(spoil)
+    with Capture(model, on_step=steps.append):
+        model(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    spoiled.remove()
+    (step,) = steps
+    assert step.logits is not None
+    odd = step.flags & SiteFlag.NON_FINITE > 0
+    assert odd.tolist() == [[False, True, False, False]] * 2 + [[False] * 4] * 2
+    assert step.logits[2, 1, 0] == np.finfo(np.float16).max
+
+
+def test_steps_cannot_be_written_to(zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    (first, *_) = generated(built.model, built.inputs(1, 3), alone=False)
+    for field in dataclasses.fields(Step):
+        value = getattr(first, field.name)
+        if isinstance(value, np.ndarray):
+            with pytest.raises(ValueError, match="read-only"):
+                value[...] = 0
+
+
+@torch.no_grad()
+def test_a_flush_from_the_reader_does_not_lock(zoo_model: Any) -> None:
+    model = zoo_model("mixtral").model
+    seen: list[int] = []
+    capture: Capture
+
+    def read(step: Step) -> None:
+        assert capture.flush(5)
+        seen.append(step.index)
+
+    capture = Capture(model, on_step=read)
+    with capture:
+        model(input_ids=torch.tensor([[5, 6]]))
+    assert seen == [0]
+
+
+@torch.no_grad()
+def test_closing_gives_up_in_time(zoo_model: Any) -> None:
+    model = zoo_model("mixtral").model
+    go_on = threading.Event()
+    capture = Capture(model, on_step=lambda _: go_on.wait(20) and None)
+    capture.attach()
+    model(input_ids=torch.tensor([[5, 6]]))
+    assert capture.close(0.2) is False
+    assert not capture.attached
+    go_on.set()
+
+
+SCRIPT = """
+import torch
+from moetui.engine import Capture
+from moetui.engine.zoo import build
+model = build("mixtral").model
+steps = []
+capture = Capture(model, on_step=lambda step: print(step.index, flush=True))
+capture.attach()
+with torch.no_grad():
+    for _ in range(5):
+        model(input_ids=torch.tensor([[5, 6]]))
+"""
+
+
+def test_an_interpreter_that_ends_takes_what_is_queued_along() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "1", "2", "3", "4"]
