@@ -9,6 +9,7 @@ import pytest
 from moetui import open_trace
 from moetui.routing import QueryError, UnsupportedError, UsageError
 from moetui.routing.events import BreakpointHit, GenerationSettings, RunState
+from moetui.routing.interventions import ForceExperts, Scope
 from moetui.session import Breakable
 from tests.session.live_sessions import Live, Make
 
@@ -123,6 +124,50 @@ class TestStopping:
         found = [each.event for each in trace.events if isinstance(each.event, BreakpointHit)]
         assert [(hit.token, hit.expression) for hit in found] == [(27, "position == 27")]
         trace.close()
+
+
+class TestBranches:
+    def test_a_fork_stops_where_its_routing_parts_from_its_parent(self, live: Make) -> None:
+        session = live(PROMPT)
+        session.add_breakpoint("flip vs 'run 1'")
+        session.fork(27)
+        session.settle()
+        assert session.state is RunState.FINISHED, "nothing was changed"
+        session.rewind(27)
+        session.set_interventions([ForceExperts((6, 7), Scope(layers=(2,)))])
+        session.resume()
+        session.settle()
+        assert session.state is RunState.PAUSED
+        (hit,) = hits(session)
+        assert hit.site >= 2
+        assert "experts 6, 7 here" in hit.values or hit.site == 3
+        view = session.timeline.snapshot()
+        assert hit.token == view.end - 1
+        assert int(view.tokens(hit.token, view.end).branch[0]) == 2
+
+    def test_a_run_is_taken_back_from_behind_its_last_token(self, live: Make) -> None:
+        session = live()
+        point = session.add_breakpoint("position == 33")
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=12))
+        session.settle()
+        assert session.state is RunState.PAUSED, "behind the last token of the run"
+        last = session.timeline.snapshot().end - 1
+        session.remove_breakpoint(point.id)
+        again = session.add_breakpoint(f"position == {last}")
+        session.finish()
+        session.settle()
+        session.rewind(last - 2)
+        session.resume()
+        session.settle()
+        assert session.state is RunState.PAUSED
+        assert session.reason.startswith(again.expression)
+        session.rewind(last - 1)
+        session.settle()
+        session.finish()
+        session.settle()
+        assert session.state is RunState.FINISHED
+        assert session.ids(2) == session.ids(0)[last - 1 :]
+        assert session.breakpoints[0].hits == 2
 
 
 class TestWrongs:
