@@ -92,12 +92,12 @@ def _opening(rng: Random, s: _Scene) -> str:
     described = with_article(f"{first} {h.kind}")
     return rng.choice(
         (
-            f"Once there was {described} named {h.name}. {h.name} lived {s.where}.",
+            f"Once there was {described} named {h.name} who lived {s.where}.",
             f"Once there was {described} who lived {s.where}. {sentence(h.his)} name was {h.name}.",
-            f"Once there was {with_article(f'{second} {h.kind}')} named {h.name}, and {h.name} lived {s.where}.",
-            f"Once upon a time there was {described} named {h.name}. {sentence(s.where)}, {h.name} had a house.",
+            f"Once there was {with_article(f'{second} {h.kind}')} named {h.name}, and {h.he} lived {s.where}.",
+            f"Once upon a time, {s.where}, there lived {described} named {h.name}.",
             f"Long ago, {with_article(f'{second} {h.kind}')} named {h.name} lived {s.where}.",
-            f"{h.name} was {with_article(f'{second} {h.kind}')}. {h.name} lived {s.where}.",
+            f"{h.name} was {with_article(f'{second} {h.kind}')} who lived {s.where}.",
         )
     )
 
@@ -108,10 +108,10 @@ def _habit(rng: Random, s: _Scene) -> str:
     return rng.choice(
         (
             f"{h.name} loved {love} and {other}.",
-            f"Every {rng.choice(_TIMES)} {h.name} liked {love}. Everybody knew {h.name}.",
-            f"{h.name} loved {love}, but most of all {h.name} loved {other}.",
-            f"{h.name} had a best friend, {with_article(f.kind)} named {f.name}. {f.name} loved {love}.",
-            f"{h.name} was very {rng.choice(_TRAITS)}, and {h.name} liked {love}.",
+            f"Every {rng.choice(_TIMES)} {h.he} liked {love}, and everybody knew it.",
+            f"{sentence(h.he)} loved {love}, but most of all {h.he} loved {other}.",
+            f"{sentence(h.his)} best friend was {with_article(f.kind)} named {f.name}, who loved {love}.",
+            f"{h.name} was very {rng.choice(_TRAITS)} and liked {love} more than anything else.",
         )
     )
 
@@ -133,13 +133,13 @@ def _met(rng: Random, s: _Scene, count: int) -> list[str]:
 
 def _lost(rng: Random, s: _Scene) -> list[str]:
     h, f, thing = s.hero, s.friend, f"{s.adjective} {s.thing}"
-    lines = [f"{_time(rng)} {h.name} could not find {h.his} {thing}.", f'"Where is my {s.thing}?" cried {h.name}.']
+    lines = [f"{_time(rng)} {h.name} could not find {h.his} {thing}.", f'"Where is my {s.thing}?" {h.he} cried.']
     lines += [
-        f'{h.name} asked the {kind}, but the {kind} said, "I have not seen your {s.thing}."'
+        f'{sentence(h.he)} asked the {kind}, but the {kind} said, "I have not seen your {s.thing}."'
         for kind in _met(rng, s, rng.choice((1, 2)))
     ]
     place = rng.choice(_PLACES)
-    lines.append(f'Then {h.name} met {f.name} the {f.kind}. "{h.name}, did you look {place}?" asked {f.name}.')
+    lines.append(f'Then {f.name} the {f.kind} came along. "Did you look {place}?" asked {f.name}.')
     lines.append(f"{h.name} looked {place}, and there was the {thing}!")
     lines.append(
         f'"Thank you, {f.name}," said {h.name}, and they {rng.choice(("laughed", "danced", "sang"))} together.'
@@ -154,9 +154,9 @@ def _found(rng: Random, s: _Scene) -> list[str]:
         f"{_time(rng)} {h.name} found {with_article(thing)} {rng.choice(_PLACES)}.",
         f'"Whose {s.thing} is this?" asked {h.name}.',
         f'The {kind} said, "It is not mine. Ask {f.name} the {f.kind}."',
-        f"So {h.name} walked to the house of {f.name}, and {h.name} knocked on the door.",
+        f"So {h.name} walked to the house of {f.name} and knocked on the door.",
         f'"My {s.thing}!" cried {f.name}. "I lost it {rng.choice(("last week", "long ago", "in the storm"))}."',
-        f"{f.name} was so happy that {f.name} gave {h.name} some {rng.choice(_FOODS)}.",
+        f"{f.name} was so happy that {f.he} gave {h.name} some {rng.choice(_FOODS)}.",
     ]
 
 
@@ -165,11 +165,10 @@ def _storm(rng: Random, s: _Scene) -> list[str]:
     noise = rng.choice(("The wind howled", "Thunder rolled", "The rain fell hard", "The snow fell fast"))
     return [
         f"{_time(rng)} a great storm came over the {s.land}.",
-        f"{noise}, and {h.name} was {rng.choice(('afraid', 'all alone'))}. But {h.name} had a warm house.",
-        f"Suddenly {h.name} heard a small voice. It was {f.name} the {f.kind}. {f.name} had no place to hide.",
-        f'"Come in, {f.name}," said {h.name}. "There is room for two."',
-        f'"Thank you, {h.name}," said {f.name}.',
-        f"{h.name} and {f.name} sat by the fire, ate {rng.choice(_FOODS)} and told each other stories until the storm was over.",
+        f"{noise}, and {h.name} was {rng.choice(('afraid', 'cold and wet', 'all alone'))}.",
+        f"Suddenly {h.he} heard a small voice. It was {f.name} the {f.kind}, who had no place to hide.",
+        f'"Come in," said {h.name}. "There is room for two."',
+        f"They sat by the fire, ate {rng.choice(_FOODS)} and told each other stories until the storm was over.",
     ]
 
 
@@ -178,19 +177,19 @@ def _sharing(rng: Random, s: _Scene) -> list[str]:
     return [
         f"{_time(rng)} {h.name} made some {food} for dinner.",
         f'Then {f.name} the {f.kind} came to the door. "I am so hungry," said {f.name}.',
-        f"{h.name} looked at the {food}. There was not much, but {h.name} shared it with {f.name}.",
-        f"The next day {f.name} came back with {rng.choice([other for other in _FOODS if other != food])} for {h.name}.",
+        f"{h.name} looked at the {food}. There was not much, but {h.he} shared it anyway.",
+        f"The next day {f.name} came back with {rng.choice([other for other in _FOODS if other != food])} for {h.him}.",
     ]
 
 
 def _learning(rng: Random, s: _Scene) -> list[str]:
     h, f, skill = s.hero, s.friend, rng.choice(_SKILLS)
     lines = [
-        f"But {h.name} could not {skill}, and that made {h.name} sad.",
-        f'"{h.name}, I can teach you to {skill}," said {f.name} the {f.kind}.',
+        f"But {h.name} could not {skill}, and that made {h.him} sad.",
+        f'"I can teach you to {skill}," said {f.name} the {f.kind}.',
     ]
     lines.append(f"On the first day {h.name} {rng.choice(('fell down', 'gave up', 'made a mess', 'cried a little'))}.")
-    lines.append(f"On the second day {h.name} did {rng.choice(('a little', 'much'))} better.")
+    lines.append(f"On the second day it went {rng.choice(('a little', 'much'))} better.")
     lines.append(f"On the third day {h.name} could {skill} all by {h.him}self, and {f.name} clapped.")
     return lines
 
@@ -199,11 +198,11 @@ def _journey(rng: Random, s: _Scene) -> list[str]:
     h, f = s.hero, s.friend
     kinds = _met(rng, s, 2)
     goal = rng.choice(("the sea", "the moon", "the end of the road", "the highest mountain", "the big city"))
-    lines = [f"{_time(rng)} {h.name} wanted to see {goal}, so {h.name} packed some {rng.choice(_FOODS)} and set off."]
+    lines = [f"{_time(rng)} {h.name} wanted to see {goal}, so {h.he} packed some {rng.choice(_FOODS)} and set off."]
     for kind, ask in zip(kinds, ("First", "Then"), strict=True):
         answer = rng.choice((f"It is far, {h.name}", "Follow the river", "Go over the hill", "Keep to the path"))
-        lines.append(f'{ask} {h.name} met {with_article(kind)}. "Where is {goal}?" asked {h.name}. "{answer}," it said.')
-    lines.append(f"At last {h.name} came to {goal}. {f.name} the {f.kind} was there too, and {f.name} waved to {h.name}.")
+        lines.append(f'{ask} {h.he} met {with_article(kind)}. "Where is {goal}?" asked {h.name}. "{answer}," it said.')
+    lines.append(f"At last {h.he} came to {goal}, and who was there? It was {f.name} the {f.kind}!")
     return lines
 
 
