@@ -27,7 +27,8 @@ def modules_after(code: str) -> set[str]:
 def after_command(*args: str) -> set[str]:
     return modules_after(
         "import moetui.cli\n"
-        f"try:\n    moetui.cli.main({list(args)!r})\nexcept SystemExit as end:\n    assert end.code in (0, None), end.code"
+        f"try:\n    moetui.cli.main({list(args)!r})\n"
+        "except SystemExit as end:\n    assert end.code in (0, None), end.code"
     )
 
 
