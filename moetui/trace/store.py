@@ -52,7 +52,8 @@ class FileSource:
         if self._fd < 0:
             raise TraceError("the recording was closed")
         try:
-            return os.pread(self._fd, length, start)
+            # What was appended since stays out: one look at a growing file sees one file.
+            return os.pread(self._fd, max(0, min(length, self._size - start)), start)
         except OSError as error:
             raise DamagedError(f"it cannot be read: {error.strerror}") from error
 

@@ -288,10 +288,13 @@ def test_read_while_it_is_written(tmp_path):
     with open_trace(path) as trace:
         thread.start()
         while not trace.ended:
+            written = not thread.is_alive()
             trace.refresh()
             end = trace.num_tokens
-            seen.append((end, trace.timeline.tokens(0, end).token_id.copy()))
+            if not seen or seen[-1][0] != end:
+                seen.append((end, trace.timeline.tokens(0, end).token_id.copy()))
             assert trace.timeline.steps().num_tokens.sum() == end
+            assert trace.ended or not written, "all was written before this refresh, and yet it has not ended"
         thread.join()
         whole = np.concatenate([step.token_id for step in steps])
         assert trace.num_tokens == len(whole)
