@@ -70,20 +70,21 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def output_stream(path: str, *, force: bool) -> Iterator[BinaryIO]:
+def output_stream(path: str, *, force: bool, source: Path | None = None) -> Iterator[BinaryIO]:
     """Open an output file for binary writing; ``-`` is standard output.
 
     An existing file is never touched without ``force``, and is replaced only when everything was written.
 
     Raises:
-        UsageError: the file exists, is a directory, or its folder does not exist.
+        UsageError: as ``check_writable``.
     """
     if path == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     target = Path(path)
-    check_writable(target, force=force)
+    check_writable(target, force=force, source=source)
+    target = target.resolve()  # behind a link, what it points to is replaced
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("wb") as stream:
@@ -93,14 +94,19 @@ def output_stream(path: str, *, force: bool) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def check_writable(target: Path, *, force: bool) -> None:
+def check_writable(target: Path, *, force: bool, source: Path | None = None) -> None:
     """Say before any work is done that an output path cannot be used.
 
     Raises:
-        UsageError: the file exists (without ``force``), is a directory, or its folder does not exist.
+        UsageError: the file exists (without ``force``), is a directory, a device or ``source`` itself, or its folder
+            does not exist.
     """
     if target.is_dir():
         raise UsageError(f"{target} is a directory", "name a file")
+    if target.exists() and not target.is_file():  # replacing it would take a device from the whole machine
+        raise UsageError(f"{target} is no regular file", "name another file")
+    if source is not None and target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target} is the file that is read", "name another file")
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", "--force replaces it")
     if not target.parent.is_dir():

@@ -25,7 +25,7 @@ def command(trace: Path, format_: str, output: str, force: bool) -> None:
     """
     from moetui.trace import open_trace
 
-    with open_trace(trace) as opened, output_stream(output, force=force) as stream:
+    with open_trace(trace) as opened, output_stream(output, force=force, source=trace) as stream:
         if format_ == "svg":
             from moetui.tui.picture import network_svg
 

@@ -23,6 +23,6 @@ def command(file: Path, output: Path, force: bool) -> None:
     from moetui.routing.text import drawable
     from moetui.trace import import_file
 
-    check_writable(output, force=force)
+    check_writable(output, force=force, source=file)
     summary = import_file(file, output, overwrite=force)
     click.echo(drawable(str(summary)), err=True)

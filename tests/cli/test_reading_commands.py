@@ -155,3 +155,19 @@ def test_a_failed_export_leaves_nothing_behind(call: Call, tmp_path: Path) -> No
     bad.write_bytes(b"no trace")
     assert call("export", bad, "--format", "csv", "-o", tmp_path / "out.csv").status == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.msgpack"]
+
+
+def test_a_file_is_never_exported_or_imported_onto_itself(call: Call, trace: Write) -> None:
+    path = trace()
+    before = path.read_bytes()
+    for args in (("export", path, "--format", "csv", "-o", path, "--force"), ("import", path, "-o", path, "--force")):
+        done = call(*args)
+        assert done.status == 2
+        assert "the file that is read" in done.err
+    assert path.read_bytes() == before
+
+
+def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
+    done = call("export", trace(), "--format", "csv", "-o", "/dev/null", "--force")
+    assert done.status == 2
+    assert "no regular file" in done.err
