@@ -5,7 +5,8 @@
     python benchmarks/overhead.py --device cuda --dtype bfloat16 --json
 
 Each repeat times every variant once, in an order that changes from repeat to repeat: a block of decode steps at the
-same length of the cache, and one prompt. A block's time is the median of its steps. A variant's ratio is the median
+same length of the cache, and one prompt. A block's time is the mean of its steps, so that what the recorder's thread
+takes now and then is in it; blocks are long enough for several of its turns. A variant's ratio is the median
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
 does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``bare-again``
 is the control: the same thing twice, whose ratios show the noise.
@@ -33,7 +34,8 @@ from moetui.demo import model_path
 from moetui.engine import Capture, CaptureOptions
 from moetui.routing import Timeline
 
-BLOCK = 6  # decode steps a block; the first is not counted
+BLOCK = 0.5  # seconds of a block of decode steps, about
+WARM = 3  # decode steps before a block that are not counted
 CONTEXT = 64  # tokens cached before the decode steps
 
 Setup = Callable[[Any], AbstractContextManager[dict[str, Any]]]
@@ -198,11 +200,15 @@ class Bench:
         self._context = torch.randint(5, vocabulary, (1, CONTEXT), device=self._device)
         self._prompt = torch.randint(5, vocabulary, (1, prompt), device=self._device)
         self._cache = model(input_ids=self._context, use_cache=True).past_key_values
+        step = statistics.median([self._decode_step({}) for _ in range(9)])
+        self._steps = max(8, round(1e3 * BLOCK / step))
 
     def decode(self, setup: Setup) -> float:
-        """Median milliseconds of a decode step, the cache cut back to the same length after each."""
+        """Mean milliseconds of a decode step, the cache cut back to the same length after each."""
         with setup(self._model) as extra:
-            return statistics.median([self._decode_step(extra) for _ in range(BLOCK)][1:])
+            for _ in range(WARM):
+                self._decode_step(extra)
+            return statistics.fmean([self._decode_step(extra) for _ in range(self._steps)])
 
     def prefill(self, setup: Setup) -> float:
         """Milliseconds of one prompt."""

@@ -103,6 +103,8 @@ class Capture:
         self._epoch = perf_counter_ns() if epoch is None else epoch
         self._site_hooks: dict[int, list[RemovableHandle]] = {}
         self._stream_hooks: list[RemovableHandle] = []
+        self._extra_hooks: list[RemovableHandle] = []
+        self._compiling = False
         self.hook_ns = self.put_ns = 0
         self._steps = 0
         self._muted = False
@@ -139,7 +141,10 @@ class Capture:
         self._study.watch(watched, logits=self.wants_logits)
         try:
             for stream in self._streams:
-                self._stream_hooks += [breaking(self._on_enter(stream)), breaking(self._on_leave(stream))]
+                self._stream_hooks += [
+                    breaking(self._on_enter(stream), self._break_graphs),
+                    breaking(self._on_leave(stream)),
+                ]
             self._hook_sites()
             self._study.attach()
             self._hook_extras()
@@ -149,10 +154,11 @@ class Capture:
 
     def detach(self) -> None:
         """Take every hook off; what was captured so far still reaches ``on_step``. No effect when detached."""
-        for hooks in [*self._site_hooks.values(), self._stream_hooks]:
+        for hooks in [*self._site_hooks.values(), self._stream_hooks, self._extra_hooks]:
             for hook in hooks:
                 hook.remove()
-        self._site_hooks, self._stream_hooks = {}, []
+        self._site_hooks, self._stream_hooks, self._extra_hooks = {}, [], []
+        self._compiling = False
         self._study.detach()
         self.current.frame = None
 
@@ -239,7 +245,18 @@ class Capture:
             hooks += self.extras.watch_activations(self.fail)
         if self.options.attention:
             hooks += self.extras.watch_attention(self.model, self.fail)
-        self._stream_hooks += [breaking(hook) for hook in hooks]
+        self._extra_hooks = hooks
+
+    def _break_graphs(self) -> None:
+        """The model is being compiled and its outermost forward has just begun: what comes behind gets breaking hooks.
+
+        Hooks are not made so from the start, because looking whether there is a compiler costs more than what they do.
+        """
+        if not self._compiling:
+            self._compiling = True
+            for hooks in [*self._site_hooks.values(), self._extra_hooks, self._study.hooks]:
+                for hook in hooks:
+                    breaking(hook)
 
     def _keeps(self, handle: SiteHandle) -> bool:
         return self.options.layers is None or handle.site.layer in self.options.layers
@@ -253,7 +270,9 @@ class Capture:
             if self._keeps(handle) or self.functions[number] is not None:
                 for hook in self._site_hooks.pop(number, []):
                     hook.remove()
-                self._site_hooks[number] = [breaking(hook) for hook in handle.adapter.install(handle, self)]
+                self._site_hooks[number] = handle.adapter.install(handle, self)
+                if self._compiling:
+                    self._site_hooks[number] = [breaking(hook) for hook in self._site_hooks[number]]
 
     def _on_enter(self, stream: Stream) -> RemovableHandle:
         current, stacks = self.current, {stack for stack, _ in stream.stacks}

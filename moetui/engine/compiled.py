@@ -28,13 +28,24 @@ def refuse_compiled(model: nn.Module) -> None:
             raise UnsupportedError(f"{where} is compiled, so that hooks would be skipped", _HINT)
 
 
-def breaking(handle: RemovableHandle) -> RemovableHandle:
-    """Let a hook break the graph where a module is compiled: there it runs as plain Python, on real tensors."""
+def breaking(handle: RemovableHandle, on_compile: Callable[[], None] | None = None) -> RemovableHandle:
+    """Let a hook break the graph where a module is compiled: there it runs as plain Python, on real tensors.
+
+    Args:
+        handle: of the hook; it is replaced in its dictionary.
+        on_compile: called before the hook where it runs between compiled graphs.
+    """
     hooks = handle.hooks_dict_ref()
     assert hooks is not None
     hook: Callable[..., Any] = hooks[handle.id]
-    outside: Callable[..., Any] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
     compiling = torch.compiler.is_compiling
+
+    def between(*args: Any) -> Any:
+        if on_compile is not None:
+            on_compile()
+        return hook(*args)
+
+    outside: Callable[..., Any] = torch.compiler.disable(between)  # type: ignore[no-untyped-call]
 
     def traced(*args: Any) -> Any:
         # Leaving the graph costs microseconds even where there is none.

@@ -37,12 +37,13 @@ class Stream:
         known = raw.inputs
         named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
         for stack, prefix in self.stacks:
-            before = known.get(stack)
-            if before is None or before.shape is None:
-                known[stack] = inputs = _inputs(stack, prefix, named)
-                if inputs.shape is not None and inputs.shape[0] > 1 and not raw.reordered:
+            if stack in raw.told:
+                continue
+            known[stack] = inputs = _inputs(stack, prefix, named)
+            if inputs.shape is not None:
+                raw.told.add(stack)
+                if inputs.shape[0] > 1 and not raw.reordered:
                     raw.reordered = _reorders_rows()
-        raw.told.update(stack for stack, _ in self.stacks if known[stack].shape is not None)
 
 
 def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:

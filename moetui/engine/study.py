@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import Current, SiteHandle, rows
-from moetui.engine.compiled import breaking
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
 from moetui.engine.scoring import Rule, find_form, find_rule
@@ -57,6 +56,11 @@ class Study:
     def open(self) -> bool:
         """Whether there is anything left to learn."""
         return bool(self._open or self._unheard)
+
+    @property
+    def hooks(self) -> list[RemovableHandle]:
+        """The probes' hooks."""
+        return [hook for probe in self._probes.values() for hook in probe.hooks]
 
     def attach(self) -> None:
         """Put probes on the routers that are not understood yet."""
@@ -145,21 +149,20 @@ class Probe:
 
     def __init__(self, handle: SiteHandle, current: Current) -> None:
         self._number, self._router, self._current = handle.site.index, handle.router, current
-        self._hooks: list[RemovableHandle] = []
+        self.hooks: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Put the hooks on; no effect when they are."""
-        if self._hooks:
+        if self.hooks:
             return
-        self._hooks.append(self._router.register_forward_pre_hook(self._on_router, with_kwargs=True))
+        self.hooks.append(self._router.register_forward_pre_hook(self._on_router, with_kwargs=True))
         for module in self._router.modules():
             if module is not self._router and isinstance(module, nn.Linear):
-                self._hooks.append(module.register_forward_hook(self._on_linear))
-        self._hooks = [breaking(hook) for hook in self._hooks]
+                self.hooks.append(module.register_forward_hook(self._on_linear))
 
     def detach(self) -> None:
         """Take the hooks off."""
-        hooks, self._hooks = self._hooks, []
+        hooks, self.hooks = self.hooks, []
         for hook in hooks:
             hook.remove()
 
