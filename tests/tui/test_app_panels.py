@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from textual.events import Key
 from textual.widgets import Static
 
 from moetui.routing import ModelInfo, Phase, Timeline, UsageError
@@ -233,6 +234,16 @@ async def test_console_lines_run_off_the_loop_and_their_output_is_safe() -> None
         assert app.query_one(ConsoleInput).value == "help"
         await pilot.press("down", "down")
         assert app.query_one(ConsoleInput).value == ""
+
+
+async def test_lines_typed_faster_than_they_are_handled_stay_apart_and_in_order() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        await app.action_tab("console")
+        await until(pilot, lambda: bool(app.query(ConsoleInput)) and app.focused is app.query_one(ConsoleInput))
+        for key in ("1", "1", "enter", "2", "2", "enter", "3"):  # in one burst, as a slow line brings them
+            app.post_message(Key(key, None if key == "enter" else key))
+        await until(pilot, lambda: "moe› 22" in shown(app) and app.query_one(ConsoleInput).value == "3")
+        assert app.query_one(ConsoleInput).history[-2:] == ["11", "22"]
 
 
 async def test_console_completion() -> None:

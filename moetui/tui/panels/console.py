@@ -16,6 +16,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Key
 from textual.widgets import Input, RichLog
 
 from moetui.console import Console, Result
@@ -68,6 +69,14 @@ class ConsoleInput(Input):
         self._at = min(max(self._at + by, 0), len(self.history))
         self.value = self.history[self._at] if self._at < len(self.history) else self._draft
         self.cursor_position = len(self.value)
+
+    async def _on_key(self, event: Key) -> None:
+        # As a binding, Enter would make its way up to the app first: what was typed quickly after it came before it.
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            await self.action_submit()
+            self.value = ""
 
     def action_complete(self) -> None:
         """Complete the word before the cursor."""
@@ -163,7 +172,6 @@ class ConsolePanel(Vertical):
         if not line or self._moe is None:
             return
         self.input.remember(line)
-        self.input.value = ""
         self._show_words(())
         style = styles_of(self, "say")
         self.log_view.write(Text.assemble(("moe> " if self._ascii else "moe› ", style("prompt")), drawable(line)))
