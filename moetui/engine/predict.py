@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moetui.engine.likeliest import likeliest
 from moetui.engine.raw import RawStep, TokenInputs
 
 _INNER_LIMIT = 1 << 24  # elements of a prompt's logits up to which every token's probability is worked out
@@ -70,8 +71,7 @@ class Predictor:
         new, columns = inputs.shape[1], logits.shape[1]
         column = _last_column(inputs, columns)
         last = (logits[:, -1] if column is None else _at(logits, column)).float()
-        total = last.logsumexp(-1)
-        prediction = self._likeliest(last, total)
+        prediction, total = self._likeliest(last)
         prediction.last = column
         if inputs.ids is not None and inputs.ids.shape[1] == new:
             prediction.first = self._first(raw, inputs, inputs.ids)
@@ -97,8 +97,7 @@ class Predictor:
             return join_predictions([self.predict(raw) for raw in raws])
         size = len(batch)
         last = torch.cat([raw.logits for raw in raws if raw.logits is not None])[:, -1].float()
-        total = last.logsumexp(-1)
-        prediction = self._likeliest(last, total)
+        prediction, total = self._likeliest(last)
         ids = torch.cat([inputs.ids for inputs in all_inputs if inputs.ids is not None])[:, 0]
         first = torch.full((len(ids),), torch.nan)
         begun = self._first(raws[0], all_inputs[0], batch)
@@ -114,9 +113,9 @@ class Predictor:
         self._before = _Last(raws[-1].branch, inputs.left, inputs.past, 1, rows.unsqueeze(1), rows, total[-size:])
         return prediction
 
-    def _likeliest(self, last: Tensor, total: Tensor) -> Prediction:
-        top = last.topk(min(self._candidates, last.shape[-1]), -1)
-        return Prediction(top.indices, top.values - total.unsqueeze(-1))
+    def _likeliest(self, last: Tensor) -> tuple[Prediction, Tensor]:
+        ids, values, total = likeliest(last, self._candidates)
+        return Prediction(ids, values - total.unsqueeze(-1)), total
 
     def _first(self, raw: RawStep, inputs: TokenInputs, ids: Tensor) -> Tensor | None:
         """Log-probabilities of the first new tokens, by the pass before."""
