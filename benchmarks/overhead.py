@@ -9,13 +9,15 @@ same length of the cache, and one prompt. A block's time is the mean of its step
 takes now and then is in it; blocks are long enough for several of its turns. A variant's ratio is the median
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
 does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``bare-again``
-is the control: the same thing twice, whose ratios show the noise.
+is the control: the same thing twice, whose ratios show the noise. ``clone``
+is a second copy of the model, bare too: what the same weights elsewhere in memory change.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib.util
 import json
 import platform
@@ -32,7 +34,9 @@ import torch
 
 from moetui.demo import model_path
 from moetui.engine import Capture, CaptureOptions
+from moetui.engine.interventions import plan
 from moetui.routing import Timeline
+from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
 
 BLOCK = 0.5  # seconds of a block of decode steps, about
 WARM = 3  # decode steps before a block that are not counted
@@ -50,8 +54,11 @@ def bare(_: Any) -> Iterator[dict[str, Any]]:
 class Captured:
     """One capture for all blocks; each attaches it and detaches it again, outside of what is timed."""
 
-    def __init__(self, *, timeline: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, timeline: bool = False, interventions: tuple[Intervention, ...] = (), **options: Any
+    ) -> None:
         self._options, self._with_timeline = CaptureOptions(**options), timeline
+        self._interventions = interventions
         self._captures: dict[int, Capture] = {}
 
     @contextlib.contextmanager
@@ -72,6 +79,8 @@ class Captured:
             model, self._options, on_step=(lambda step: held[0].append(step)) if self._with_timeline else drop
         )
         held.append(Timeline(capture.info, 10_000))
+        if self._interventions:
+            capture.set_functions(plan(self._interventions, lambda: capture.handles, {}).functions)
         return capture
 
 
@@ -99,6 +108,8 @@ VARIANTS: dict[str, Setup] = {
     "captured": Captured(),
     "captured-ids": Captured(logits=False, weights=False, candidates=0),
     "captured-timeline": Captured(timeline=True),
+    "forced": Captured(interventions=(ForceExperts((0, 3)),)),
+    "banned": Captured(interventions=(BanExperts((1,)),)),
     "router-logits": router_logits,
     "torch-profiler": profiler,
 }
@@ -194,7 +205,7 @@ class Bench:
     """Blocks of work on one model."""
 
     def __init__(self, model: Any, prompt: int) -> None:
-        self._model = model
+        self._model, self._clone = model, copy.deepcopy(model)
         self._device = next(model.parameters()).device
         vocabulary = model.config.vocab_size
         self._context = torch.randint(5, vocabulary, (1, CONTEXT), device=self._device)
