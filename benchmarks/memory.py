@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [--tokens 2048] [--layers 48] [--experts 128] [--top-k 8] [--repeats 3] [--json]
 
-The model is a narrow Qwen3-MoE with random weights; half of the tokens are its prompt, the other half is generated. What
-is compared is the highest resident size of the process, of which the model and torch are the same in both.
+The model is a narrow Qwen3-MoE with random weights; half of the tokens are its prompt, the other half is generated.
+What is compared is the highest resident size of the process, of which the model and torch are the same in both.
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ def bare(_: Any) -> Iterator[dict[str, Any]]:
 class Captured:
     """One capture for all blocks; each attaches it and detaches it again, outside of what is timed."""
 
-    def __init__(
-        self, *, timeline: bool = False, interventions: tuple[Intervention, ...] = (), **options: Any
-    ) -> None:
+    def __init__(self, *, timeline: bool = False, interventions: tuple[Intervention, ...] = (), **options: Any) -> None:
         self._options, self._with_timeline = CaptureOptions(**options), timeline
         self._interventions = interventions
         self._captures: dict[int, Capture] = {}
