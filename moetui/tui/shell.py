@@ -13,13 +13,14 @@ from textual.filter import LineFilter
 from moetui.routing import UsageError
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter
+from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.themes import THEMES, theme_name
 
 
-class Shell(Linked, App[int]):
+class Shell(InOrder, Linked, App[int]):
     """An app drawn by ``options``.
 
     Args:
@@ -48,6 +49,7 @@ class Shell(Linked, App[int]):
         self.theme = wanted
         self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
         self.start_link()
+        self.start_order()
 
     @property
     def ink(self) -> Ink:

@@ -1,0 +1,85 @@
+"""One key after the other: a key waits until all that the one before it set going has been done.
+
+Textual hands a key to the widget with the focus at once, and what a *binding* does comes only when the key has made its
+way up to the app. In a burst, as a slow line or a paste brings it, letters behind an Enter would be typed into the line
+that the Enter is about to send, and keys behind one that opens a dialog would go to what lies under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from textual import events
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+    _Base = App[int]
+else:
+    _Base = object
+
+# A probe goes the way of a key and comes behind what was posted before it. The first arrives when the key was handled,
+# the second when the widget's message was, the third when that of its parent was; one more for what they call later.
+_ROUNDS = 4
+_PATIENCE = 0.25  # s; a widget that goes away takes its probe along
+
+
+class InOrder(_Base):
+    """Mixed into an app: holds back keys and pastes while an earlier one is still being handled."""
+
+    class Probe(Message, namespace="in_order"):
+        """Comes back to the app when all that lay before it on its way was handled."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+    _held: deque[events.Key | events.Paste]
+    _probe = 0
+    _rounds_left = 0
+    _watchdog: asyncio.TimerHandle | None = None
+
+    def start_order(self) -> None:
+        """Begin with nothing held back."""
+        self._held = deque()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Hand a key on, or hold it back."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif self._rounds_left:
+            self._held.append(event)
+        else:
+            await self._hand_on(event)
+
+    async def _hand_on(self, event: events.Key | events.Paste) -> None:
+        self._rounds_left = _ROUNDS
+        await super().on_event(event)
+        self._send_probe()
+
+    async def on_in_order_probe(self, probe: Probe) -> None:
+        """One round is over; after the last the next key has its turn."""
+        probe.stop()
+        if probe.number != self._probe or not self._rounds_left:
+            return
+        self._rounds_left -= 1
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._rounds_left:
+            self._send_probe()
+        elif self._held:
+            await self._hand_on(self._held.popleft())
+
+    def _send_probe(self) -> None:
+        self._probe += 1
+        probe = self.Probe(self._probe)
+        if not self._screen_stack:  # the app is ending
+            self._rounds_left = 0
+            return
+        loop = asyncio.get_running_loop()
+        self._watchdog = loop.call_later(_PATIENCE, self.post_message, self.Probe(self._probe))
+        if not (self.focused or self.screen).post_message(probe):
+            self.post_message(probe)
