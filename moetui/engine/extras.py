@@ -74,7 +74,7 @@ class Extras:
     def watch_attention(self, model: nn.Module, fail: Callable[[Exception], None]) -> list[RemovableHandle]:
         """Hooks on the attention modules of the layers that hold sites, in the first stack."""
         stack = self._handles[0].site.stack
-        inside = {_layers(handle.site.path) for handle in self._handles if handle.site.stack == stack}
+        inside = {layer_list(handle.site.path) for handle in self._handles if handle.site.stack == stack}
         hooks = []
         for path, module in model.named_modules():
             above, _, name = path.rpartition(".")
@@ -176,7 +176,7 @@ def _norms(experts: nn.Module, hidden: Tensor, indices: Tensor, weights: Tensor)
     return torch.stack(norms, -1)
 
 
-def _layers(path: str) -> str:
+def layer_list(path: str) -> str:
     """Path of the list of layers that a module lies in."""
     parts = path.split(".")
     number = next((index for index, part in enumerate(parts) if part.isdecimal()), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moetui.routing.step import F32, I32, U16
+from moetui.routing.step import F32, I32, I64, U16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,3 +72,49 @@ class ExpertAblation:
     mean: float
     error: float
     note: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionPaid:
+    """What one token attended to, layer by layer, in one pass of its own over the sequence up to it.
+
+    The pass is teacher-forced, with the attention implementation that forms weights (eager) and under the interventions
+    in force now: rounding, and routing that was forced otherwise before, may make it differ from the pass that ran.
+
+    Attributes:
+        tokens: ``[n]`` timeline numbers, from the sequence's first token to this one.
+        layers: ``[L]`` numbers of the layers whose attention formed weights, in order.
+        shares: ``[L, n]`` attention paid to each token, mean over the layer's heads. A row sums to one, or to less
+            where the layer keeps a sink or compressed tokens beside these.
+        heads: ``[L]`` how many heads the mean is of.
+        rerouted: share of the token's sites at which this pass chose other experts than were recorded; NaN where
+            nothing can be compared.
+    """
+
+    tokens: I64
+    layers: tuple[int, ...]
+    shares: F32
+    heads: tuple[int, ...]
+    rerouted: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribution:
+    """What the tokens up to one token were worth to it: each replaced in turn by a neutral one (leave-one-out).
+
+    An estimate: a replaced token is another token and not none, and tokens that say the same hide each other's worth.
+
+    Attributes:
+        tokens: ``[m]`` timeline numbers of the tokens that were replaced, in order; the last is the token itself.
+        earlier: tokens before those, which were not tried.
+        replacement: text that stood in their place.
+        output: ``[m]`` KL divergence of the distribution of the token that follows, original from replaced, nats.
+        routing: ``[S, m]`` gate weight that went to other experts at this token: half the sum of absolute changes, as a
+            share of the weights' sum; NaN where no expert took the token.
+    """
+
+    tokens: I64
+    earlier: int
+    replacement: str
+    output: F32
+    routing: F32

@@ -4,11 +4,13 @@
 ``TokenImpact``. ``router_decomposition`` (``branch``, ``sequence``, ``position``, ``site``: its index): a
 ``RouterDecomposition``. ``expert_similarity`` (``site``, ``by``: ``weights`` or ``outputs``, those on the tokens of
 ``branch`` and ``sequence``): ``[E, E]`` cosine similarities of the experts. ``ablation`` (``branch``, ``sequence``,
-``site``, ``expert``): an ``ExpertAblation``.
+``site``, ``expert``): an ``ExpertAblation``. ``attention`` (``branch``, ``sequence``, ``position``): an
+``AttentionPaid``. ``attribution`` (``branch``, ``sequence``, ``position``, ``most``: how many tokens to replace, the
+newest): an ``Attribution``.
 """
 
 from __future__ import annotations
 
-from moetui.routing.analyses import ExpertAblation, RouterDecomposition, TokenImpact
+from moetui.routing.analyses import AttentionPaid, Attribution, ExpertAblation, RouterDecomposition, TokenImpact
 
-__all__ = ["ExpertAblation", "RouterDecomposition", "TokenImpact"]
+__all__ = ["AttentionPaid", "Attribution", "ExpertAblation", "RouterDecomposition", "TokenImpact"]

@@ -10,7 +10,7 @@ from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings, RunState
 from moetui.routing.interventions import BanExperts
 from moetui.session import Analysing
-from moetui.session.analyses import ExpertAblation, RouterDecomposition, TokenImpact
+from moetui.session.analyses import AttentionPaid, Attribution, ExpertAblation, RouterDecomposition, TokenImpact
 from tests.console.conftest import drawn
 from tests.session.live_sessions import PATIENCE, Make
 
@@ -41,6 +41,12 @@ def test_a_paused_run_is_analysed_and_goes_on_as_it_would_have(live: Make) -> No
         "a branch that has not run yet is the prefix it shares"
     )
     assert session.analyze("expert_similarity", site=0).result(PATIENCE).shape == (8, 8)
+    paid = session.analyze("attention", branch=branch, position=2).result(PATIENCE)
+    assert isinstance(paid, AttentionPaid)
+    np.testing.assert_allclose(paid.shares.sum(-1), 1, rtol=1e-3)
+    worth = session.analyze("attribution", branch=branch, position=2).result(PATIENCE)
+    assert isinstance(worth, Attribution)
+    assert (worth.output >= 0).all()
     assert session.timeline.snapshot().end == end, "an analysis' passes are not captured"
     session.resume()
     session.settle()

@@ -40,6 +40,8 @@ ANALYSES: Mapping[str, Analysis] = {
         Analysis("router_decomposition", ("branch", "position", "site"), ("sequence",)),
         Analysis("expert_similarity", ("site",), ("by", "branch", "sequence")),
         Analysis("ablation", ("branch", "site", "expert"), ("sequence",)),
+        Analysis("attention", ("branch", "position"), ("sequence",)),
+        Analysis("attribution", ("branch", "position"), ("sequence", "most")),
     )
 }
 

@@ -73,13 +73,22 @@ def forward(model: nn.Module, ids: Sequence[int], *, logits: int = 0) -> Tensor:
     """Run one sequence, without a cache; ``[n, V]`` logits of its last ``logits`` tokens.
 
     Raises:
+        as ``forward_rows``.
+    """
+    return forward_rows(model, [ids], logits=logits)[0]
+
+
+def forward_rows(model: nn.Module, rows: Sequence[Sequence[int]], *, logits: int = 0) -> Tensor:
+    """Run sequences of one length beside each other, without a cache; ``[B, n, V]`` logits of their last n tokens.
+
+    Raises:
         UnsupportedError: logits are wanted of a model that gives no next-token logits.
         ModelError: the model failed.
     """
     if logits and not next_tokens(model):
         raise UnsupportedError(f"{type(model).__name__} gives no probabilities of next tokens")
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    tokens = torch.tensor([list(ids)], dtype=torch.long, device=embeddings.weight.device)
+    tokens = torch.tensor([list(ids) for ids in rows], dtype=torch.long, device=embeddings.weight.device)
     arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         arguments["logits_to_keep"] = max(1, logits)
@@ -89,13 +98,12 @@ def forward(model: nn.Module, ids: Sequence[int], *, logits: int = 0) -> Tensor:
         raise
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"out of memory in the analysis of {len(ids)} tokens", "a shorter run needs less of it"
+            f"out of memory in the analysis of {tokens.numel()} tokens", "a shorter run needs less of it"
         ) from error
     except Exception as error:  # the model's own code may raise anything
         words = " ".join(str(error).split())
         raise ModelError(f"the model failed in the analysis: {type(error).__name__}: {words}") from error
-    found = output.logits[0] if logits else tokens.new_empty((0, 0))
-    return found[-logits:] if logits else found
+    return output.logits[:, -logits:] if logits else tokens.new_empty((len(rows), 0, 0))
 
 
 def routed(
@@ -112,22 +120,36 @@ def routed(
         handles: all sites of the model.
         functions: change the routing of sites, by number, after what is in force.
     """
+    found = routed_rows(model, handles, [ids], logits=logits, functions=functions)
+    return Passed(found.logits[0], found.sites)
+
+
+def routed_rows(
+    model: nn.Module,
+    handles: Sequence[SiteHandle],
+    rows: Sequence[Sequence[int]],
+    *,
+    logits: int = 0,
+    functions: Mapping[int, RoutingFunction] | None = None,
+) -> Passed:
+    """``routed`` for sequences of one length: logits ``[B, n, V]``, the sites' tokens one sequence after another."""
     tap = _Tap([(functions or {}).get(handle.site.index) for handle in handles])
     raw = RawStep(-1, 0, tap, None, len(handles))
-    raw.inputs["decoder"] = TokenInputs("decoder", shape=(1, len(ids)))
+    raw.inputs["decoder"] = TokenInputs("decoder", shape=(len(rows), len(rows[0])))
     hooks = []
     try:
         for handle in handles:
             hooks += handle.adapter.install(handle, tap)
         tap.current.frame = raw
-        found = forward(model, ids, logits=logits)
+        found = forward_rows(model, rows, logits=logits)
     finally:
         for hook in hooks:
             hook.remove()
     if tap.error is not None:
         raise tap.error
     gathered = Gatherer(tuple(handles)).gather(raw)
-    return Passed(found, {site.number: site for site in gathered.sites if site.indices.shape[0] == len(ids)})
+    tokens = len(rows) * len(rows[0])
+    return Passed(found, {site.number: site for site in gathered.sites if site.indices.shape[0] == tokens})
 
 
 def logprobs(logits: Tensor, ids: Sequence[int]) -> Tensor:

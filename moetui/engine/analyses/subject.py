@@ -50,6 +50,14 @@ class Subject:
             UsageError: no such sequence, or its beginning is not held any more.
             UnsupportedError: an encoder reads the prompt, or some tokens are no text.
         """
+        return [token for token, _ in self.tokens(branch, sequence)]
+
+    def tokens(self, branch: int, sequence: int) -> list[tuple[int, int]]:
+        """The same with each token's number in the timeline.
+
+        Raises:
+            as ``ids``.
+        """
         config = getattr(self.model, "config", None)
         if getattr(config, "is_encoder_decoder", False):
             raise UnsupportedError("an encoder reads the prompt, so the sequence alone does not tell the run")
@@ -64,16 +72,16 @@ class Subject:
             parent = None if each is None or each.parent is None or each.parent >= number else each.parent
             stop = None if each is None else each.fork_position if stop is None else min(stop, each.fork_position)
             number = parent
-        ids: list[int] = []
+        found: list[tuple[int, int]] = []
         for number, stop in reversed(spans):
-            self._append(ids, number, sequence, stop)
-        if not ids:
+            self._append(found, number, sequence, stop)
+        if not found:
             raise UsageError(f"branch {branch} has no tokens of sequence {sequence}", "'branches' lists the runs")
-        if min(ids) < 0:
+        if min(token for token, _ in found) < 0:
             raise UnsupportedError("some of the tokens went in as embeddings, which are not held")
-        return ids
+        return found
 
-    def _append(self, ids: list[int], branch: int, sequence: int, stop: int | None) -> None:
+    def _append(self, found: list[tuple[int, int]], branch: int, sequence: int, stop: int | None) -> None:
         view = self.view
         columns = view.tokens(view.first, view.end)
         if "decoder" not in view.stacks:
@@ -83,12 +91,14 @@ class Subject:
         if stop is not None:
             here &= columns.position < stop
         rows = np.flatnonzero(here)
-        for position, token in zip(columns.position[rows].tolist(), columns.token_id[rows].tolist()):
-            if position > len(ids):
+        for row, position, token in zip(
+            rows.tolist(), columns.position[rows].tolist(), columns.token_id[rows].tolist()
+        ):
+            if position > len(found):
                 raise UsageError(
                     "the sequence's first tokens are not held any more", "a larger buffer keeps them: --buffer-tokens"
                 )
-            del ids[position:]
-            ids.append(token)
-        if stop is not None and len(ids) < stop:
+            del found[position:]
+            found.append((token, view.first + row))
+        if stop is not None and len(found) < stop:
             raise UsageError("the tokens before the fork are not held any more", "--buffer-tokens keeps more")
