@@ -26,7 +26,7 @@ _FLAG = "overwrite"
 @click.option("--ban", help="Keep tokens from these experts: 1 or 0-3.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Experts a token may use.")
 @click.option("--layers", help="Only in these layers: 2-5.")
-@click.option("--exec", "script", type=click.Path(exists=True, dir_okay=False), help="Run console commands first.")
+@click.option("--exec", "script", type=click.Path(), help="Run console commands first.")
 @click.option("--json", "as_json", is_flag=True, help="Print the recording's numbers as one JSON document.")
 @grouped(GENERATION, MODEL, CAPTURE)
 @common_options
@@ -74,7 +74,7 @@ def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options
     )
     lines = None if options["script"] is None else script_lines(options["script"])
     with Progress(progress_wanted(ctx), live.settings.max_new_tokens) as progress:
-        prepare = None if lines is None else commands(lines, quiet=ctx.ensure_object(Common).quiet)
+        prepare = None if lines is None else commands(lines, options["script"], quiet=ctx.ensure_object(Common).quiet)
         run = run_headless(live, on_event=progress.take, prepare=prepare)
     if run.problem:
         raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, SCREEN, group
 @grouped(PROMPT)
 @click.option("--record", type=click.Path(path_type=Path), help="Record the session to this file.")
 @click.option("--force", is_flag=True, help="Replace an existing recording.")
+@click.option("--exec", "script", type=click.Path(), help="Run the console commands of this file first.")
 @grouped(GENERATION, MODEL, CAPTURE, SCREEN)
 @common_options
 @click.pass_context
-def command(ctx: click.Context, /, model: str, record: Path | None, force: bool, **options: Any) -> int:
+def command(
+    ctx: click.Context, /, model: str, record: Path | None, force: bool, script: str | None, **options: Any
+) -> int:
     """Watch and debug MODEL: an alias, a hub id, a folder, or random:ARCH.
 
     moetui run demo needs no download.
@@ -27,6 +31,7 @@ def command(ctx: click.Context, /, model: str, record: Path | None, force: bool,
     from platformdirs import user_state_path
 
     from moetui.cli.screen import screen_options
+    from moetui.cli.script import script_lines
     from moetui.cli.values import generation_settings, load_request, prompt_of
     from moetui.session import LiveOptions, LiveSession
     from moetui.tui import run_app
@@ -34,10 +39,12 @@ def command(ctx: click.Context, /, model: str, record: Path | None, force: bool,
     prompt = prompt_of(options["prompt"], options["prompt_file"])
     if record is not None:
         check_writable(record, force=force)
+    lines = [] if script is None else script_lines(script)
     session = LiveSession(
         LiveOptions(
             load=load_request(model, options),
             prompt=prompt or "",
+            begin=not lines,
             settings=generation_settings(options),
             record=record,
             force=force,
@@ -47,4 +54,7 @@ def command(ctx: click.Context, /, model: str, record: Path | None, force: bool,
             state=user_state_path("moetui"),
         )
     )
-    return run_app(session, screen_options(options, ctx.ensure_object(Common).keys))
+    screen = screen_options(options, ctx.ensure_object(Common).keys)
+    if lines:  # the prompt runs behind them
+        screen = replace(screen, script=tuple(lines), script_name=script or "", prompt=prompt or "")
+    return run_app(session, screen)

@@ -5,31 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from moetui.console import Console, Result
+from moetui.console import Console, Result, ScriptError
 from moetui.routing.errors import UsageError
 from moetui.routing.text import drawable
 from moetui.session import Session
 
 _MAX_BYTES = 2**20
+_HINT = "a script is a text file of console commands, one a line"
 
 
 def script_lines(path: str) -> list[str]:
     """The lines of a script.
 
     Raises:
-        UsageError: it is too large or no UTF-8 text.
+        UsageError: there is no such file, it cannot be read, is too large or no UTF-8 text.
     """
     file = Path(path)
-    if file.stat().st_size > _MAX_BYTES:
-        raise UsageError(f"{file} is too large for a script", "a script is a list of console commands")
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        if not file.is_file():
+            what = "is no regular file" if file.exists() else "does not exist"
+            raise UsageError(f"--exec: {file} {what}", _HINT)
+        with file.open("rb") as stream:
+            read = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--exec: {file}: {(error.strerror or str(error)).lower()}", _HINT) from error
+    if len(read) > _MAX_BYTES:
+        raise UsageError(f"--exec: {file} is too large for a script", _HINT)
+    try:
+        return read.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is no UTF-8 text", "save the script as UTF-8") from error
+        raise UsageError(f"--exec: {file} is no UTF-8 text", "save the script as UTF-8") from error
 
 
-def commands(lines: list[str], *, quiet: bool) -> Callable[[Session], None]:
-    """What runs ``lines`` on a session, one after the other; what they print goes to standard error."""
+def commands(lines: list[str], name: str, *, quiet: bool) -> Callable[[Session], None]:
+    """What runs ``lines`` of the script ``name`` on a session, one by one; what they print goes to standard error."""
 
     def run(session: Session) -> None:
         from rich.console import Console as Terminal
@@ -41,6 +50,9 @@ def commands(lines: list[str], *, quiet: bool) -> Callable[[Session], None]:
             for renderable in result.renderables:
                 terminal.print(renderable)
 
-        Console(session).run_script(lines, None if quiet else show)
+        try:
+            Console(session).run_script(lines, None if quiet else show)
+        except ScriptError as error:
+            raise ScriptError(f"{name}, {error.message}", error.hint) from error
 
     return run

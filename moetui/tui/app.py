@@ -72,7 +72,7 @@ class MoetuiApp(RunControls, Shell):
         self.tab = "network"
         self.selection = Selection()
         self.hint = ""
-        self._pending = options.prompt
+        self._pending, self._script = options.prompt, options.script
         self._settling = False
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
@@ -159,6 +159,8 @@ class MoetuiApp(RunControls, Shell):
                 await self._show_model()
             case RunStateChanged(state, reason, hint):
                 self._state_changed(state, reason, hint)
+                if state is RunState.READY:
+                    await self._run_script()
             case BranchAdded(_, settings):
                 self._limit = settings.max_new_tokens
             case BreakpointHit():
@@ -195,8 +197,24 @@ class MoetuiApp(RunControls, Shell):
             self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
             self.query_one(PromptLine).hint("run", self._enter)
-            self._run_pending()
+            if not self._script:
+                self._run_pending()
         self.refresh_bindings()
+
+    async def _run_script(self) -> None:
+        lines, self._script = self._script, ()
+        if lines:
+            if self.tab != "console" and not self.screen.has_class("-drawer"):
+                await self.action_drawer()
+            panel: Any = self._panels["console"]
+            panel.run_script(self.options.script_name, lines, self._script_done)
+
+    def _script_done(self, ok: bool) -> None:
+        if ok:
+            self._run_pending()
+        elif self._pending:  # what the script was to prepare is not: whether to run it all the same is the person's
+            line, self._pending = self.query_one(PromptLine), ""
+            line.input.value = self.options.prompt
 
     def _run_pending(self) -> None:
         prompt, self._pending = self._pending, ""

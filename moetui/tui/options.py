@@ -27,7 +27,9 @@ class ScreenOptions:
         ascii: draw with ASCII alone.
         mouse: let the terminal send mouse events.
         theme: name of a theme; empty for the one that fits the colours.
-        prompt: run this as soon as the model is ready.
+        prompt: run this as soon as the model is ready, behind the script.
+        script: console lines to run before that, in the console's own panel; they stop at the first that fails.
+        script_name: where they are from.
         keys: binding id → keys, comma-separated, instead of the built-in ones.
     """
 
@@ -38,6 +40,8 @@ class ScreenOptions:
     mouse: bool = True
     theme: str = ""
     prompt: str = ""
+    script: tuple[str, ...] = ()
+    script_name: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -154,3 +154,31 @@ def test_interventions_share_the_layers() -> None:
         BanExperts((1,), scope),
         SetTopK(1, scope),
     )
+
+
+@pytest.mark.parametrize("verb", [("run", "demo"), ("record", "demo", "-o", "x.msgpack")])
+def test_a_script_that_cannot_be_read_is_a_wrong_call(call: Call, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"help\n\xff\xfe")
+    large = tmp_path / "large"
+    large.write_bytes(b"#" * (2**20 + 1))
+    told = {
+        tmp_path / "missing": "does not exist",
+        tmp_path: "is no regular file",
+        binary: "is no UTF-8 text",
+        large: "is too large for a script",
+    }
+    for path, message in told.items():
+        called = call(*verb, "--exec", path)
+        assert (called.status, called.out) == (2, "")
+        error, hint = called.err.splitlines()
+        assert error == f"error: --exec: {path} {message}"
+        assert hint.startswith("hint: ")
+
+
+def test_a_script_that_fails_says_where(call: Call, tmp_path: Path) -> None:
+    script = tmp_path / "story.moe"
+    script.write_text("help\nban_experts 99\n")
+    called = call("-q", "record", "demo", "-o", tmp_path / "x.msgpack", "--exec", script)
+    assert called.status == 1
+    assert called.err.splitlines()[0] == f"error: {script}, line 2: experts: 99 is no expert of this model"

@@ -76,3 +76,29 @@ def test_a_model_that_is_not_there(quiet_home: dict[str, str]) -> None:
         status, _ = opened.wait(20)
         assert status in (1, 2)
         assert re.search(rb"error: [^\r\n]+\r\nhint: [^\r\n]+", bytes(opened.received))
+
+
+def test_a_script_runs_in_the_console_and_the_prompt_behind_it(tmp_path: Path, quiet_home: dict[str, str]) -> None:
+    script = tmp_path / "story.moe"
+    script.write_text("# before the prompt\nban_experts 2 --layers 4\ninterventions\n")
+    command = [*MOETUI, "run", "demo", "-n", "6", "-p", "Once there was", "--exec", str(script)]
+    with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
+        opened.sees("moe› interventions", PATIENCE)
+        opened.sees("✓ finished", PATIENCE)
+        opened.sees("token 6/6")
+        opened.send("\x11")
+        assert opened.wait(20)[0] == 0
+
+
+def test_a_script_stops_at_its_first_error_and_the_prompt_waits(tmp_path: Path, quiet_home: dict[str, str]) -> None:
+    script = tmp_path / "story.moe"
+    script.write_text("config\n\nban_experts 99\ninterventions\n")
+    command = [*MOETUI, "run", "demo", "-n", "6", "-p", "Once there was", "--exec", str(script)]
+    with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
+        opened.sees("line 3: experts: 99 is no expert of this model", PATIENCE)
+        opened.sees("hint: experts 0 to 7")
+        opened.sees("○ ready")
+        assert "moe› interventions" not in opened.text()
+        assert "Once there was" in opened.text()
+        opened.send("\x11")
+        assert opened.wait(20)[0] == 0

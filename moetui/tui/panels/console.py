@@ -6,7 +6,8 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.console import RenderableType
@@ -20,13 +21,17 @@ from textual.events import Key
 from textual.widgets import Input, RichLog
 
 from moetui.console import Console, Result
-from moetui.routing import TimelineView, drawable
+from moetui.routing import MoetuiError, TimelineView, drawable
 from moetui.session import Session
 from moetui.tui.ink import ink_of
 from moetui.tui.lines import LineWidget, Part, styles_of
 from moetui.tui.messages import Selection
 
 _SCROLLBACK = 5000  # lines
+
+_Later = Callable[[Callable[[], None]], None]
+_Job = Callable[[_Later], None]
+"""Something to do in the console's thread; it hands what is to be shown to the loop."""
 
 
 class ConsoleInput(Input):
@@ -113,7 +118,7 @@ class ConsolePanel(Vertical):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._moe: Console | None = None
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._busy = 0
 
@@ -163,7 +168,7 @@ class ConsolePanel(Vertical):
 
     def on_unmount(self) -> None:
         """Let the thread end; it is a daemon, should a line never return."""
-        self._lines.put(None)
+        self._jobs.put(None)
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -173,29 +178,70 @@ class ConsolePanel(Vertical):
             return
         self.input.remember(line)
         self._show_words(())
-        style = styles_of(self, "say")
-        self.log_view.write(Text.assemble(("moe> " if self._ascii else "moe› ", style("prompt")), drawable(line)))
+        self._echo(line)
+        self._put(partial(self._run_line, line))
+
+    def run_script(self, name: str, lines: Sequence[str], done: Callable[[bool], None]) -> None:
+        """Run the lines of a script one after the other, up to the first that fails.
+
+        Args:
+            name: of its file, for the error.
+            done: told whether all went well.
+        """
+        self._put(partial(self._run_lines, name, tuple(lines), done))
+
+    def _echo(self, line: str) -> None:
+        mark = "moe> " if self._ascii else "moe› "
+        self.log_view.write(Text.assemble((mark, styles_of(self, "say")("prompt")), drawable(line)))
+
+    def _put(self, job: _Job) -> None:
         self._busy += 1
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._work, args=(loop,), daemon=True, name="moetui-console")
             self._thread.start()
-        self._lines.put(line)
+        self._jobs.put(job)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        def later(call: Callable[[], None]) -> None:
+            loop.call_soon_threadsafe(call)
+
+        try:
+            while (job := self._jobs.get()) is not None:
+                job(later)
+        except RuntimeError:  # the loop was closed meanwhile: nobody is there to read it
+            return
+
+    def _run_line(self, line: str, later: _Later) -> None:
         assert self._moe is not None
-        while (line := self._lines.get()) is not None:
-            result = self._moe.run(line)
-            try:
-                loop.call_soon_threadsafe(self._done, result)
-            except RuntimeError:  # the loop was closed meanwhile: nobody is there to read it
-                return
+        result = self._moe.run(line)
+        later(lambda: self._done(result))
+
+    def _run_lines(self, name: str, lines: Sequence[str], done: Callable[[bool], None], later: _Later) -> None:
+        assert self._moe is not None
+
+        def show(line: str, result: Result) -> None:
+            later(partial(self._echo, line))
+            if not result.error:  # the failing one is told of with its place
+                later(partial(self._shown, result))
+
+        try:
+            self._moe.run_script(lines, show)
+        except MoetuiError as error:
+            failed = Result(error=f"{drawable(name)}, {drawable(error.message)}", hint=drawable(error.hint))
+            later(partial(self._done, failed))
+            later(partial(done, False))
+        else:
+            later(partial(self._done, Result()))
+            later(partial(done, True))
 
     def _done(self, result: Result) -> None:
         self._busy -= 1
-        if not self.is_mounted:
-            return
-        self.write(result)
+        self._shown(result)
+
+    def _shown(self, result: Result) -> None:
+        if self.is_mounted:
+            self.write(result)
 
     def write(self, result: Result) -> None:
         """Append a result to the log."""
