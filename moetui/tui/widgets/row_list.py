@@ -12,6 +12,7 @@ from textual.strip import Strip
 
 from moetui.tui.cells import Line
 from moetui.tui.widgets.pens import PEN_CSS, Pens
+from moetui.tui.widgets.thumb import thumb
 
 
 class RowList(Pens, can_focus=True):
@@ -120,7 +121,8 @@ class RowList(Pens, can_focus=True):
         selected = row == self.cursor
         line = self.draw_row(row, width - 1, selected=selected).clip(width - 1)
         line.to(width - 1, self.row_pen("", selected))
-        return line.add(self._thumb(y), self.pen("head")).strip(width, plain)
+        cell = thumb(y - 1, self._top, self.page, self.total, ascii_only=self.ink.ascii_only)
+        return line.add(cell, self.pen("head")).strip(width, plain)
 
     def _go(self, row: int) -> None:
         if self.total:
@@ -130,14 +132,3 @@ class RowList(Pens, can_focus=True):
     def _clamp(self) -> None:
         self._top = max(0, min(self._top, self.total - self.page))
         self.refresh()
-
-    def _thumb(self, y: int) -> str:
-        total, page = self.total, self.page
-        if total <= page:
-            return " "
-        size = max(1, round(page * page / total))
-        start = round((page - size) * self._top / (total - page))
-        inside = start <= y - 1 < start + size
-        if self.ink.ascii_only:
-            return "#" if inside else "|"
-        return "▐" if inside else " "

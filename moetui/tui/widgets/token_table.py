@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -17,15 +16,17 @@ from textual.message import Message
 from textual.strip import Strip
 
 from moetui.routing.timeline import TimelineView
-from moetui.tui.cells import Line, fit
-from moetui.tui.glyphs import digit_share, waterfall_bar
+from moetui.tui.cells import Line
+from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
+from moetui.tui.widgets.thumb import thumb
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
-from moetui.tui.widgets.token_painter import RowPainter, most_experts, token_rows_for_sharing
+from moetui.tui.widgets.token_header import draw_header
+from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
-from moetui.tui.widgets.token_timing import Timings, span_text
+from moetui.tui.widgets.token_timing import Timings
 
 
 class TokenTable(Pens, can_focus=True):
@@ -322,7 +323,7 @@ class TokenTable(Pens, can_focus=True):
             text = ("no token matches" if self.rows.filtered else "no tokens yet") if y == min(1, self.page) else ""
             return Line().space(2, plain).add(text, self.pen("dim")).strip(width, plain)
         if y == 0:
-            return self._header(plan, width)
+            return draw_header(self, view, plan, self.sort, self.site, self._span, width)
         row = self._top + y - 1
         if row >= self.total_rows:
             return Strip.blank(width, plain)
@@ -330,46 +331,6 @@ class TokenTable(Pens, can_focus=True):
         if strip is None:
             strip = self._strips[y] = self._draw_row(view, plan, int(self.rows.numbers[row]), y, width)
         return strip
-
-    def _header(self, plan: TablePlan, width: int) -> Strip:
-        head, glyphs = self.pen("head"), self.ink.glyphs
-        line = Line()
-        for column in sorted((*plan.columns, plan.strip, plan.waterfall), key=lambda column: column.start):
-            if not column.width:
-                continue
-            line.to(column.start, head)
-            title = column.title
-            if column is plan.strip:
-                self._strip_header(line, plan)
-                continue
-            lit = column.name is not None and column.name == self.sort.key
-            arrow = (glyphs.down if self.sort.descending else glyphs.up) if lit else ""
-            if column is plan.waterfall:
-                title = span_text(self._span, column.width - 2, title)
-                line.add(glyphs.rule + " ", self.pen("dim"))
-                line.add(fit(title, column.width - 2), self.pen("dim"))
-                continue
-            text = fit(
-                arrow + title if column.right else title + arrow, column.width, "right" if column.right else "left"
-            )
-            line.add(text, self.pen("accent") if lit else head)
-        return line.strip(width, head)
-
-    def _strip_header(self, line: Line, plan: TablePlan) -> None:
-        title = plan.strip.title
-        share = digit_share(most_experts(self._view)) if self._view is not None and self.ink.by_digit else 1
-        if share > 1:
-            title += f" E/{share}"
-        at = (self.site - plan.strip_from) // plan.fold
-        lit = self.sort.key == "layers"
-        text = fit(title, plan.strip.width) if plan.strip.width >= len(title) else " " * plan.strip.width
-        if not 0 <= at < len(text):
-            line.add(text, self.pen("accent" if lit else "head"))
-            return
-        pen = self.pen("accent" if lit else "head")
-        mark = text[at] if text[at] != " " else "v" if self.ink.ascii_only else "▾"
-        line.add(text[:at], pen).add(mark, self.pen("accent") + Style(underline=mark == text[at]))
-        line.add(text[at + 1 :], pen)
 
     def _draw_row(self, view: TimelineView, plan: TablePlan, token: int, y: int, width: int) -> Strip:
         selected = token == self.token
@@ -391,22 +352,10 @@ class TokenTable(Pens, can_focus=True):
             rest -= first + 1 + len(bar)
         if rest > 0:
             segments.append(Segment(" " * rest, plain))
-        thumb = self._thumb(y)
-        segments.append(Segment(thumb, self.pen("head") if thumb != " " else plain))
+        cell = thumb(y - 1, self._top, self.page, self.total_rows, ascii_only=self.ink.ascii_only)
+        segments.append(Segment(cell, self.pen("head") if cell != " " else plain))
         strip = Strip(segments, width if rest >= 0 else width - rest)
         return strip if rest >= 0 else strip.crop(0, width)
-
-    def _thumb(self, y: int) -> str:
-        """The scroll bar's cell on line ``y``: a thumb as long as the share in view."""
-        total, page = self.total_rows, self.page
-        if total <= page:
-            return " "
-        size = max(1, round(page * page / total))
-        start = round((page - size) * self._top / (total - page))
-        inside = start <= y - 1 < start + size
-        if self.ink.ascii_only:
-            return "#" if inside else "|"
-        return "▐" if inside else " "
 
     def _left_part(self, view: TimelineView, plan: TablePlan, token: int, selected: bool) -> Line:
         key = (token, selected)

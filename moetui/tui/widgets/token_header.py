@@ -1,0 +1,57 @@
+"""The token table's first line: titles over their columns, the one that sorts lit."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from textual.strip import Strip
+
+from moetui.routing.timeline import TimelineView
+from moetui.tui.cells import Line, fit
+from moetui.tui.glyphs import digit_share
+from moetui.tui.widgets.pens import Pens
+from moetui.tui.widgets.token_columns import TablePlan
+from moetui.tui.widgets.token_painter import most_experts
+from moetui.tui.widgets.token_rows import Sort
+from moetui.tui.widgets.token_timing import span_text
+
+
+def draw_header(
+    pens: Pens, view: TimelineView, plan: TablePlan, sort: Sort, site: int, span: tuple[float, float], width: int
+) -> Strip:
+    """The header of a plan's columns; ``site`` is marked over the strip, ``span`` is the waterfall's, in seconds."""
+    head, glyphs = pens.pen("head"), pens.ink.glyphs
+    line = Line()
+    for column in sorted((*plan.columns, plan.strip, plan.waterfall), key=lambda column: column.start):
+        if not column.width:
+            continue
+        line.to(column.start, head)
+        title = column.title
+        if column is plan.strip:
+            _strip_header(line, pens, view, plan, site, lit=sort.key == "layers")
+            continue
+        lit = column.name is not None and column.name == sort.key
+        arrow = (glyphs.down if sort.descending else glyphs.up) if lit else ""
+        if column is plan.waterfall:
+            title = span_text(span, column.width - 2, title)
+            line.add(glyphs.rule + " ", pens.pen("dim"))
+            line.add(fit(title, column.width - 2), pens.pen("dim"))
+            continue
+        text = fit(arrow + title if column.right else title + arrow, column.width, "right" if column.right else "left")
+        line.add(text, pens.pen("accent") if lit else head)
+    return line.strip(width, head)
+
+
+def _strip_header(line: Line, pens: Pens, view: TimelineView, plan: TablePlan, site: int, *, lit: bool) -> None:
+    title = plan.strip.title
+    share = digit_share(most_experts(view)) if pens.ink.by_digit else 1
+    if share > 1:
+        title += f" E/{share}"
+    at = (site - plan.strip_from) // plan.fold
+    text = fit(title, plan.strip.width) if plan.strip.width >= len(title) else " " * plan.strip.width
+    pen = pens.pen("accent" if lit else "head")
+    if not 0 <= at < len(text):
+        line.add(text, pen)
+        return
+    mark = text[at] if text[at] != " " else "v" if pens.ink.ascii_only else "▾"
+    line.add(text[:at], pen).add(mark, pens.pen("accent") + Style(underline=mark == text[at]))
+    line.add(text[at + 1 :], pen)
