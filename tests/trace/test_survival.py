@@ -4,6 +4,7 @@ import math
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,41 @@ def test_a_full_disk_ends_the_recording_with_all_that_was_flushed(tmp_path, room
     problem, nbytes = done.stdout.strip().split("|")
     assert problem == "cannot write x.msgpack: file too large"
     assert int(nbytes) == path.stat().st_size <= room  # nothing torn stays
+    assert_whole_but_cut_short(path)
+
+
+ALONE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+
+
+def namespaces() -> bool:
+    """Whether a file system can be mounted here, out of everybody else's sight."""
+    mount = [*ALONE, "mount -t tmpfs -o size=16k none /mnt"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(
+    not namespaces(), reason="mounting a small file system takes user namespaces; limits stand in above"
+)
+def test_a_file_system_without_room_ends_the_recording_with_all_that_was_flushed(tmp_path):
+    disk, kept = tmp_path / "disk", tmp_path / "kept.msgpack"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=16k none "$0" && "$1" -c "$2" "$0/x.msgpack" 1000000 && cp "$0/x.msgpack" "$3"'
+    done = subprocess.run(
+        [*ALONE, script, str(disk), sys.executable, FULL, str(kept)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    problem, nbytes = done.stdout.strip().split("|")
+    assert problem == "cannot write x.msgpack: no space left on device"
+    assert int(nbytes) == kept.stat().st_size <= 16 * 1024
+    assert_whole_but_cut_short(kept)
+
+
+def assert_whole_but_cut_short(path: Path) -> None:
     with open_trace(path) as trace:
         assert [finding.kind for finding in trace.verify()] == ["trace_incomplete"]
         whole = make_steps(make_info(), decode=200)[: len(trace.timeline.steps().index)]
