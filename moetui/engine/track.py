@@ -86,6 +86,14 @@ class Track:
         self._copies: dict[int, CacheCopy] = {}
         self._anchor = -1
         self._stride = _FIRST_STRIDE
+        self._left: RandomState | None = None
+        self._moved = False
+
+    @property
+    def finished(self) -> int:
+        """How many of its passes came to their end: what the first of the others begins with is known."""
+        length = 0 if self._ids is None else int(self._ids.shape[1])
+        return sum(each.stop < length for each in self._passes)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -109,6 +117,9 @@ class Track:
     def forked(self, number: int, *, sampled: bool) -> Track:
         """The track of a run that shares the passes before number ``number``."""
         track = Track(sampled=sampled, cuts=self._cuts, budget=self._budget)
+        wanted = self._pass(number)
+        assert self._ids is not None
+        track._ids, track._left = self._ids[:, : wanted.stop], wanted.random
         track._passes = self._passes[:number]
         track._copies = {key: kept for key, kept in self._copies.items() if key <= number}
         track._anchor = self._anchor if self._anchor in track._copies else -1
@@ -116,8 +127,21 @@ class Track:
         return track
 
     def chosen(self, ids: Tensor) -> None:
-        """The sequence ``[1, n]`` so far, the token chosen last included."""
-        self._ids = ids
+        """The sequence ``[1, n]`` so far, the token chosen last included; one that is being repeated is known."""
+        if self._ids is None or ids.shape[1] > self._ids.shape[1]:
+            self._ids = ids
+
+    def taken_up(self) -> None:
+        """The run goes on at its first unfinished pass (``start(finished)``): forget what was begun."""
+        number = self.finished
+        del self._passes[number:]
+        self._numbers = {step: each for step, each in self._numbers.items() if each < number}
+        self._moved = False
+
+    def left(self) -> None:
+        """The run is left between two passes, perhaps to be taken up later: note the random state in which."""
+        if self._sampled and self._moved:
+            self._left = RandomState.now(self._passes[-1].random)
 
     def note(self, step: int, tokens: int, cache: Any, functions: Functions) -> None:
         """A pass is about to begin.
@@ -134,6 +158,7 @@ class Track:
         random = RandomState.now(before) if self._sampled else None
         self._passes.append(Pass(start, stop, random, functions if any(functions) else ()))
         self._numbers[step] = number
+        self._moved = True
         self._cache = cache if self._cuts else None
         if self._cache is not None and start and not will_crop(cache, tokens):
             self._copy(number, cache, start)
@@ -153,8 +178,11 @@ class Track:
         self.broke()
 
     def start(self, number: int) -> Start:
-        """Where to go on from so that pass ``number`` is next; nothing that the track holds is changed."""
-        wanted = self._passes[number]
+        """Where to go on from so that pass ``number`` is next; nothing that the track holds is changed.
+
+        The one behind the last, if that is finished, has not been begun yet.
+        """
+        wanted = self._pass(number)
         assert self._ids is not None
         ids = self._ids[:, : wanted.stop]
         if wanted.start == 0:
@@ -169,6 +197,12 @@ class Track:
         cache = self._copies[first].filled(self._cache, self._passes[-1].stop)
         return self._repeating(ids, first, number, cache)
 
+    def _pass(self, number: int) -> Pass:
+        if number < len(self._passes):
+            return self._passes[number]
+        assert self._ids is not None
+        return Pass(self._passes[-1].stop if self._passes else 0, int(self._ids.shape[1]), self._left)
+
     def _cut(self, wanted: Pass) -> Any:
         """The live cache, or a copy of a later one, cut to what went before ``wanted``; None where none can be."""
         held = self._passes[-1].stop
@@ -182,7 +216,7 @@ class Track:
         return None
 
     def _repeating(self, ids: Tensor, first: int, number: int, cache: Any) -> Start:
-        wanted, repeats = self._passes[number], tuple(self._passes[first:number])
+        wanted, repeats = self._pass(number), tuple(self._passes[first:number])
         if cache is None and self._cuts and len(repeats) > MOST_REPEATS:
             whole = Pass(0, wanted.start, None, self._passes[0].functions)
             return Start(ids, wanted.start, None, (whole,), wanted.random, "prefill", False)

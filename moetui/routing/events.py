@@ -10,6 +10,7 @@ from moetui.routing.interventions import Intervention
 from moetui.routing.model import ModelInfo
 
 Severity = Literal["info", "warning", "error"]
+BranchChange = Literal["renamed", "promoted", "switched", "deleted", "other"]
 
 
 class RunState(Enum):
@@ -132,6 +133,20 @@ class BranchAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchChanged:
+    """A branch was named anew, made the main one of its run, stood on again, or taken out of the tree.
+
+    Attributes:
+        branch: its number.
+        name: the new one, where it was renamed.
+    """
+
+    branch: int
+    change: BranchChange
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InterventionsChanged:
     """The interventions in force from token number ``token`` on, and how their weights are found (``rules``).
 
@@ -191,6 +206,7 @@ Event: TypeAlias = (
     | RunStateChanged
     | StepCaptured
     | BranchAdded
+    | BranchChanged
     | InterventionsChanged
     | BreakpointHit
     | FindingRaised

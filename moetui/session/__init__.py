@@ -6,21 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.breakpoints import Breakpoint
-from moetui.session.protocol import (
+from moetui.session.offers import (
     Analysing,
+    Branched,
+    Branching,
     Breakable,
-    Capability,
     Configurable,
     Filing,
     Mark,
     MarkKind,
     Playable,
-    Playback,
     Recording,
     Rewindable,
-    Session,
     Waitable,
 )
+from moetui.session.protocol import Capability, Playback, Session
 
 if TYPE_CHECKING:
     from moetui.session.live import LiveOptions, LiveSession
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysing",
+    "Branched",
+    "Branching",
     "Breakable",
     "Breakpoint",
     "Capability",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from moetui.routing import TraceError, UsageError
-from moetui.routing.events import BranchAdded
-from moetui.session.protocol import Recording
+from moetui.routing.branches import BranchTree
+from moetui.session.offers import Recording
 from moetui.trace import Recorded, Trace, export, open_trace
 
 
@@ -41,8 +41,10 @@ def load_recording(path: str) -> Recording:
         TraceError: no trace, or damaged beyond use.
     """
     trace = open_trace(path)
-    branches = tuple(item.event.branch for item in trace.events if isinstance(item.event, BranchAdded))
-    return Recording(path, trace.info, trace, branches)
+    tree = BranchTree()
+    for item in trace.events:
+        tree = tree.after(item.event)
+    return Recording(path, trace.info, trace, tree.branches)
 
 
 class TraceFiles:

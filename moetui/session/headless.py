@@ -93,7 +93,7 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     assert info is not None
     view = session.timeline.snapshot()
     tokens = view.tokens(view.first, view.end)
-    last = session.branches[-1].id if session.branches else -1
+    last = -1 if session.tree.current is None else session.tree.current
     keep = ~tokens.pad & (tokens.branch == last) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
     return HeadlessRun(

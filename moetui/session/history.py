@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
-    Branch,
     BranchAdded,
+    BranchChanged,
     BreakpointHit,
     Event,
     Finding,
@@ -20,7 +21,7 @@ from moetui.routing.events import (
     RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
-from moetui.session.protocol import Mark
+from moetui.session.offers import Mark
 from moetui.trace import RecordedEvent
 
 
@@ -28,7 +29,7 @@ from moetui.trace import RecordedEvent
 class Standing:
     """What is so at a token."""
 
-    branches: tuple[Branch, ...] = ()
+    tree: BranchTree = field(default_factory=BranchTree)
     findings: tuple[Finding, ...] = ()
     interventions: tuple[Intervention, ...] = ()
     settings: GenerationSettings | None = None
@@ -73,18 +74,18 @@ class History:
 
 
 def _after(standing: Standing, events: Sequence[RecordedEvent]) -> Standing:
-    branches, findings = list(standing.branches), list(standing.findings)
+    tree, findings = standing.tree, list(standing.findings)
     interventions, settings = standing.interventions, standing.settings
     for item in events:
         event = item.event
+        tree = tree.after(event)
         if isinstance(event, BranchAdded):
-            branches.append(event.branch)
             settings = event.settings
         elif isinstance(event, FindingRaised):
             findings.append(event.finding)
         elif isinstance(event, InterventionsChanged):
             interventions = event.interventions
-    return Standing(tuple(branches), tuple(findings), interventions, settings)
+    return Standing(tree, tuple(findings), interventions, settings)
 
 
 def _mark(item: RecordedEvent) -> Mark | None:
@@ -98,6 +99,8 @@ def _mark(item: RecordedEvent) -> Mark | None:
         return Mark(max(0, item.token - 1), "finding", event.finding.message)
     if isinstance(event, BranchAdded):
         return Mark(event.branch.first_token, "branch", event.branch.name)
+    if isinstance(event, BranchChanged):
+        return Mark(max(0, item.token - 1), "branch", f"branch {event.branch} {event.change}  {event.name}".rstrip())
     return None
 
 

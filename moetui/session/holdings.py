@@ -19,7 +19,7 @@ from moetui.routing.events import (
     InterventionsChanged,
 )
 from moetui.session.filing import export_trace, load_recording
-from moetui.session.protocol import Recording
+from moetui.session.offers import Recording
 from moetui.trace import RecordedEvent, save_recorded
 from moetui.trace.recorded import Held
 from moetui.trace.values import is_lasting

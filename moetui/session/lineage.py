@@ -1,12 +1,14 @@
-"""Which branch came from which, and what each left behind to be taken back."""
+"""Which branch came from which, and what each left behind to be taken back or taken up."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moetui.routing import TimelineView, UsageError
-from moetui.routing.events import Branch, GenerationSettings
+from moetui.routing.branches import BranchTree
+from moetui.routing.events import Branch, BranchAdded, BranchChanged, Event, GenerationSettings
 
 if TYPE_CHECKING:
     from moetui.engine.generation import Prompt
@@ -32,17 +34,38 @@ class Origin:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a branch runs with, and what its passes left behind."""
+
+    prompt: Prompt
+    settings: GenerationSettings
+    track: Track
+
+
 class Lineage:
-    """The branches of a session, oldest first."""
+    """The branches of a session: their tree, and their passes. Any thread may read it and change the tree."""
 
     def __init__(self) -> None:
-        self._branches: list[Branch] = []
-        self._ran: dict[int, tuple[Prompt, GenerationSettings, Track]] = {}
+        self._lock = threading.Lock()
+        self._tree = BranchTree()
+        self._ran: dict[int, Ran] = {}
+        self._ends: dict[int, str] = {}
+
+    @property
+    def tree(self) -> BranchTree:
+        """As it is now."""
+        return self._tree
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """All of them, oldest first."""
-        return tuple(self._branches)
+        """Those that were not deleted, oldest first."""
+        return self._tree.branches
+
+    def grow(self, event: Event) -> None:
+        """Let the tree be what an event makes of it."""
+        with self._lock:
+            self._tree = self._tree.after(event)
 
     def add(
         self,
@@ -60,24 +83,51 @@ class Lineage:
             origin: where it is forked from; None for a run from its prompt.
             name: as shown; empty for one that tells where it comes from.
         """
-        number = len(self._branches)
+        tree = self._tree
+        number = len(tree.every)
         if origin is None:
-            run = 1 + max((branch.run for branch in self._branches), default=-1)
-            branch = Branch(number, run, name or f"run {run + 1}", first_token=first_token, prompt=prompt.text)
+            run = 1 + max((branch.run for branch in tree.every), default=-1)
+            name = self._free(name or f"run {run + 1}")
+            branch = Branch(number, run, name, first_token=first_token, prompt=prompt.text)
         else:
-            parent, position = self._branches[origin.branch], origin.track.passes[origin.number].start
-            name = name or self._free(f"{parent.name.partition(' @')[0]} @{position}")
+            parent, position = tree.every[origin.branch], origin.track.passes[origin.number].start
+            name = self._free(name or f"{parent.name.partition(' @')[0]} @{position}")
             branch = Branch(number, parent.run, name, parent.id, position, first_token, prompt.text)
-        self._branches.append(branch)
-        self._ran[number] = prompt, settings, track
-        self._let_go()
+        self._ran[number] = Ran(prompt, settings, track)
+        self.grow(BranchAdded(branch, settings))
+        self.let_go()
         return branch
+
+    def switch(self, number: int) -> BranchChanged:
+        """The session stands on this branch from now on."""
+        event = BranchChanged(number, "switched")
+        self.grow(event)
+        self.let_go()
+        return event
+
+    def ran(self, number: int) -> Ran:
+        """What a branch runs with.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        self._tree.get(number)
+        return self._ran[number]
+
+    def end(self, number: int, reason: str) -> None:
+        """A branch has come to its end: nothing follows on it."""
+        self._ends[number] = reason
+
+    def ended(self, number: int) -> str | None:
+        """How a branch came to its end; None if it did not and may be taken up."""
+        return self._ends.get(number)
 
     def find(self, token: int, view: TimelineView) -> Origin:
         """The pass in which a token of the timeline went through the model.
 
         Raises:
-            UsageError: a token that is not held, is padding or no token of the decoder, or that no run here wrote.
+            UsageError: a token that is not held, is padding or no token of the decoder, is of a deleted branch, or that
+                no run here wrote.
         """
         if not view.first <= token < view.end:
             held = f"{view.first} to {view.end - 1} are" if view.end > view.first else "none is yet"
@@ -88,27 +138,34 @@ class Lineage:
             what = "is padding" if columns.pad[0] else f"went through the {stack}"
             raise UsageError(f"token {token} {what}", "name a token of the decoder")
         branch = int(columns.branch[0])
-        prompt, settings, track = self._ran.get(branch, (None, None, None))
-        number = None if track is None else track.number_of(int(columns.step[0]))
-        if prompt is None or settings is None or track is None or number is None:
+        if branch in self._tree.deleted:
+            raise UsageError(f"token {token} is of a branch that was deleted", self._tree.listed)
+        ran = self._ran.get(branch)
+        number = None if ran is None else ran.track.number_of(int(columns.step[0]))
+        if ran is None or number is None:
             raise UsageError(f"token {token} was written by no run of this session", "'generate' begins one")
-        return Origin(branch, prompt, settings, track, number)
+        return Origin(branch, ran.prompt, ran.settings, ran.track, number)
 
     def forget_caches(self) -> None:
         """Free all memory that branches keep for going back; that takes longer from then on."""
-        for _, _, track in self._ran.values():
-            track.forget_caches()
+        for ran in self._ran.values():
+            ran.track.forget_caches()
 
     def _free(self, name: str) -> str:
-        taken = {branch.name for branch in self._branches}
+        taken = {branch.name.casefold() for branch in self._tree.branches}
         names = (name if count == 1 else f"{name} ({count})" for count in range(1, len(taken) + 2))
-        return next(each for each in names if each not in taken)
+        return next(each for each in names if each.casefold() not in taken)
 
-    def _let_go(self) -> None:
-        """Branches that have run keep their caches, the newest first, as far as there is room."""
+    def let_go(self) -> None:
+        """Branches that do not run keep their caches, the newest first, as far as there is room.
+
+        Only in the thread that runs the model.
+        """
         room = _KEPT_BYTES
-        for number in sorted(self._ran, reverse=True)[1:]:
-            track = self._ran[number][2]
+        for number in sorted(self._ran, reverse=True):
+            if number == self._tree.current:
+                continue
+            track = self._ran[number].track
             room -= track.nbytes
-            if room < 0:
+            if room < 0 or number in self._tree.deleted:
                 track.forget_caches()

@@ -15,10 +15,8 @@ from moetui.debugger.recording import check_target
 from moetui.engine.analyses import ANALYSES, find_analysis
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.models import LoadRequest
-from moetui.routing import ModelInfo, Timeline, UnsupportedError, UsageError
-from moetui.routing.breakpoints import Breakpoint
+from moetui.routing import ModelInfo, Timeline, UsageError
 from moetui.routing.events import (
-    Branch,
     Event,
     Finding,
     GenerationSettings,
@@ -27,9 +25,11 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import Intervention
 from moetui.routing.timeline import TimelineSource
+from moetui.session.breaking import Breaking
 from moetui.session.holdings import EventLog, HoldingFiles
 from moetui.session.mailbox import Mailbox
 from moetui.session.protocol import Capability, Playback
+from moetui.session.steering import Steering
 from moetui.session.worker import Worker
 from moetui.trace.recorded import Held
 
@@ -69,7 +69,7 @@ class LiveOptions:
     state: Path | None = None
 
 
-class LiveSession(HoldingFiles):
+class LiveSession(Steering, Breaking, HoldingFiles):
     """Loads a model, runs prompts, pauses and steps: a ``Session``.
 
     It is made at once and imports no torch; ``open`` starts the *generation thread*, which does and which alone touches
@@ -164,11 +164,6 @@ class LiveSession(HoldingFiles):
         return self._worker.settings
 
     @property
-    def branches(self) -> Sequence[Branch]:
-        """Runs and forks so far."""
-        return self._worker.branches
-
-    @property
     def findings(self) -> Sequence[Finding]:
         """What diagnostics found so far."""
         return tuple(self._worker.findings)
@@ -222,165 +217,6 @@ class LiveSession(HoldingFiles):
     def events(self) -> AsyncIterator[Event]:
         """What happens, in order; ends after ``close``."""
         return self._mailbox.events()
-
-    def generate(self, prompt: str, settings: GenerationSettings | None = None) -> None:
-        """Start a run.
-
-        Raises:
-            UsageError: the model is not loaded, a run is going on, or the prompt or a setting will not do.
-        """
-        self._worker.begin(prompt, settings or self._worker.settings)
-
-    def restart(self) -> None:
-        """Run the last prompt again with its settings; a run that is going on is stopped first.
-
-        Raises:
-            UsageError: nothing has run yet.
-        """
-        self._worker.restart()
-
-    def pause(self) -> None:
-        """Stop before the next step. No effect when not running."""
-        self._gate.pause()
-
-    def resume(self) -> None:
-        """Go on."""
-        self._gate.resume()
-
-    def finish(self) -> None:
-        """Go on to the run's end, past every breakpoint."""
-        self._gate.finish()
-
-    def step(self, count: int = 1) -> None:
-        """Let ``count`` steps pass and pause again.
-
-        Raises:
-            UnsupportedError: a negative count: a model does not run backwards.
-        """
-        if count < 0:
-            raise UnsupportedError("a live model does not step back", "replay a recording of it")
-        self._gate.step(count)
-
-    def step_layer(self) -> None:
-        """Go on to the next site and pause there, before its experts run."""
-        self._worker.watch_sites()
-        self._gate.step_site()
-
-    def run_to(self, position: int) -> None:
-        """Go on until the token at this sequence position is next."""
-        self._gate.run_to(position)
-
-    def rewind(self, token: int) -> None:
-        """Stand paused right before timeline token ``token`` goes through the model, on a branch of its own.
-
-        A token of the prompt takes the whole prompt with it, as both went through in one step. What the model did
-        before is kept or repeated exactly as it was; only from ``token`` on the interventions now in force act. An
-        unchanged run goes on bit for bit as it did, drawn tokens included; where it cannot, a ``Notice`` says so.
-
-        Raises:
-            UsageError: a token that is not held, that is no token of the decoder, or that no run here wrote.
-            UnsupportedError: a model whose state cannot be taken back; the message says why.
-        """
-        self._worker.rewind(token)
-
-    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
-        """Start a branch that shares all before timeline token ``token`` and runs on from there at once.
-
-        Args:
-            token: the first token that the branch runs through the model itself.
-            settings: None for those of the run it leaves; their length counts from the prompt.
-            name: as shown and typed; empty for one of the session's choice.
-
-        Raises:
-            UsageError: as for ``rewind``, a name that is taken, or settings that leave the branch nothing to write.
-            UnsupportedError: as for ``rewind``.
-        """
-        self._worker.fork(token, settings, name)
-
-    def stop(self) -> None:
-        """End the run; what was generated stays."""
-        self._gate.stop()
-
-    def seek(self, token: int) -> None:
-        """Not for a live session.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise UnsupportedError(f"a live model cannot be moved to token {token}", "replay a recording of it")
-
-    def set_speed(self, speed: float) -> None:
-        """Not for a live session.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise UnsupportedError(f"a live model runs at its own speed, not at {speed}", "pause and step it")
-
-    def set_loop(self, tokens: tuple[int, int] | None) -> None:
-        """Not for a live session.
-
-        Raises:
-            UnsupportedError: for any range.
-        """
-        if tokens is not None:
-            raise UnsupportedError("a live model does not repeat tokens", "replay a recording of it")
-
-    def configure(self, settings: GenerationSettings) -> None:
-        """Let ``settings`` be those of the next run that names none.
-
-        Raises:
-            UsageError: a value outside its range.
-        """
-        self._worker.configure(settings)
-
-    def set_interventions(self, interventions: Sequence[Intervention]) -> None:
-        """Replace the interventions in force, from the next step on; between two sites, from the next site on.
-
-        Raises:
-            UsageError: an expert, layer or site that the model has not; or the model is not loaded yet.
-            UnsupportedError: an architecture that cannot do it; the message says why.
-        """
-        self._worker.set_interventions(tuple(interventions))
-
-    @property
-    def breakpoints(self) -> Sequence[Breakpoint]:
-        """All breakpoints and log points, oldest first."""
-        return self._worker.breakpoints.all
-
-    def add_breakpoint(
-        self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
-    ) -> Breakpoint:
-        """Add one: after each step its tokens are looked at, and the run pauses before the next one.
-
-        Raises:
-            QueryError: the expression does not parse.
-            UnsupportedError: it asks for logits that are not captured.
-        """
-        branches = {branch.name: branch.id for branch in self.branches}
-        point = self._worker.breakpoints.add(
-            expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=branches
-        )
-        self._worker.keep_breakpoints()
-        return point
-
-    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
-        """Switch one on or off.
-
-        Raises:
-            UsageError: there is none of this number.
-        """
-        self._worker.breakpoints.enable(number, enabled)
-        self._worker.keep_breakpoints()
-
-    def remove_breakpoint(self, number: int) -> None:
-        """Remove one.
-
-        Raises:
-            UsageError: there is none of this number.
-        """
-        self._worker.breakpoints.remove(number)
-        self._worker.keep_breakpoints()
 
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
         """Run ``function(model, tokenizer)`` in the generation thread, before the next step or at once where it waits.

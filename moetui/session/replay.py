@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from moetui.routing import ModelInfo, TimelineView, UsageError
+from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
     Branch,
     BranchAdded,
@@ -27,8 +28,9 @@ from moetui.session.filing import TraceFiles
 from moetui.session.history import History, Standing, as_played
 from moetui.session.mailbox import Mailbox
 from moetui.session.no_model import NoModel
+from moetui.session.offers import Mark, MarkKind
 from moetui.session.playhead import MAX_SPEED, MIN_SPEED, Playhead
-from moetui.session.protocol import Capability, Mark, MarkKind, Playback
+from moetui.session.protocol import Capability, Playback
 from moetui.trace import Trace, open_trace
 
 _FOLLOW_SECONDS = 0.25
@@ -121,8 +123,13 @@ class ReplaySession(NoModel, TraceFiles):
 
     @property
     def branches(self) -> Sequence[Branch]:
-        """Runs and forks up to the cursor."""
-        return self._standing.branches
+        """Runs and forks up to the cursor, but for those that were deleted by then."""
+        return self._standing.tree.branches
+
+    @property
+    def tree(self) -> BranchTree:
+        """How they hang together, and the one that stands at the cursor."""
+        return self._standing.tree
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -353,8 +360,9 @@ class ReplaySession(NoModel, TraceFiles):
         self._mailbox.put(StepCaptured(self._shown))
 
     def _tell_standing(self, old: Standing, new: Standing) -> None:
+        told = {branch.id for branch in old.tree.every}
         for item in self._history.between(0, self._passed):
-            if isinstance(item.event, BranchAdded) and item.event.branch not in old.branches:
+            if isinstance(item.event, BranchAdded) and item.event.branch.id not in told:
                 self._mailbox.put(item.event)
         for finding in new.findings:
             if finding not in old.findings:

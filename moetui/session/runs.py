@@ -1,45 +1,21 @@
-"""Runs of a live session: begun, taken back and forked from any thread, passed through in the generating one."""
+"""The runs of a live session: which comes next, asked for from any thread."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from moetui.engine.control import Gate, RunControl, RunStoppedError
+from moetui.engine.control import Gate, RunControl
 from moetui.routing import UsageError
-from moetui.routing.events import (
-    Branch,
-    BranchAdded,
-    Event,
-    GenerationSettings,
-    Notice,
-    RunState,
-    RunStateChanged,
-)
+from moetui.routing.events import BranchChanged, Event, GenerationSettings, Notice
 from moetui.session.lineage import Lineage, Origin
 from moetui.session.meter import Meter
+from moetui.session.passage import Change, Job, Passage
 
 if TYPE_CHECKING:
     from moetui.debugger import MoEDebugger
-    from moetui.engine.generation import Prompt
-    from moetui.engine.track import Pass, Start, Track
     from moetui.session.watch import Watch
-
-
-Change = Callable[[RunControl], RunControl]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run to be passed through: from its prompt, or from a pass of another."""
-
-    prompt: Prompt
-    settings: GenerationSettings
-    origin: Origin | None = None
-    name: str = ""
 
 
 class Runs:
@@ -63,21 +39,14 @@ class Runs:
         watch: Watch,
         meter: Meter,
     ) -> None:
-        self.error: Exception | None = None
         self.lineage = Lineage()
+        self.passage = Passage(debugger, gate, emit, self._arrived, self.lineage, watch, meter)
         self._debugger, self._gate, self._emit, self._wake = debugger, gate, emit, wake
-        self._watch, self._meter = watch, meter
         self._encodes = bool(debugger.model.config.is_encoder_decoder)
         self._lock = threading.Lock()
         self._next: Job | None = None
         self._last: Job | None = None
         self._arriving = False
-        self._track: Track | None = None
-        self._start: Start | None = None
-        self._reseed: int | None = None
-        self._repeats: deque[Pass] = deque()
-        self._kept_functions: list[Any] | None = None
-        self._length = 0
 
     @property
     def busy(self) -> bool:
@@ -118,8 +87,7 @@ class Runs:
     def fork(self, token: int, settings: GenerationSettings | None, name: str) -> None:
         """See ``Rewindable.fork``."""
         origin = self._origin(token)
-        if any(branch.name == name for branch in self.lineage.branches):
-            raise UsageError(f"there is a branch called {name} already", "choose another name")
+        name = self.lineage.tree.check_name(name) if name else ""
         settled = origin.settings
         if settings is not None:
             from moetui.engine.generation import settle
@@ -132,6 +100,49 @@ class Runs:
                     f"--max-new-tokens {before + 64} counts from the prompt",
                 )
         self._turn(Job(origin.prompt, settled, origin, name), "", paused=False)
+
+    def switch(self, branch: int) -> None:
+        """See ``Branching.switch_branch``."""
+        ran = self.lineage.ran(branch)
+        if branch == self.lineage.tree.current and self._gate.control.active:
+            return
+        if self.lineage.ended(branch) is None and ran.track.finished:
+            from moetui.engine.generation import check_continues
+
+            check_continues(self._debugger.model)
+        name = self.lineage.tree.get(branch).name
+        self._turn(Job(ran.prompt, ran.settings, branch=branch), f"on {name}", paused=True)
+
+    def rename(self, branch: int, name: str) -> None:
+        """See ``Branching.rename_branch``."""
+        tree = self.lineage.tree
+        before = tree.get(branch).name
+        name = tree.check_name(name, renamed=branch)
+        if name != before:
+            self._change(BranchChanged(branch, "renamed", name))
+
+    def promote(self, branch: int) -> None:
+        """See ``Branching.promote_branch``."""
+        tree = self.lineage.tree
+        if tree.main(tree.get(branch).run) != branch:
+            self._change(BranchChanged(branch, "promoted"))
+
+    def delete(self, branch: int) -> None:
+        """See ``Branching.delete_branch``."""
+        tree = self.lineage.tree
+        found = tree.get(branch)
+        with self._lock:  # no job that goes there may come in between
+            waiting = self._next.branch if self._next is not None else None
+            if branch in (tree.current, waiting):
+                others = [each.name for each in tree.branches if each.id != branch]
+                hint = f"switch to another first: {', '.join(others[:8])}" if others else "it is the only one"
+                raise UsageError(f"{found.name} is the branch that you are on", hint)
+            self._change(BranchChanged(branch, "deleted"))
+        self._gate.submit(self.lineage.let_go)
+
+    def _change(self, event: BranchChanged) -> None:
+        self.lineage.grow(event)
+        self._debugger.tell(event)
 
     def _origin(self, token: int) -> Origin:
         from moetui.engine.generation import check_continues
@@ -177,198 +188,17 @@ class Runs:
                 self._gate.apply(RunControl.arrived)
             if job is None:
                 return
-            change = self._run(job)
+            change = self.passage.run(job)
             self._arrived()
             with self._lock:
                 if not self._gate.apply(_unless_turning(change)).turning:
                     return
-
-    def _run(self, job: Job) -> Change:
-        """One job; what has become of the run if nothing else follows."""
-        from moetui.engine.generation import generate
-
-        debugger = self._debugger
-        try:
-            self._prepare(job)
-            self._meter.start(debugger)
-            greedy = job.origin is not None and not job.origin.settings.sampled
-            new = generate(
-                debugger.model,
-                job.prompt,
-                job.settings,
-                stopped=self._unwinds,
-                chosen=self._chosen,
-                start=self._start,
-                differed=self._differed if greedy else None,
-            )
-            end = "stopped" if self._unwinds() else _how_it_ended(len(new), job.settings)
-            self._stand_at_end()
-            return self._ended(lambda control: control.ended(end))
-        except RunStoppedError:
-            return self._ended(lambda control: control.ended("stopped"))
-        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
-            return self._failed(error)
-        finally:
-            self._put_functions_back()
-
-    def _differed(self) -> None:
-        self._emit(
-            Notice("the tokens before would be others if chosen now: this model does not repeat itself", "warning")
-        )
-
-    def _unwinds(self) -> bool:
-        return self._gate.control.unwinds
-
-    def _prepare(self, job: Job) -> None:
-        from moetui.engine.track import Track
-
-        debugger, origin, settings = self._debugger, job.origin, job.settings
-        debugger.flush()
-        debugger.breakpoints.take_reason()  # of a step that the last run did not stand behind
-        self._repeats.clear()
-        self._length, self._start, self._reseed = 0, None, settings.seed if settings.sampled else None
-        if origin is None:
-            self._track = Track(sampled=settings.sampled, cuts=not self._encodes)
-        else:
-            self._start = origin.track.start(origin.number)
-            self._repeats.extend(self._start.repeats)
-            self._track = origin.track.forked(origin.number, sampled=settings.sampled)
-            if self._start.random is not None and settings.seed == origin.settings.seed:
-                self._reseed = None
-            if not self._start.exact:
-                notice = "the tokens before run again in another way: numbers may differ in their last digits"
-                self._emit(Notice(notice, "warning"))
-        branch = self.lineage.add(
-            job.prompt, settings, self._track, debugger.live_timeline.snapshot().end, origin, job.name
-        )
-        debugger.capture.branch = branch.id
-        self._announce(branch, settings)
-
-    def _announce(self, branch: Branch, settings: GenerationSettings) -> None:
-        self._debugger.tell(BranchAdded(branch, settings))
-        if self._debugger.recording is not None:
-            self._debugger.recording.write_event(RunStateChanged(RunState.RUNNING))
-
-    def _chosen(self, ids: Any) -> None:
-        self._length = int(ids.shape[1])
-        if self._track is not None:
-            self._track.chosen(ids)
-
-    def before_step(self, arguments: Mapping[str, Any]) -> bool:
-        """See ``Capture.before_step``."""
-        if not self._gate.control.active or self._track is None:
-            return True
-        ids = arguments.get("decoder_input_ids" if self._encodes else "input_ids")
-        tokens = 0 if ids is None else int(ids.shape[1])
-        if self._repeats:
-            self._repeat(counts=tokens > 0)
-            return False
-        self._put_functions_back()
-        reason = self._debugger.breakpoints.take_reason()
-        self._arrived()
-        paused = self._gate.before_step(max(0, self._length - tokens), reason)
-        self._tell_pause(paused)
-        if not self._gate.control.to_site:
-            self._debugger.capture.gate = None
-        if tokens:
-            self._note(tokens, arguments)
-        return True
-
-    def _note(self, tokens: int, arguments: Mapping[str, Any]) -> None:
-        """The step begins: leave what it takes to come back to it, in the random state in which it stood then."""
-        assert self._track is not None
-        start, self._start = self._start, None
-        if start is not None and start.random is not None and self._reseed is None:
-            start.random.set()
-        elif start is not None and self._reseed is not None:
-            from moetui.engine.generation import seed_generators
-
-            seed_generators(self._reseed)
-        if self._encodes and not self._length:
-            self._chosen(arguments["decoder_input_ids"])
-        capture = self._debugger.capture
-        cache = arguments.get("past_key_values", arguments.get("cache_params"))
-        self._track.note(capture.steps, tokens, cache, tuple(capture.functions))
-
-    def _repeat(self, *, counts: bool) -> None:
-        """A pass that has run before, under the functions of then, goes by unseen."""
-        if self._gate.control.unwinds:
-            raise RunStoppedError
-        capture = self._debugger.capture
-        if self._kept_functions is None:
-            self._kept_functions = list(capture.functions)
-        again = self._repeats[0]
-        capture.set_functions({number: each for number, each in enumerate(again.functions) if each is not None})
-        if counts:
-            self._repeats.popleft()
-
-    def _put_functions_back(self) -> None:
-        kept, self._kept_functions = self._kept_functions, None
-        if kept is not None:
-            self._debugger.capture.set_functions({number: each for number, each in enumerate(kept) if each is not None})
-
-    def at_site(self, context: Any) -> None:
-        """See ``Capture.gate``."""
-        if context.step is None or context.step.index < 0:
-            return
-        before = self._gate.waited
-        self._gate.before_site(context.site.name)
-        waited = self._gate.waited - before
-        if waited:
-            context.step.stood(int(waited * 1e9))
-
-    def changed_within(self) -> None:
-        """Interventions changed while a step stood between two sites."""
-        if self._track is not None:
-            self._track.changed_within()
 
     def _arrived(self) -> None:
         if self._arriving:
             self._arriving = False
             self._wake()
 
-    def _stand_at_end(self) -> None:
-        """The last step may hit a breakpoint too: stand behind it."""
-        reason = self._debugger.breakpoints.take_reason()
-        if reason and not self._gate.control.unwinds:
-            self._tell_pause(self._gate.before_step(self._length, reason))
-
-    def _tell_pause(self, reason: str) -> None:
-        recording = self._debugger.recording
-        if reason and recording is not None:
-            # Written behind the steps before the pause, which is why not where the state changes.
-            self._debugger.flush()
-            recording.write_event(RunStateChanged(RunState.PAUSED, reason))
-            recording.write_event(RunStateChanged(RunState.RUNNING))
-
-    def _ended(self, change: Change) -> Change:
-        debugger = self._debugger
-        debugger.capture.gate = None
-        debugger.flush()
-        self._meter.stop()
-        control = self._gate.control
-        if debugger.recording is not None and not control.turning:
-            control = change(control)
-            debugger.recording.write_event(RunStateChanged(control.state, control.reason, control.hint))
-        self._watch.run_ended()
-        return change
-
-    def _failed(self, error: Exception) -> Change:
-        from moetui.engine.run_errors import explain_run
-
-        if self._track is not None:
-            self._track.broke()
-        self.lineage.forget_caches()
-        steps = 0 if self._track is None else len(self._track.passes)
-        failure = self.error = explain_run(error, steps)
-        return self._ended(lambda control: control.failed(failure.message, failure.hint))
-
 
 def _unless_turning(change: Change) -> Change:
     return lambda control: control if control.turning else change(control)
-
-
-def _how_it_ended(new: int, settings: GenerationSettings) -> str:
-    if new >= settings.max_new_tokens:
-        return f"{new} tokens"
-    return "end of text" if new else "prompt only"

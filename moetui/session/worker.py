@@ -14,8 +14,8 @@ from moetui.engine.analyses import Analysis, run_analysis
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
+from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
-    Branch,
     Event,
     Finding,
     GenerationSettings,
@@ -79,14 +79,14 @@ class Worker:
         return self._preparing or (self.runs is not None and self.runs.busy)
 
     @property
-    def branches(self) -> tuple[Branch, ...]:
+    def tree(self) -> BranchTree:
         """Runs and forks so far."""
-        return () if self.runs is None else self.runs.lineage.branches
+        return BranchTree() if self.runs is None else self.runs.lineage.tree
 
     @property
     def error(self) -> Exception | None:
         """What loading or the last run failed with."""
-        return self._error or (None if self.runs is None else self.runs.error)
+        return self._error or (None if self.runs is None else self.runs.passage.error)
 
     # In the generation thread.
 
@@ -162,7 +162,7 @@ class Worker:
         if self._before_next is not None:
             self._gate.submit(self._before_next)
             self._before_next = None
-        return self.runs is None or self.runs.before_step(arguments)
+        return self.runs is None or self.runs.passage.before_step(arguments)
 
     def _restore_breakpoints(self) -> None:
         if self._keeper is None:
@@ -187,20 +187,18 @@ class Worker:
 
     def begin(self, prompt: str, settings: GenerationSettings, *, paused: bool = False) -> None:
         """Check a prompt and start its run; raises ``UsageError``."""
-        self._started().begin(prompt, settings, paused=paused)
+        self.started().begin(prompt, settings, paused=paused)
         self.settings = settings
 
-    def restart(self) -> None:
-        """See ``LiveSession.restart``."""
-        self._started().restart()
+    def started(self) -> Runs:
+        """The runs.
 
-    def rewind(self, token: int) -> None:
-        """See ``LiveSession.rewind``."""
-        self._started().rewind(token)
-
-    def fork(self, token: int, settings: GenerationSettings | None, name: str) -> None:
-        """See ``LiveSession.fork``."""
-        self._started().fork(token, settings, name)
+        Raises:
+            UsageError: the model is not loaded, or the session is closed.
+        """
+        self._loaded()
+        assert self.runs is not None
+        return self.runs
 
     def keep_breakpoints(self) -> None:
         """Write the breakpoints down for the next session."""
@@ -212,7 +210,7 @@ class Worker:
     def watch_sites(self) -> None:
         """Let the next sites come to the gate."""
         if self.debugger is not None and self.runs is not None:
-            self.debugger.capture.gate = self.runs.at_site
+            self.debugger.capture.gate = self.runs.passage.at_site
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -235,7 +233,7 @@ class Worker:
                 self._before_next = put
             else:
                 if self._gate.control.within_step:
-                    self._started().changed_within()
+                    self.started().passage.changed_within()
                 debugger.interventions.put(wanted, prepared)
                 places = [place for place, coming in enumerate(self._coming) if coming is wanted]
                 del self._coming[: places[0] + 1 if places else 0]
@@ -263,7 +261,7 @@ class Worker:
             debugger = self._loaded()
             debugger.flush()
             subject = Subject(
-                model, tokenizer, debugger.capture.handles, debugger.live_timeline.snapshot(), self.branches
+                model, tokenizer, debugger.capture.handles, debugger.live_timeline.snapshot(), self.tree.every
             )
             return run_analysis(analysis, subject, arguments)
 
@@ -310,11 +308,6 @@ class Worker:
         if control.quitting:
             raise UsageError("the session is closed")
         return self.debugger
-
-    def _started(self) -> Runs:
-        self._loaded()
-        assert self.runs is not None
-        return self.runs
 
     def _do_call(self, function: Callable[[Any, Any], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from moetui.routing.events import (
     BranchAdded,
+    BranchChanged,
     BreakpointHit,
     Event,
     FindingRaised,
@@ -22,11 +23,14 @@ from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site
 from moetui.trace.layout import MAX_PROMPT
 from moetui.trace.plain import MisfitError, clean, from_plain, to_plain
 
-LastingEvent: TypeAlias = RunStateChanged | BranchAdded | InterventionsChanged | BreakpointHit | FindingRaised
+LastingEvent: TypeAlias = (
+    RunStateChanged | BranchAdded | BranchChanged | InterventionsChanged | BreakpointHit | FindingRaised
+)
 
 EVENT_KINDS: dict[str, type[LastingEvent]] = {
     "run_state": RunStateChanged,
     "branch": BranchAdded,
+    "branch_changed": BranchChanged,
     "interventions": InterventionsChanged,
     "breakpoint_hit": BreakpointHit,
     "finding": FindingRaised,

@@ -291,7 +291,7 @@ def test_old_branches_let_go_of_their_caches(live: Make, monkeypatch: Any) -> No
     for _ in range(3):
         session.generate(PROMPT, GREEDY)
         session.settle()
-    kept = [track.nbytes for _, _, track in session._worker.runs.lineage._ran.values()]
+    kept = [ran.track.nbytes for ran in session._worker.runs.lineage._ran.values()]
     assert [size > 0 for size in kept] == [False, False, False, True]
     session.fork(27)
     session.settle()

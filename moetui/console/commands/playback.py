@@ -14,7 +14,7 @@ from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
 from moetui.session import Playable
-from moetui.session.protocol import MarkKind
+from moetui.session.offers import MarkKind
 
 GROUP = "playback"
 Number = Annotated[int, integer(0)]

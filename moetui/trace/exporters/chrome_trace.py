@@ -12,6 +12,7 @@ import numpy as np
 from moetui.routing.errors import UnsupportedError
 from moetui.routing.events import (
     BranchAdded,
+    BranchChanged,
     BreakpointHit,
     FindingRaised,
     InterventionsChanged,
@@ -117,6 +118,8 @@ def _words(event: LastingEvent) -> tuple[str, str]:
         return event.finding.kind, event.finding.message
     if isinstance(event, BranchAdded):
         return f"branch {event.branch.name}", event.branch.prompt[:_TEXT]
+    if isinstance(event, BranchChanged):
+        return f"branch {event.branch} {event.change}", event.name
     assert isinstance(event, RunStateChanged)
     return event.state.value, event.reason
 

@@ -1,0 +1,53 @@
+"""The breakpoints of a live session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moetui.routing.breakpoints import Breakpoint
+from moetui.session.worker import Worker
+
+
+class Breaking:
+    """Implements ``Breakable`` for a live session."""
+
+    _worker: Worker
+
+    @property
+    def breakpoints(self) -> Sequence[Breakpoint]:
+        """All breakpoints and log points, oldest first."""
+        return self._worker.breakpoints.all
+
+    def add_breakpoint(
+        self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
+    ) -> Breakpoint:
+        """Add one: after each step its tokens are looked at, and the run pauses before the next one.
+
+        Raises:
+            QueryError: the expression does not parse.
+            UnsupportedError: it asks for logits that are not captured.
+        """
+        branches = {branch.name: branch.id for branch in self._worker.tree.branches}
+        point = self._worker.breakpoints.add(
+            expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=branches
+        )
+        self._worker.keep_breakpoints()
+        return point
+
+    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
+        """Switch one on or off.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        self._worker.breakpoints.enable(number, enabled)
+        self._worker.keep_breakpoints()
+
+    def remove_breakpoint(self, number: int) -> None:
+        """Remove one.
+
+        Raises:
+            UsageError: there is none of this number.
+        """
+        self._worker.breakpoints.remove(number)
+        self._worker.keep_breakpoints()

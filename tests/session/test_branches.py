@@ -1,0 +1,231 @@
+"""Branches of a live session: gone back to, gone on with, named, put first, deleted, and told of in a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moetui.routing import UsageError
+from moetui.routing.events import BranchAdded, BranchChanged, GenerationSettings, RunState
+from moetui.routing.interventions import ForceExperts
+from moetui.session import Branched, Branching, ReplaySession
+from tests.session.live_sessions import Live, Make
+
+PROMPT = "some words to begin with"
+GREEDY = GenerationSettings(max_new_tokens=14)
+SAMPLED = GenerationSettings(max_new_tokens=14, temperature=2.0, seed=7)
+
+# Plain, sliding window, mamba, gated delta rule, an own class of cache, an encoder.
+FAMILIES = ("mixtral", "gpt_oss", "jamba", "qwen3_next", "minimax", "switch_transformers")
+
+
+def written(session: Live, branch: int) -> list[tuple[int, int, bytes]]:
+    """Position, token and router logits of a branch's own tokens in the decoder, by position."""
+    session.flush()
+    view = session.timeline.snapshot()
+    tokens, block = view.tokens(0, view.end), view.routing(0, view.end)
+    decoder = np.array([view.stacks[stack] == "decoder" for stack in tokens.stack.tolist()])
+    rows = np.flatnonzero((tokens.branch == branch) & decoder)
+    return sorted((int(tokens.position[r]), int(tokens.token_id[r]), block.logits[r].tobytes()) for r in rows)
+
+
+def resumed(session: Live) -> None:
+    session.resume()
+    session.settle()
+
+
+class TestSwitching:
+    @pytest.mark.parametrize(("name", "settings"), [("mixtral", GREEDY), *((name, SAMPLED) for name in FAMILIES)])
+    def test_a_branch_that_was_left_goes_on_as_if_it_had_not_been(
+        self, live: Make, name: str, settings: GenerationSettings
+    ) -> None:
+        session = live(PROMPT, settings=settings, model=f"random:{name}")
+        assert isinstance(session, Branching)
+        whole = written(session, 0)
+        session.generate(PROMPT, settings)
+        session.pause()
+        session.settle()
+        session.step(5)
+        session.settle()
+        left = written(session, 1)
+        assert 0 < len(left) < len(whole)
+        end = session.timeline.snapshot().end
+        session.fork(end - 2, name="aside")  # leaves run 2 in its middle
+        session.settle()
+        session.switch_branch(1)
+        session.settle()
+        assert (session.state, session.reason) == (RunState.PAUSED, "on run 2")
+        assert session.tree.current == 1
+        assert session.tree.chosen
+        assert written(session, 1) == left
+        session.step()
+        session.settle()
+        assert len(written(session, 1)) == len(left) + 1
+        session.switch_branch(2)  # left again, for one that is over
+        session.settle()
+        assert session.state is RunState.FINISHED
+        session.switch_branch(1)
+        session.settle()
+        resumed(session)
+        assert session.state is RunState.FINISHED
+        assert written(session, 1) == whole
+        assert [branch.id for branch in session.branches] == [0, 1, 2]
+
+    def test_while_it_runs_and_without_having_begun(self, live: Make) -> None:
+        session = live(PROMPT, settings=SAMPLED)
+        whole = written(session, 0)
+        session.generate(PROMPT, SAMPLED)
+        session.switch_branch(0)  # amid the prompt or before it
+        session.settle()
+        assert (session.state, session.reason) == (RunState.FINISHED, "14 tokens")
+        session.switch_branch(1)
+        session.settle()
+        resumed(session)
+        assert written(session, 1) == whole
+
+    def test_a_branch_with_a_seed_of_its_own_left_before_its_first_token(self, live: Make) -> None:
+        session = live(PROMPT, settings=SAMPLED)
+        token = session.timeline.snapshot().end - 8
+        other = GenerationSettings(max_new_tokens=14, temperature=2.0, seed=8)
+        session.fork(token, other)
+        session.settle()
+        session.rewind(token)
+        session.settle()
+        rewound = session.tree.current
+        session.switch_branch(0)
+        session.settle()
+        session.switch_branch(rewound)
+        session.settle()
+        resumed(session)
+        assert written(session, rewound) == written(session, 0)[-8:]
+        assert written(session, 1) != written(session, 0)[-8:]
+
+    def test_a_stopped_run_is_taken_up(self, live: Make) -> None:
+        session = live(PROMPT, settings=SAMPLED)
+        session.restart()
+        session.pause()
+        session.settle()
+        session.step(3)
+        session.settle()
+        session.stop()
+        session.settle()
+        assert session.reason == "stopped"
+        session.switch_branch(1)
+        session.settle()
+        assert session.state is RunState.PAUSED
+        resumed(session)
+        assert written(session, 1) == written(session, 0)
+
+    def test_interventions_of_now_act_on_what_follows(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        session.restart()
+        session.pause()
+        session.settle()
+        session.step(4)
+        session.settle()
+        before = written(session, 1)
+        session.fork(session.timeline.snapshot().end - 1)
+        session.settle()
+        session.switch_branch(1)
+        session.settle()
+        session.set_interventions([ForceExperts((1,))])
+        resumed(session)
+        assert written(session, 1)[: len(before)] == before
+        view = session.timeline.snapshot()
+        columns, block = view.tokens(0, view.end), view.routing(0, view.end)
+        late = (columns.branch == 1) & (columns.position >= len(before))
+        assert set(block.indices[late][..., 0].ravel().tolist()) == {1}
+
+    def test_where_there_is_nothing(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        with pytest.raises(UsageError, match="branch 7 is not there") as error:
+            session.switch_branch(7)
+        assert error.value.hint == "branches: run 1"
+        with pytest.raises(UsageError, match="not loaded"):
+            live(opened=False).switch_branch(0)
+
+
+class TestTree:
+    def test_names_main_branches_and_deletion(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        token = session.timeline.snapshot().end - 6
+        session.fork(token, name="a")
+        session.settle()
+        session.fork(token, name="b")
+        session.settle()
+        with pytest.raises(UsageError, match="there is a branch called a already"):
+            session.rename_branch(2, "A")
+        with pytest.raises(UsageError, match="3 is a number"):
+            session.rename_branch(2, "3")
+        with pytest.raises(UsageError, match="there is a branch called b already"):
+            session.fork(token, name="b")
+        session.rename_branch(2, " better ")
+        session.promote_branch(2)
+        session.promote_branch(2)
+        assert session.tree.main(0) == 2
+        with pytest.raises(UsageError, match="better is the branch that you are on"):
+            session.delete_branch(2)
+        session.delete_branch(0)  # those forked from it stay, with all that they share
+        assert [branch.name for branch in session.branches] == ["a", "better"]
+        assert session.tree.parent(session.branches[1]) is None
+        with pytest.raises(UsageError, match="branch 0 was deleted"):
+            session.switch_branch(0)
+        with pytest.raises(UsageError, match="of a branch that was deleted"):
+            session.rewind(token)
+        session.switch_branch(1)
+        session.settle()
+        session.fork(session.timeline.snapshot().end - 2)  # a token of "better"
+        session.settle()
+        assert session.branches[-1].parent == 2
+        told = [(event.change, event.branch, event.name) for event in session.log.of(BranchChanged)]
+        assert told == [
+            ("renamed", 2, "better"),
+            ("promoted", 2, ""),
+            ("deleted", 0, ""),
+            ("switched", 1, ""),
+        ]
+
+    @pytest.mark.parametrize("how", ["recorded", "saved"])
+    def test_a_recording_tells_it_and_a_replay_shows_it(self, live: Make, tmp_path: Path, how: str) -> None:
+        path = tmp_path / "x.msgpack"
+        options: dict[str, Any] = {"record": path} if how == "recorded" else {}
+        session = live(PROMPT, settings=GREEDY, **options)
+        token = session.timeline.snapshot().end - 6
+        for name in ("a", "b"):
+            session.fork(token, name=name)
+            session.settle()
+        session.rename_branch(2, "better")
+        session.promote_branch(2)
+        session.delete_branch(1)
+        session.switch_branch(0)
+        session.settle()
+        if how == "saved":
+            session.save(str(path))
+        tree = session.tree
+        session.close()
+        replay = ReplaySession(path, start="end", paused=True)
+        try:
+            replay.open()
+            assert isinstance(replay, Branched)
+            assert not isinstance(replay, Branching)
+            assert replay.tree == tree
+            assert [branch.name for branch in replay.branches] == ["run 1", "better"]
+            replay.seek(token)
+            assert [branch.name for branch in replay.branches] == ["run 1"]
+            assert replay.tree.current == 0
+            marks = [mark.text for mark in replay.marks if mark.kind == "branch"]
+            assert marks[:3] == ["run 1", "a", "b"]
+            assert "branch 2 renamed  better" in marks
+            assert replay.load(str(path)).branches == tree.branches
+        finally:
+            replay.close()
+
+    def test_the_settings_of_each_are_told_once(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        session.switch_branch(0)
+        session.settle()
+        assert len(session.log.of(BranchAdded)) == 1
+        assert session.settings == GREEDY
