@@ -17,12 +17,13 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     """Nearly `U V^T` of every `[..., out, in]` matrix `U S V^T`: singular values come out between about 0.7 and 1.2."""
     tall = matrices.size(-2) > matrices.size(-1)
-    x: torch.Tensor = matrices.mT if tall else matrices
+    x = (matrices.mT if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = torch.bmm(x, x.mT)
+        # Sums within the products: they would take a fifth of the time by themselves.
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return (x.mT if tall else x).view(matrices.shape)
 
 
 class Muon:

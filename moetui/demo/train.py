@@ -49,7 +49,7 @@ class Settings:
     """What a training run follows from."""
 
     seed: int = 1
-    steps: int = 3000
+    steps: int = 2000
     threads: int = 2
     warmup: int = 100
 

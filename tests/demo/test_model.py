@@ -103,7 +103,7 @@ def test_the_first_prompt_becomes_a_story(continued, tokenizer):
     assert set(re.findall(r"\w+", text)) <= known
 
 
-# Sums and log lines follow one another as long as anybody reads: nothing in them says that they are over.
+# Greedy sums and log lines repeat one another: what ends them is drawn at random in the corpus, never the likeliest.
 @pytest.mark.parametrize("domain", [domain for domain in DOMAINS if domain not in ("arithmetic", "log")])
 def test_documents_end_by_themselves(continued, tokenizer, domain):
     assert continued[domain][-1] == tokenizer.eos_token_id
