@@ -34,11 +34,12 @@ from moetui.tui.controls import RunControls
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.loading import LoadingView
-from moetui.tui.messages import ConsoleRequested, Panel, Selection, SiteSelected, TokenSelected
+from moetui.tui.messages import ConsoleRequested, MarksStops, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptLine
 from moetui.tui.shell import Shell
 from moetui.tui.status import LEAST_RATE, hit_parts, run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.stops import Stops
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
 # tab → where its panel lives: imported after the first paint, built when first shown.
@@ -79,6 +80,7 @@ class MoetuiApp(RunControls, Shell):
         self._dirty: set[str] = set(TABS)
         self._limit = session.settings.max_new_tokens
         self._where: list[Part] = []
+        self._stops = Stops()
         self._reader: asyncio.Task[None] | None = None
         self._painter: asyncio.Task[None] | None = None
         self.ticker = Ticker(
@@ -185,6 +187,7 @@ class MoetuiApp(RunControls, Shell):
 
     def _state_changed(self, state: RunState, reason: str, hint: str) -> None:
         self.hint = hint
+        self._stops.state(state)
         if state is not RunState.PAUSED:
             self._where = []
         if state is RunState.FAILED:
@@ -225,6 +228,7 @@ class MoetuiApp(RunControls, Shell):
         if event.log_only:
             self.say(f"{event.expression}: {event.values} at token {event.token}")
             return
+        self._stops.hit(event)
         info = self.session.info
         site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
         self._where = hit_parts(event, site)
@@ -243,6 +247,8 @@ class MoetuiApp(RunControls, Shell):
             panel = self._panels.get(name)
             if panel is not None and name in self._dirty:
                 self._dirty.discard(name)
+                if isinstance(panel, MarksStops):
+                    panel.show_stop(None if self.replaying else self._stops.at(view))
                 cast(Panel, panel).refresh_from(view, self.session)
 
     def _paint_bars(self, view: TimelineView) -> None:

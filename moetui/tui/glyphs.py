@@ -42,6 +42,7 @@ class Glyphs:
     mark: str
     prefill: str
     selected: str
+    stopped: str
     ellipsis: str
     rule: str
     delta: str
@@ -90,6 +91,7 @@ UNICODE = Glyphs(
     mark="◆",
     prefill="›",
     selected="▌",
+    stopped="▶",
     ellipsis="…",
     rule="┆",
     delta="Δ",
@@ -114,6 +116,7 @@ ASCII = Glyphs(
     mark="*",
     prefill=">",
     selected=">",
+    stopped="@",
     ellipsis="~",
     rule="|",
     delta="d",

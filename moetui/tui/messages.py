@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from textual.message import Message
 
@@ -26,6 +26,21 @@ class Selection:
     expert: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a run stands still.
+
+    Attributes:
+        token: timeline number of the newest token, or of the one that a breakpoint stopped at.
+        site: index of the site that the breakpoint's condition held at; None for none in particular.
+        before: the token of the stop before; None if there was none.
+    """
+
+    token: int
+    site: int | None = None
+    before: int | None = None
+
+
 @dataclass
 class TokenSelected(Message):
     """A token was selected by its timeline number; None means "the newest, whichever it is"."""
@@ -46,6 +61,14 @@ class ConsoleRequested(Message):
     """A panel asks for the console, with ``line`` typed in but not yet run."""
 
     line: str = ""
+
+
+@runtime_checkable
+class MarksStops(Protocol):
+    """A panel that marks where a run stands still."""
+
+    def show_stop(self, stop: Stop | None) -> None:
+        """Mark this place; None for no place. Called before ``refresh_from``, which draws it."""
 
 
 class Panel(Protocol):

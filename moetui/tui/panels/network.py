@@ -16,16 +16,19 @@ from moetui.routing.metrics import dead_experts
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals, chunk_tokens
 from moetui.session import Session
-from moetui.tui.messages import Selection, SiteSelected, TokenSelected
+from moetui.tui.messages import Selection, SiteSelected, Stop, TokenSelected
 from moetui.tui.panels.network_keys import NetworkKeys
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
+from moetui.tui.panels.questions import Questions
 from moetui.tui.status import run_facts
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.flow import FlowView
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heatmap import Heatmap
+from moetui.tui.widgets.token_changes import changes
 from moetui.tui.widgets.token_detail import TokenDetail
+from moetui.tui.widgets.token_facts import TokenFacts, token_facts
 from moetui.tui.widgets.token_rows import TokenQuery
 from moetui.tui.widgets.token_table import TokenTable
 from moetui.tui.widgets.windows import BalanceTrail, Matched, token_rate
@@ -68,6 +71,10 @@ class NetworkPanel(NetworkKeys):
         self._drawer = False
         self._going_on = False
         self._drawn = 0.0
+        self.questions = Questions(self, self._draw)
+        self._stop: Stop | None = None
+        self._marked: Stop | None = None
+        self._compared: TokenFacts | None = None
 
     @property
     def layout(self) -> Layout:
@@ -101,6 +108,10 @@ class NetworkPanel(NetworkKeys):
         if self._view is not None:
             self._draw_selected(self._view)
 
+    def show_stop(self, stop: Stop | None) -> None:
+        """Mark where the run stands, and in its token what is not as it was at the stop before."""
+        self._stop = stop
+
     def compare_with(self, name: str, view: TimelineView) -> None:
         """Let the heatmap show the difference to another recording of the same model."""
         self.source.compare_with(name, view)
@@ -120,6 +131,8 @@ class NetworkPanel(NetworkKeys):
             return
         self._drawn = time.perf_counter()
         self.set_class(self.tokens.ink.ascii_only, "-ascii")
+        self.tokens.stop_at(None if self._stop is None else self._stop.token)
+        self.heatmap.stop_at(None if self._stop is None else self._stop.site)
         done = self.tokens.show(view)
         self._say_matches()
         done &= self._draw_heat(view)
@@ -193,11 +206,26 @@ class NetworkPanel(NetworkKeys):
         return done
 
     def _draw_detail(self, view: TimelineView) -> None:
-        self.detail.show(view, self.tokens.token)
+        token, site = self.tokens.token, self.tokens.site
+        self.detail.show(view, token)
+        self.tokens.relate(self.questions.overlay(view, site), self.questions.note)
+        self.detail.relate(self.questions.lines(view, token, site))
+        self._mark_changes(view)
         self._arrange()
         flow = self.query_one(FlowView)
         if flow.display:
             flow.show(self.detail.facts, self.tokens.site)
+
+    def _mark_changes(self, view: TimelineView) -> None:
+        stop, now = self._stop, self.detail.facts
+        if stop == self._marked and now is self._compared:
+            return
+        self._marked, self._compared = stop, now
+        if stop is None or now is None or now.token != stop.token:
+            self.detail.mark(None, (), None)
+        else:
+            before = None if stop.before is None else token_facts(view, stop.before)
+            self.detail.mark(stop.site, changes(before, now), stop.before)
 
     def _draw_selected(self, view: TimelineView) -> None:
         self._draw_detail(view)

@@ -9,6 +9,8 @@ from textual.widget import Widget
 
 from moetui.routing.timeline import TimelineView
 from moetui.session import Session
+from moetui.tui.panels.questions import Questions
+from moetui.tui.widgets.context import Question
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heatmap import Heatmap
@@ -50,6 +52,22 @@ class NetworkKeys(Widget):
         Binding("t", "heat('swapped')", "turn", id="network.turn", show=False, tooltip="Swap rows and columns"),
         Binding("a", "heat('pooling')", "fold by", id="network.pooling", show=False, tooltip="Fold by maximum or mean"),
         Binding("d", "heat('numbers')", "digits", id="network.digits", show=False, tooltip="Numbers in the cells"),
+        Binding(
+            "A",
+            "ask('attention')",
+            "attention",
+            id="network.attention",
+            show=False,
+            tooltip="What the token attended to: at this layer, in all, hide",
+        ),
+        Binding(
+            "W",
+            "ask('attribution')",
+            "why",
+            id="network.why",
+            show=False,
+            tooltip="What earlier tokens were worth to it: to the next token, to the routing, hide",
+        ),
         Binding("S", "sort", "sort", id="network.sort", show=False, tooltip="Sort the tokens by the next column"),
         Binding("R", "reverse", "reverse", id="network.reverse", show=False, tooltip="Reverse the order of tokens"),
         Binding("backslash", "hide", "hide others", id="network.hide", show=False, tooltip="Hide or show other tokens"),
@@ -84,6 +102,7 @@ class NetworkKeys(Widget):
     ]
 
     source: HeatSource
+    questions: Questions
     _view: TimelineView | None
     _session: Session | None
     _hide: bool
@@ -111,6 +130,11 @@ class NetworkKeys(Widget):
 
     def _filter(self) -> None:
         raise NotImplementedError
+
+    def action_ask(self, question: Question) -> None:
+        """Ask the model what earlier tokens were to the selected one."""
+        if self._session is not None:
+            self.questions.press(question, self._session, self.tokens.token)
 
     # -- tokens -------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class Heatmap(Pens, can_focus=True):
         self.pooling: Pooling = "max"
         self.swapped = False
         self.numbers = False
+        self.stopped: int | None = None
 
     # -- what is shown ------------------------------------------------------------------------------------------
 
@@ -101,6 +102,12 @@ class Heatmap(Pens, can_focus=True):
         if cursor != self.cursor:
             self.cursor = cursor
             self._replan()
+
+    def stop_at(self, site: int | None) -> None:
+        """Mark the site at which a run stands still."""
+        if site != self.stopped:
+            self.stopped = site
+            self.refresh()
 
     def toggle(self, what: str) -> None:
         """Flip a display option: ``swapped``, ``numbers`` or ``pooling``."""
@@ -284,6 +291,7 @@ class Heatmap(Pens, can_focus=True):
         here = row <= cursor_row < row + grid.stacked
         cursor = cursor_column // grid.fold - self._left if here else -1
         label = self._names[row]
+        stopped = not self.swapped and self.stopped is not None and row <= self.stopped < row + grid.stacked
         extras = self._extras(row) if grid.stats else ("", "", "")
         texts = self._cell_texts(row) if self.numbers and grid.cell >= 3 and grid.stacked == 1 else ()
         key = (
@@ -291,6 +299,7 @@ class Heatmap(Pens, can_focus=True):
             cursor,
             cursor_row - row if here else -1,
             label,
+            stopped,
             extras,
             texts,
             grid,
@@ -300,7 +309,9 @@ class Heatmap(Pens, can_focus=True):
         strip = self._strips.get(key)
         if strip is not None:
             return strip
-        line = Line().add(fit(label, grid.label - 1) + " ", self.pen("accent" if here else "head"))
+        head = self.pen("accent" if here else "head")
+        line = Line().add(fit(label, grid.label - 1), head)
+        line.add(self.ink.glyphs.stopped if stopped else " ", self.pen("warn") if stopped else head)
         if grid.stacked == 2 and len(drawn) == 2:
             self._cells.stacked(line, drawn, grid.cell, cursor, cursor_row - row)
         else:

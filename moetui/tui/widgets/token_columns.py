@@ -53,12 +53,20 @@ _NUMBERS: tuple[tuple[SortKey, str, int, int], ...] = (
     ("logprob", "logp", 6, 3),
     ("ms", "ms", 5, 5),
 )
-_GUTTER, _FLAGS = 3, 3
+_GUTTER, _FLAGS, _SHARE = 3, 3, 5
 _GAPS = 8  # two cells behind index, token and strip; flags close up by one
 
 
 def plan_columns(
-    width: int, sites: int, newest: int, *, branches: bool, foldable: bool, site: int = 0, text: int = 16
+    width: int,
+    sites: int,
+    newest: int,
+    *,
+    branches: bool,
+    foldable: bool,
+    site: int = 0,
+    text: int = 16,
+    related: str = "",
 ) -> TablePlan:
     """Lay columns out.
 
@@ -70,9 +78,10 @@ def plan_columns(
         foldable: two layers may share a cell (needs colour).
         site: the layer that must be visible if not all are.
         text: widest token text worth room.
+        related: heading of the column of shares in one token; empty for none.
     """
     digits = max(3, len(str(newest)))
-    fixed = _GUTTER + digits + (3 if branches else 0)
+    fixed = _GUTTER + digits + (3 if branches else 0) + (_SHARE + 2 if related else 0)
     numbers = list(_NUMBERS)
     token = max(6, min(text, 24))
     least_strip = min(sites, 8)
@@ -100,6 +109,9 @@ def plan_columns(
         at += 3
     columns.append(Column("token", "token", at, token, right=False))
     at += token + 2
+    if related:
+        columns.append(Column(None, related, at, _SHARE))
+        at += _SHARE + 2
     strip_column = Column("layers", "layers", at, strip, right=False)
     at += strip + 2 if strip else 0
     for name, title, cells, _ in numbers:

@@ -13,17 +13,15 @@ from textual.strip import Strip
 
 from moetui.routing import drawable
 from moetui.routing.timeline import TimelineView
-from moetui.tui.cells import Line, chance, fit, number
+from moetui.tui.cells import Line, chance, fit
 from moetui.tui.messages import SiteSelected
-from moetui.tui.ramps import contrast_text
+from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.heat_grid import keep_in_view
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
-from moetui.tui.widgets.token_columns import NEAR_TIE
-from moetui.tui.widgets.token_facts import Choice, SiteFacts, TokenFacts, token_facts
-
-_NUMBERS = 17
-_SLOT_WITH_BAR, _SLOT_PLAIN = 13, 8
+from moetui.tui.widgets.token_changes import UNCHANGED, SiteChanges
+from moetui.tui.widgets.token_facts import TokenFacts, token_facts
+from moetui.tui.widgets.token_site import SiteLook, SitePainter
 
 
 class TokenDetail(Pens, can_focus=True):
@@ -46,6 +44,11 @@ class TokenDetail(Pens, can_focus=True):
         self.site = 0
         self._top = 0
         self._key: object = None
+        self._painter = SitePainter(self)
+        self._related: tuple[Related, ...] = ()
+        self._stopped_site: int | None = None
+        self._changes: tuple[SiteChanges, ...] = ()
+        self._since: int | None = None
 
     def show(self, view: TimelineView, token: int | None) -> None:
         """Draw this token of the view; a token once drawn is not looked up again."""
@@ -56,6 +59,18 @@ class TokenDetail(Pens, can_focus=True):
         self._key = key
         self.facts = None if token is None else token_facts(view, token)
         self._frame()
+
+    def relate(self, related: tuple[Related, ...]) -> None:
+        """Say what earlier tokens were to this one, one line each."""
+        if related != self._related:
+            self._related = related
+            self._frame()
+
+    def mark(self, site: int | None, changes: tuple[SiteChanges, ...], since: int | None) -> None:
+        """Mark the site at which the run stands, and what of this token changed since another, ``since``."""
+        if (site, changes, since) != (self._stopped_site, self._changes, self._since):
+            self._stopped_site, self._changes, self._since = site, changes, since
+            self._frame()
 
     def select_site(self, site: int) -> None:
         """Light a site's line, without telling anyone."""
@@ -78,7 +93,7 @@ class TokenDetail(Pens, can_focus=True):
 
     def lines_wanted(self) -> int:
         """Content lines that show everything."""
-        return (len(self.facts.sites) if self.facts is not None else 0) + 2
+        return (len(self.facts.sites) if self.facts is not None else 0) + 2 + len(self._related)
 
     def action_layer(self, by: int) -> None:
         """Select the layer before or after."""
@@ -113,7 +128,11 @@ class TokenDetail(Pens, can_focus=True):
         self.refresh()
 
     def _shown(self) -> int:
-        return max(1, self.room.height - (2 if self.room.height > 4 else 1))
+        return max(1, self.room.height - (2 if self.room.height > 4 else 1) - self._footers())
+
+    def _footers(self) -> int:
+        """Lines of ``related`` that fit under the layers."""
+        return min(len(self._related), max(0, self.room.height - 4))
 
     def _frame(self) -> None:
         facts = self.facts
@@ -125,9 +144,12 @@ class TokenDetail(Pens, can_focus=True):
             words.append(f"p {chance(facts.probability, dash)}")
             words.append(f"{facts.ms:.1f} ms" if not math.isnan(facts.ms) else f"{dash} ms")
             self.border_title = Content("  ".join(words))
-            hidden = len(facts.sites) - self._shown()
-            below = f"layers {self._top}–{self._top + self._shown() - 1} of {len(facts.sites)}" if hidden > 0 else ""
-            self.border_subtitle = Content(self.ink.words(below)) if below else None
+            below = []
+            if len(facts.sites) > self._shown():
+                below.append(f"layers {self._top}–{self._top + self._shown() - 1} of {len(facts.sites)}")
+            if any(each != UNCHANGED for each in self._changes):
+                below.append(f"underlined: changed since token {self._since}")
+            self.border_subtitle = Content(self.ink.words(" · ".join(below))) if below else None
         else:
             self.border_title, self.border_subtitle = "token", None
         self.refresh()
@@ -144,111 +166,35 @@ class TokenDetail(Pens, can_focus=True):
             )
         if y == height - 1 and height > 1:
             return self._candidates(facts, width)
+        above = height - 2 - y
+        if height > 1 and above < self._footers():
+            return self._shares(self._related[self._footers() - 1 - above], width)
         row = self._top + y
         if y >= self._shown() or row >= len(facts.sites):
             return Strip.blank(width, plain)
-        return self._site(facts.sites[row], row == self.site, width)
+        label = min(12, max(len(drawable(one.site.name)) for one in facts.sites)) + 1
+        changed = self._changes[row] if row < len(self._changes) else UNCHANGED
+        look = SiteLook(label, row == self.site, row == self._stopped_site, changed)
+        return self._painter.line(facts.sites[row], look, width)
 
-    def _site(self, facts: SiteFacts, lit: bool, width: int) -> Strip:
-        plain, dim, glyphs = self.row_pen("", lit), self.row_pen("dim", lit), self.ink.glyphs
-        assert self.facts is not None
-        label = min(12, max(len(drawable(one.site.name)) for one in self.facts.sites)) + 2
-        line = Line().add(fit(" " + drawable(facts.site.name), label), self.row_pen("accent" if lit else "head", lit))
-        line.space(1, plain)
-        end = width - (_NUMBERS if width > 44 else 0)
-        if facts.dropped and not facts.choices:
-            line.add(f"{glyphs.dropped} dropped: no expert took it", self.row_pen("bad", lit))
-        elif not facts.choices:
-            line.add("not passed", dim)
-        else:
-            self._choices(line, facts, end - line.width, lit)
-        line = Line().extend(line.clip(end)).to(end, plain)
-        if end < width:
-            self._numbers(line, facts, lit)
-        return line.strip(width, plain)
-
-    def _numbers(self, line: Line, facts: SiteFacts, lit: bool) -> None:
-        glyphs = self.ink.glyphs
-        dash = glyphs.dash if not facts.passed else glyphs.unknown
-        dim, plain = self.row_pen("dim", lit), self.row_pen("", lit)
-        line.add(" H ", dim).add(fit(number(facts.entropy, 2, dash), 4, "right"), plain)
-        line.add(f" {glyphs.delta} ", dim).add(fit(number(facts.margin, 2, dash), 4, "right"), plain)
-        mark, pen = " ", "head"
-        if facts.broken:
-            mark, pen = glyphs.broken, "bad"
-        elif facts.margin < NEAR_TIE:
-            mark, pen = glyphs.near_tie, "warn"
-        line.add(" " + mark, self.row_pen(pen, lit))
-
-    def _choices(self, line: Line, facts: SiteFacts, room: int, lit: bool) -> None:
-        choices = facts.choices
-        if facts.forced:
-            line.add(self.ink.glyphs.forced + " ", self.row_pen("warn", lit))
-            room -= 2
-        slots = max(len(choices), min(facts.site.top_k, 8))
-        each = room // max(1, slots)
-        if each >= _SLOT_PLAIN or not self.ink.shaded or any(math.isnan(choice.weight) for choice in choices):
-            each = max(each, len(str(facts.site.num_experts - 1)) + 6)
-            kept = choices if each * len(choices) <= room else choices[: max(0, (room - 3) // each)]
-            most = max((abs(choice.weight) for choice in choices if not math.isnan(choice.weight)), default=0.0)
-            for choice in kept:
-                self._slot(line, choice, min(each, 34), max(1.0, most), lit)
-            if len(kept) < len(choices):
-                line.add(f"+{len(choices) - len(kept)}", self.row_pen("dim", lit))
-                return
-            self._runners_up(line, facts, room - min(each, 34) * len(choices), lit)
-        else:
-            self._stack(line, choices, room, lit)
-
-    def _slot(self, line: Line, choice: Choice, width: int, full: float, lit: bool) -> None:
-        """``●3 ━━━━━━ .71``: the bar's full length is a weight of one."""
-        glyphs = self.ink.glyphs
-        pen = self.expert_pen(choice.expert, lit)
-        name = f"{glyphs.dot}{choice.expert}"
-        weight = number(choice.weight, 2, glyphs.unknown)
-        if math.isnan(choice.weight):
-            line.add(fit(f"{name} {weight}", width), pen)
-            return
-        line.add(name, pen).add(" ", self.row_pen("", lit))
-        used = len(name) + 1
-        room = width - used - len(weight) - 2
-        if width >= _SLOT_WITH_BAR and room >= 2:
-            halves = round(abs(choice.weight) / full * room * 2)
-            bar = glyphs.bar * (halves // 2) + (glyphs.half_bar if halves % 2 else "")
-            bar = bar or glyphs.half_bar
-            line.add(bar, pen).add(" ", self.row_pen("", lit))
-            used += len(bar) + 1
-        line.add(weight, self.row_pen("", lit))
-        line.space(width - used - len(weight), self.row_pen("", lit))
-
-    def _stack(self, line: Line, choices: tuple[Choice, ...], room: int, lit: bool) -> None:
-        """One bar, divided among many experts by weight, each part with its expert's number where it fits."""
-        total = sum(abs(choice.weight) for choice in choices)
-        at, passed = 0, 0.0
-        for choice in choices:
-            passed += abs(choice.weight)
-            until = round(passed / total * room) if total > 0 else at
-            color = self.ink.expert(choice.expert)
-            cells = until - at
-            if cells <= 0:
-                continue
-            text = str(choice.expert)
-            shown = text.center(cells) if len(text) < cells or len(text) == cells == 1 else " " * cells
-            line.add(shown, self.paint("", None if color is None else contrast_text(color), color))
-            at = until
-        line.space(room - at, self.row_pen("", lit))
-
-    def _runners_up(self, line: Line, facts: SiteFacts, room: int, lit: bool) -> None:
-        dim = self.row_pen("dim", lit)
-        used = 0
-        for index, other in enumerate(facts.runners_up):
-            text = (
-                "then " if not index else ""
-            ) + f"{other.expert} {number(other.weight, 2, self.ink.glyphs.unknown)}  "
-            if used + len(text) > room:
+    def _shares(self, related: Related, width: int) -> Strip:
+        """``why next  "garden" 44%  "the" 21%``, and how that is known where there is room."""
+        dim, plain, glyphs = self.pen("dim"), self.pen(), self.ink.glyphs
+        note = self.ink.words(related.note)
+        line = Line().add(f" {related.head} ", self.pen("head"))
+        least = min(len(related.most), 3)
+        for index, (text, share) in enumerate(related.most):
+            part = Line().add("  " if index else "", dim)
+            part.add(
+                fit_quoted(drawable(text, spaces=True), 14, glyphs.ellipsis), self.pen("strong" if not index else "")
+            )
+            part.add(" <1%" if share < 0.005 else f" {100 * share:.0f}%", plain)
+            if line.width + part.width + (len(note) + 2 if index >= least else 0) > width:
                 break
-            line.add(text, dim)
-            used += len(text)
+            line.extend(part)
+        if width - line.width > 10:
+            line.add("  " if related.most else "", dim).add(fit(note, width - line.width, "left", glyphs.ellipsis), dim)
+        return Line().extend(line.clip(width)).strip(width, plain)
 
     def _candidates(self, facts: TokenFacts, width: int) -> Strip:
         dim, plain, glyphs = self.pen("dim"), self.pen(), self.ink.glyphs

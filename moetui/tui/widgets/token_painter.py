@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from moetui.routing.step import I64, NO_EXPERT, Phase, SiteFlag
 from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
 from moetui.tui.cells import Line, fit
 from moetui.tui.glyphs import expert_digit
+from moetui.tui.ramps import contrast_text
+from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.pens import Pens
 from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan
 
@@ -39,22 +42,37 @@ def most_experts(view: TimelineView) -> int:
     return max((site.num_experts for site in view.sites), default=0)
 
 
+@dataclass(frozen=True, slots=True)
+class RowLook:
+    """How a row stands out: it is selected, marked, found by a search, where the run stopped, part of an answer."""
+
+    selected: bool = False
+    marked: bool = False
+    lit: bool = False
+    stopped: bool = False
+    related: Related | None = None
+
+
 class RowPainter:
     """Draws rows with a widget's pens."""
 
     def __init__(self, pens: Pens) -> None:
         self._pens = pens
 
-    def row(self, view: TimelineView, plan: TablePlan, token: int, *, selected: bool, marked: bool, lit: bool) -> Line:
-        """A held token's cells up to the waterfall; ``lit`` for one that a search found."""
+    def row(self, view: TimelineView, plan: TablePlan, token: int, look: RowLook) -> Line:
+        """A held token's cells up to the waterfall."""
+        selected, related = look.selected, look.related
         columns = view.tokens(token, token + 1)
         line = Line()
         glyphs, prefill = self._pens.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
         dim = self._pens.row_pen("dim", selected)
         plain = self._pens.row_pen("", selected)
         line.add(glyphs.selected if selected else " ", self._pens.row_pen("accent", selected))
-        line.add(glyphs.mark if marked else " ", self._pens.row_pen("warn", selected))
-        line.add(glyphs.prefill if prefill else " ", dim)
+        line.add(glyphs.mark if look.marked else " ", self._pens.row_pen("warn", selected))
+        if look.stopped:
+            line.add(glyphs.stopped, self._pens.row_pen("warn", selected))
+        else:
+            line.add(glyphs.prefill if prefill else " ", dim)
         block = view.routing(token, token + 1)
         for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
             line.to(column.start, plain)
@@ -63,11 +81,19 @@ class RowPainter:
             elif column.name == "token":
                 text = drawable(view.text(int(columns.token_id[0])), spaces=True) or "‹›"
                 style = self._pens.row_pen("strong" if selected else "head" if prefill else "", selected)
-                line.add(fit(text, column.width, "left", glyphs.ellipsis), style)
+                shown = fit(text, column.width, "left", glyphs.ellipsis)
+                level = 0 if related is None else related.level(token)
+                if level and self._pens.ink.shaded:
+                    ground = self._pens.ink.levels()[level]
+                    body = shown.rstrip(" ")
+                    line.add(body, self._pens.paint("", contrast_text(ground), ground))
+                    shown = shown[len(body) :]
+                line.add(shown, style)
+            elif column.name is None:
+                self._draw_share(line, column, related, token, selected)
             elif column.name == "index":
-                line.add(
-                    fit(str(token), column.width, "right"), self._pens.row_pen("accent" if lit else "dim", selected)
-                )
+                pen = "warn" if look.stopped else "accent" if look.lit else "dim"
+                line.add(fit(str(token), column.width, "right"), self._pens.row_pen(pen, selected))
             elif column.name == "flags":
                 self._draw_flags(line, view, block, column, selected)
             else:
@@ -75,6 +101,18 @@ class RowPainter:
                 style = dim if text == glyphs.dash or (prefill and column.name == "ms") else plain
                 line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
         return line
+
+    def _draw_share(self, line: Line, column: Column, related: Related | None, token: int, selected: bool) -> None:
+        """A share in per cent, behind a bar where no ground can carry it."""
+        ink, share = self._pens.ink, None if related is None else related.shares.get(token)
+        if related is None or share is None:
+            line.space(column.width, self._pens.row_pen("", selected))
+            return
+        level = related.level(token)
+        bar = ink.glyphs.level(level) if level and not ink.shaded else " "
+        text = "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
+        pen = "accent" if token == related.token else "" if level else "dim"
+        line.add(fit(bar + fit(text, 4, "right"), column.width, "right"), self._pens.row_pen(pen, selected))
 
     def _draw_strip(self, line: Line, view: TimelineView, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
         chosen = _first(block)
@@ -146,11 +184,14 @@ def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
     return text[1:] if text == "-0.00" else text
 
 
-def token_rows_for_sharing(view: TimelineView, numbers: I64) -> Iterator[Sequence[object]]:
+def token_rows_for_sharing(
+    view: TimelineView, numbers: I64, related: Related | None = None
+) -> Iterator[Sequence[object]]:
     """Rows of a table's tokens with a header; token texts are drawable, experts by site joined by blanks."""
     yield (
         *("index", "branch", "phase", "sequence", "position", "token_id", "token", "first_experts"),
         *("entropy", "confidence", "margin", "logprob", "ms", "flags"),
+        *(() if related is None else (related.title,)),
     )
     for token in numbers.tolist():
         columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
@@ -166,4 +207,5 @@ def token_rows_for_sharing(view: TimelineView, numbers: I64) -> Iterator[Sequenc
             " ".join("-" if expert == NO_EXPERT else str(expert) for expert in first),
             *(float(getattr(columns, name)[0]) for name in ("entropy", "confidence", "margin", "logprob", "ms")),
             int(columns.flags[0]),
+            *(() if related is None else (related.shares.get(token, math.nan),)),
         )

@@ -19,12 +19,13 @@ from moetui.routing.timeline import TimelineView
 from moetui.tui.cells import Line
 from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
+from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.thumb import thumb
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
 from moetui.tui.widgets.token_header import draw_header
-from moetui.tui.widgets.token_painter import RowPainter, token_rows_for_sharing
+from moetui.tui.widgets.token_painter import RowLook, RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
 from moetui.tui.widgets.token_timing import Timings
 
@@ -69,6 +70,9 @@ class TokenTable(Pens, can_focus=True):
         self.token: int | None = None
         self.site = 0
         self.marks: set[int] = set()
+        self.related: Related | None = None
+        self.asking = ""
+        self.stopped: int | None = None
         self._view: TimelineView | None = None
         self._top = 0
         self._row_cache: dict[tuple[int, bool], Line] = {}
@@ -111,6 +115,18 @@ class TokenTable(Pens, can_focus=True):
             if self.sort.key == "layers":
                 self.set_sort("layers", self.sort.descending)
         self._place()
+
+    def relate(self, related: Related | None, asking: str = "") -> None:
+        """Show shares of tokens in one token beside them, or no more; ``asking`` says what is being worked out."""
+        if related is not self.related or asking != self.asking:
+            self.related, self.asking = related, asking
+            self._drop_rows()
+
+    def stop_at(self, token: int | None) -> None:
+        """Mark the token at which a run stands still."""
+        if token != self.stopped:
+            self.stopped = token
+            self._drop_rows()
 
     def set_sort(self, key: str, descending: bool) -> None:
         """Order the rows by a column."""
@@ -159,12 +175,13 @@ class TokenTable(Pens, can_focus=True):
         if not self.total_rows:
             return f"tokens{order}"
         follow = "following · f stops" if self.following else f"token {self.token} · f follows"
-        return f"tokens{order} · {follow}"
+        related = self.asking or (self.related.title if self.related is not None else "")
+        return " · ".join(filter(None, (f"tokens{order}", related, follow)))
 
     def shared(self) -> tuple[str, Callable[[], Rows]]:
         """All rows in the order shown, with a header."""
-        view, numbers = self._view, self.rows.numbers
-        return "moetui-tokens", lambda: iter(()) if view is None else token_rows_for_sharing(view, numbers)
+        view, numbers, related = self._view, self.rows.numbers, self.related
+        return "moetui-tokens", lambda: iter(()) if view is None else token_rows_for_sharing(view, numbers, related)
 
     # -- actions ------------------------------------------------------------------------------------------------
 
@@ -292,6 +309,7 @@ class TokenTable(Pens, can_focus=True):
             foldable=self.ink.shaded,
             site=self.site,
             text=self._text_width,
+            related=self.related.heading if self.related is not None else "",
         )
         if plan != self._plan:
             self._plan, self._row_cache = plan, {}
@@ -364,7 +382,8 @@ class TokenTable(Pens, can_focus=True):
             if len(self._row_cache) > 2048:
                 self._row_cache.clear()
             marked, lit = token in self.marks, self.rows.is_lit(token)
-            line = self._painter.row(view, plan, token, selected=selected, marked=marked, lit=lit)
+            look = RowLook(selected, marked, lit, token == self.stopped, self.related)
+            line = self._painter.row(view, plan, token, look)
             if plan.waterfall.width:
                 line.to(plan.waterfall.start, self.row_pen("", selected))
                 line.add(self.ink.glyphs.rule, self.row_pen("dim", selected))

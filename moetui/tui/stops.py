@@ -1,0 +1,38 @@
+"""Follows where a live run stands still, from one stop to the next."""
+
+from __future__ import annotations
+
+from moetui.routing.events import BreakpointHit, RunState
+from moetui.routing.timeline import TimelineView
+from moetui.tui.messages import Stop
+
+
+class Stops:
+    """The present stop and the one before it."""
+
+    def __init__(self) -> None:
+        self._paused = False
+        self._hit: tuple[int, int | None] | None = None
+        self._now: Stop | None = None
+        self._last: int | None = None
+
+    def hit(self, event: BreakpointHit) -> None:
+        """A breakpoint stopped the run, or is about to."""
+        self._hit = event.token, event.site if event.site >= 0 else None
+
+    def state(self, state: RunState) -> None:
+        """The run's state changed."""
+        paused = state is RunState.PAUSED
+        if self._paused and not paused:
+            self._last = self._now.token if self._now is not None else self._last
+            self._hit = self._now = None
+        self._paused = paused
+
+    def at(self, view: TimelineView) -> Stop | None:
+        """Where the run stands now; None while it does not, or before its first token."""
+        if not self._paused or view.end == view.first:
+            return None
+        token, site = self._hit if self._hit is not None else (view.end - 1, None)
+        last = self._last if self._last is not None and self._last >= view.first else None
+        self._now = Stop(token, site, last if last != token else None)
+        return self._now

@@ -1,0 +1,109 @@
+"""Where a run stands still is marked, and what changed since it stood still before."""
+
+from __future__ import annotations
+
+from moetui.routing.events import BreakpointHit, RunState
+from moetui.tui.ink import Ink
+from moetui.tui.messages import Stop
+from moetui.tui.panels.network import NetworkPanel
+from moetui.tui.stops import Stops
+from moetui.tui.widgets.token_changes import UNCHANGED, changes
+from moetui.tui.widgets.token_facts import token_facts
+from tests.tui.builders import HeldSession, make_info, make_timeline
+from tests.tui.hosts import hosted, lines_of
+
+INFO = make_info(4, 8, 2)
+
+
+def test_stops_follow_the_run() -> None:
+    timeline = make_timeline(INFO, prompt=4, decode=6)
+    view = timeline.snapshot()
+    stops = Stops()
+    stops.state(RunState.RUNNING)
+    assert stops.at(view) is None
+    stops.state(RunState.PAUSED)
+    assert stops.at(view) == Stop(9)
+    stops.state(RunState.RUNNING)
+    assert stops.at(view) is None
+    # The breakpoint's hit comes before the state, or after it.
+    stops.hit(BreakpointHit(1, "entropy < 0.4", 7, 2, "entropy = 0.3", 1))
+    stops.state(RunState.PAUSED)
+    assert stops.at(view) == Stop(7, 2, before=9)
+    stops.state(RunState.RUNNING)
+    stops.state(RunState.PAUSED)
+    stops.hit(BreakpointHit(1, "n > 1", 9, -1, "n = 2", 2))
+    assert stops.at(view) == Stop(9, None, before=7)
+    empty = make_timeline(INFO, prompt=0, decode=0).snapshot()
+    assert stops.at(empty) is None
+
+
+def test_changes_are_those_that_can_be_seen() -> None:
+    view = make_timeline(INFO, prompt=4, decode=6).snapshot()
+    one, other = token_facts(view, 6), token_facts(view, 7)
+    assert one is not None
+    assert other is not None
+    assert set(changes(one, one)) == {UNCHANGED}
+    assert changes(None, one) == ()
+    found = changes(one, other)
+    for before, now, each in zip(one.sites, other.sites, found):
+        had = {choice.expert for choice in before.choices}
+        assert each.experts == {choice.expert for choice in now.choices} - had
+        assert each.experts <= each.weights
+        assert each.entropy == (f"{before.entropy:.2f}" != f"{now.entropy:.2f}")
+        assert each.margin == (f"{before.margin:.2f}" != f"{now.margin:.2f}")
+    assert any(each.entropy for each in found)
+
+
+async def test_the_panel_marks_the_stop_and_what_changed() -> None:
+    timeline = make_timeline(INFO, prompt=4, decode=6)
+    panel = NetworkPanel()
+    async with hosted(panel, (120, 40), Ink()) as pilot:
+        session = HeldSession(timeline, INFO)
+        panel.show_stop(Stop(9, 2, before=8))
+        panel.refresh_from(timeline.snapshot(), session)
+        await pilot.pause()
+        (row,) = [line for line in lines_of(panel.tokens) if "▶" in line]
+        assert row.split()[:3] == ["▌", "▶", "9"]
+        (line,) = [line for line in lines_of(panel.detail) if "▶" in line]
+        assert line.startswith("▶L2")
+        assert [line[:3] for line in lines_of(panel.heatmap) if "▶" in line] == ["L2▶"]
+        assert "changed since token 8" in str(panel.detail.border_subtitle)
+        underlined = _underlined(panel, 2)
+        now, before = (token_facts(timeline.snapshot(), token) for token in (9, 8))
+        assert now is not None
+        (_, _, expected, _) = changes(before, now)
+        assert (f"{now.sites[2].entropy:.2f}".lstrip("0") in underlined) == expected.entropy
+        assert {f"●{expert}" for expert in expected.experts} <= underlined
+        panel.tokens.go_to(7)
+        await pilot.pause()
+        assert not any("▶" in line for line in lines_of(panel.detail)), "another token's detail does not stand there"
+        assert not _underlined(panel, 2)
+        assert any("▶" in line for line in lines_of(panel.tokens))
+        panel.show_stop(None)
+        panel.refresh_from(timeline.snapshot(), session)
+        await pilot.pause()
+        for part in (panel.tokens, panel.detail, panel.heatmap):
+            assert not any("▶" in line for line in lines_of(part))
+
+
+def _underlined(panel: NetworkPanel, line: int) -> set[str]:
+    return {each.text.strip() for each in panel.detail.render_line(line) if each.style and each.style.underline}
+
+
+async def test_a_row_is_painted_once_while_the_run_stands() -> None:
+    timeline = make_timeline(INFO, prompt=4, decode=6)
+    panel = NetworkPanel()
+    async with hosted(panel, (120, 40), Ink()) as pilot:
+        session = HeldSession(timeline, INFO)
+        for _ in range(3):
+            panel.show_stop(Stop(9, 2, before=8))
+            panel.refresh_from(timeline.snapshot(), session)
+            await pilot.pause()
+            lines_of(panel.tokens)
+        before = dict(panel.tokens._row_cache)
+        panel.show_stop(Stop(9, 2, before=8))
+        panel.refresh_from(timeline.snapshot(), session)
+        await pilot.pause()
+        lines_of(panel.tokens)
+        assert panel.tokens._row_cache.keys() == before.keys()
+        assert all(panel.tokens._row_cache[key] is line for key, line in before.items())
