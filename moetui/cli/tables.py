@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from moetui.routing.stats import dead_text
 from moetui.routing.text import drawable
 
 
@@ -46,7 +47,7 @@ def stats_text(stats: dict[str, Any]) -> str:
         ("MaxVio", number(stats["max_violation"])),
         ("entropy (nats)", number(stats["average_entropy"])),
         ("experts per token", number(stats["avg_experts_per_token"], 2)),
-        ("dead experts", str(len(stats["dead_experts"]))),
+        ("dead experts", dead_text(stats)),
     ]
     sites = [("site", "fairness", "entropy", "busiest", "share")]
     for site in stats["per_site"]:

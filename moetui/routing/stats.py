@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from moetui.routing.interventions import Intervention, as_dict
 from moetui.routing.metrics.loads import (
     by_site,
     coefficient_of_variation,
+    dead_experts,
+    dead_pairs,
     jain_fairness,
     load_imbalance,
     max_violation,
@@ -123,6 +125,7 @@ def stats_of(
     load = by_site(totals.loads, info.sites)
     with np.errstate(all="ignore"):
         experts = np.where(totals.routed > 0, totals.experts / np.maximum(totals.routed, 1), np.nan)
+    dead = dead_experts(totals.loads, totals.routed, totals.sites)
     stats = RoutingStats(
         model=info.name,
         architecture=info.architecture,
@@ -140,7 +143,7 @@ def stats_of(
         max_violation=_mean(max_violation(load)),
         average_entropy=_mean(totals.mean_entropy),
         avg_experts_per_token=_mean(experts),
-        dead_experts=_dead(totals),
+        dead_experts=[list(pair) for pair in dead_pairs(dead, totals.sites)],
         tokens_per_second=_rate(totals, steps),
         per_site=_per_site(totals, load),
         findings=[*diagnose(totals), *(finding for finding in findings if finding.kind not in DIAGNOSTICS)],
@@ -169,12 +172,11 @@ def _per_site(totals: RoutingTotals, load: F64) -> list[SiteStats]:
     return out
 
 
-def _dead(totals: RoutingTotals) -> list[list[int]]:
-    pairs = set()
-    for row, site in enumerate(totals.sites):
-        if totals.routed[row]:
-            pairs |= {(site.layer, expert) for expert in np.flatnonzero(totals.loads[row, : site.num_experts] == 0)}
-    return [[layer, int(expert)] for layer, expert in sorted(pairs)]
+def dead_text(stats: Mapping[str, Any]) -> str:
+    """How many dead experts a document of ``stats --json`` counts, and whether it saw enough tokens to say so."""
+    count = len(stats["dead_experts"])
+    unsure = any(each["kind"] == "dead_expert" and each["severity"] == "info" for each in stats["findings"])
+    return f"{count}?  too few tokens to tell" if count and unsure else str(count)
 
 
 def _rate(totals: RoutingTotals, steps: StepColumns) -> float | None:

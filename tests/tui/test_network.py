@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 
 from moetui.routing import Timeline
 from moetui.routing.events import Branch
+from moetui.routing.stats import compute_stats, dead_text
 from moetui.tui.ink import Ink
 from moetui.tui.keys import KEYS
 from moetui.tui.messages import Selection, SiteSelected, TokenSelected
@@ -434,11 +435,16 @@ async def test_hostile_token_texts_change_no_line():
         assert all(cell_len(line) == 120 for line in screen_lines(pilot))
 
 
-async def test_the_strip_counts_dead_experts_only_when_enough_was_seen():
+async def test_the_strip_says_of_dead_experts_what_the_statistics_say():
     few, many = make_timeline(decode=5), make_timeline(decode=60)
-    for timeline, dead in ((few, "dead 0"), (many, "dead 2")):
+    for timeline, sure in ((few, False), (many, True)):
+        stats = compute_stats(timeline.snapshot(), make_info())
+        count = len(stats["dead_experts"])
+        assert count
+        assert dead_text(stats) == (str(count) if sure else f"{count}?  too few tokens to tell")
         async with network(timeline) as (panel, _pilot):
-            assert dead in panel.query_one(BalanceStrip).render_line(0).text
+            line = panel.query_one(BalanceStrip).render_line(0).text
+            assert f"dead {count}{' ' if sure else '?'}" in line
 
 
 async def test_another_theme_is_drawn_at_once():

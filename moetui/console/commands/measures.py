@@ -29,7 +29,7 @@ from moetui.routing.metrics import (
     site_entropy,
 )
 from moetui.routing.metrics import dead_experts as find_dead
-from moetui.routing.stats import stats_of
+from moetui.routing.stats import dead_text, stats_of
 
 GROUP = "measures"
 _SHOWN = ("load_imbalance", "fairness_index", "coefficient_of_variation", "max_violation", "average_entropy")
@@ -47,11 +47,13 @@ def stats(console: Context, *, branch: InBranch = None, last: Last = None) -> Re
     window = console.window(last)
     totals = console.totals(window, branch)
     columns = window.tokens(window.first, window.end)
-    keep = console.rows(window, branch) & (columns.token_id >= 0)
+    looked_at = console.rows(window, branch)
+    keep = looked_at & (columns.token_id >= 0)
     steps = window.steps()
-    if branch is not None:
-        steps = type(steps)(**{name: getattr(steps, name)[steps.branch == branch.id] for name in steps.__slots__})
-    prompts = [item.prompt for item in console.session.branches if branch is None or item.id == branch.id]
+    within = np.clip(steps.first_token - window.first, 0, max(0, looked_at.size - 1))
+    steps = type(steps)(**{name: getattr(steps, name)[looked_at[within]] for name in steps.__slots__})
+    seen = set(columns.branch[looked_at].tolist())
+    prompts = [item.prompt for item in console.tree.every if item.id in seen]
     data = stats_of(
         totals,
         steps,
@@ -64,7 +66,7 @@ def stats(console: Context, *, branch: InBranch = None, last: Last = None) -> Re
     rows = [("tokens", f"{data['tokens']:,} in {data['steps']:,} steps")]
     rows += [(name.replace("_", " "), number(data[name], 3)) for name in _SHOWN]
     rows.append(("experts a token", number(data["avg_experts_per_token"])))
-    rows.append(("dead experts", str(len(data["dead_experts"]))))
+    rows.append(("dead experts", dead_text(data)))
     rows.append(("tokens a second", number(data["tokens_per_second"], 1)))
     found = [Finding(**item) for item in data["findings"]]
     return Result((pairs(rows), *_finding_lines(found)), data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,11 @@ def dead_experts(counts: NDArray[Any], tokens: NDArray[Any], sites: Sequence[Sit
         if unused.size and tokens[row] > 0:
             out.append(DeadExperts(row, tuple(unused.tolist()), int(tokens[row]), tokens_needed(site)))
     return out
+
+
+def dead_pairs(found: Iterable[DeadExperts], sites: Sequence[Site]) -> list[tuple[int, int]]:
+    """Pairs of layer and expert, in order; a pair that two sites of a layer share is there once."""
+    return sorted({(sites[each.site].layer, expert) for each in found for expert in each.experts})
 
 
 def domain_specialization(counts: NDArray[Any], tokens: NDArray[Any]) -> F64:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from moetui.routing.stats import dead_text
 from moetui.routing.step import NO_EXPERT, Phase
 from moetui.routing.text import drawable
 from moetui.trace.arrays import Array
@@ -68,7 +69,7 @@ def _measures(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("MaxVio", _number(stats["max_violation"])),
         ("router entropy (nats)", _number(stats["average_entropy"])),
         ("experts a token", _number(stats["avg_experts_per_token"], 2)),
-        ("dead experts", str(len(stats["dead_experts"]))),
+        ("dead experts", dead_text(stats)),
         ("tokens/s", _number(stats["tokens_per_second"], 1)),
     ]
 
@@ -91,7 +92,7 @@ def _findings(findings: list[dict[str, Any]]) -> str:
 
 
 def _balance(sites: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("site", "fairness", "entropy", "busiest", "its share", "dead"))
+    head = "".join(f"<th>{name}</th>" for name in ("site", "fairness", "entropy", "busiest", "its share", "unused"))
     rows = []
     for site in sites:
         loads, total = site["loads"], sum(site["loads"])
@@ -104,9 +105,9 @@ def _balance(sites: list[dict[str, Any]]) -> str:
             "–" if busiest is None else f"E{busiest}",
         )
         bar = f'{share:.1%}<span class="bar"><i style="width:{100 * share:.1f}%"></i></span>'
-        dead = str(sum(load == 0 for load in loads)) if total else "–"
+        unused = str(sum(load == 0 for load in loads)) if total else "–"
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f"<tr>{row}<td>{bar}</td><td>{dead}</td></tr>")
+        rows.append(f"<tr>{row}<td>{bar}</td><td>{unused}</td></tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

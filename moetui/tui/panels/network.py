@@ -12,7 +12,7 @@ from textual.layout import Layout
 
 from moetui.routing import query
 from moetui.routing.events import Branch
-from moetui.routing.metrics import dead_experts
+from moetui.routing.metrics import dead_experts, dead_pairs
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals, chunk_tokens
 from moetui.session import Session
@@ -190,12 +190,13 @@ class NetworkPanel(NetworkKeys):
         course = self._balance.of(view)
         rates = token_rate(view)
         rate = run_facts(view, self._branches).rate
-        dead = sum(len(one.experts) for one in dead_experts(totals.loads, totals.routed, view.sites) if one.enough)
+        dead = dead_experts(totals.loads, totals.routed, view.sites)
         gauges = balance_gauges(
             [point.fairness for point in course],
             [point.variation for point in course],
             [point.peak for point in course],
-            dead=dead,
+            dead=len(dead_pairs(dead, view.sites)),
+            sure=all(one.enough for one in dead),
             dropped=int(totals.dropped.sum()),
             rate=rates.overall if math.isnan(rate) else rate,
             rates=rates.by_step,

@@ -41,16 +41,25 @@ def balance_gauges(
     dropped: int,
     rate: float,
     rates: Sequence[float],
+    sure: bool = True,
     counted: bool = True,
     dash: str = "–",
 ) -> tuple[Gauge, ...]:
-    """The strip's gauges from recent values (the last is the present one)."""
+    """The strip's gauges from recent values (the last is the present one).
+
+    ``sure`` says that enough tokens were seen to call unused experts dead; a question mark says that they were not, or
+    that not all of them are counted yet.
+    """
     nan = float("nan")
     return (
         Gauge("fairness", number(fairness[-1] if fairness else nan, 2, dash), tuple(fairness)),
         Gauge("CV", number(variation[-1] if variation else nan, 2, dash), tuple(variation)),
         Gauge("max/mean", number(peak[-1] if peak else nan, 1, dash), tuple(peak)),
-        Gauge("dead", str(dead) if counted else f"{dead}?", pen="warn" if dead else "strong"),
+        Gauge(
+            "dead",
+            str(dead) if counted and (sure or not dead) else f"{dead}?",
+            pen="warn" if dead and sure else "strong",
+        ),
         Gauge("dropped", str(dropped) if counted else f"{dropped}?", pen="bad" if dropped else "strong"),
         Gauge("tok/s", short(rate, dash), tuple(rates), low=0.0),
     )
