@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -26,7 +28,6 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("moetui.cli.doctor", "Check terminal, colour, GPU and versions."),
 }
 
-_INTERRUPTED = 130
 _MAX_LINE = 400
 
 
@@ -88,15 +89,18 @@ def cli(ctx: click.Context, config_file: str | None, debug: bool, quiet: bool) -
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failed, 2 the call was wrong, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 the call was wrong, 130 interrupted.
+
+    Hung up on is 129 and told to end 143: 128 and the number of the signal, as shells have it.
+    """
     arguments = sys.argv[1:] if args is None else args
     debug = "--debug" in arguments or os.environ.get("MOETUI_DEBUG", "") not in ("", "0")
     try:
         status = cli.main(arguments, prog_name="moetui", standalone_mode=False)
         _flush()
         sys.exit(status if isinstance(status, int) else 0)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        sys.exit(_INTERRUPTED)
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        sys.exit(128 + _signal(error))
     except BrokenPipeError:
         # The reader of our output has left: nothing to say, and nothing more to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,6 +126,13 @@ def entry() -> NoReturn:
         os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
+def _signal(error: BaseException) -> int:
+    """The signal that ended it: click hides it behind an exception of its own."""
+    source = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error.__context__
+    number = source.args[0] if source is not None and source.args else signal.SIGINT
+    return int(number) if isinstance(number, int) else int(signal.SIGINT)
+
+
 def _describe(error: Exception) -> tuple[str, str, int]:
     from moetui.routing.errors import MoetuiError
 
@@ -132,11 +143,24 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         context = getattr(error, "ctx", None)
         if not hint and context is not None:
             hint = f"see '{context.command_path} --help'"
+        if isinstance(error, click.BadParameter):
+            return _blame(error), hint, error.exit_code
         return error.format_message(), hint, error.exit_code
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror}", "", 1
+        hint = "make room, or write somewhere else" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return f"{name}{error.strerror}", hint, 1
     return f"internal error: {type(error).__name__}: {error}", "this is a bug in moetui; --debug shows the traceback", 1
+
+
+def _blame(error: click.BadParameter) -> str:
+    """The message, naming the environment's variable where the value came from there: nobody typed the option then."""
+    context, parameter = error.ctx, error.param
+    if context is None or parameter is None or not parameter.name:
+        return error.format_message()
+    if context.get_parameter_source(parameter.name) is click.core.ParameterSource.ENVIRONMENT:
+        return f"{parameter.envvar}: {error.message}"
+    return error.format_message()
 
 
 def _say(message: str, hint: str) -> None:

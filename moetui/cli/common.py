@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from moetui.routing.errors import UsageError
+from moetui.routing.errors import TraceError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,9 +59,20 @@ def _apply_settings(ctx: click.Context, common: Common) -> None:
     if any(parameter.name in settings() for parameter in ctx.command.params):
         from moetui.cli.settings import load_settings
 
+        if not common.quiet:
+            warn_of_variables()
         loaded = load_settings(common.config_file)
         common.keys = loaded.keys
         ctx.default_map = {**loaded.values, **(ctx.default_map or {})}
+
+
+def warn_of_variables() -> None:
+    """Name the environment's variables that look like settings and are none."""
+    from moetui.cli.settings import unknown_variables
+    from moetui.routing.text import drawable
+
+    for line in unknown_variables():
+        click.echo(f"warning: {drawable(line)}", err=True)
 
 
 def print_json(document: Any) -> None:
@@ -90,6 +101,11 @@ def output_stream(path: str, *, force: bool, source: Path | None = None) -> Iter
         with partial.open("wb") as stream:
             yield stream
         partial.replace(target)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise
+        reason = error.strerror or type(error).__name__
+        raise TraceError(f"cannot write {target}: {reason.lower()}", "write somewhere else, or make room") from error
     finally:
         partial.unlink(missing_ok=True)
 

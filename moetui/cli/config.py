@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from moetui.cli.common import Common, common_options, print_json
+from moetui.cli.common import Common, common_options, print_json, warn_of_variables
 
 
 @click.command("config")
@@ -16,6 +16,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     from moetui.cli.settings import load_settings, resolve
     from moetui.routing.text import drawable
 
+    warn_of_variables()
     settings = load_settings(ctx.ensure_object(Common).config_file)
     rows = resolve(settings)
     if as_json:

@@ -94,6 +94,18 @@ def resolve(settings: Settings) -> list[Setting]:
     return out
 
 
+def unknown_variables() -> list[str]:
+    """A line for each ``MOETUI_*`` variable that nothing reads, with a suggestion: most are mistyped."""
+    from moetui.cli.options import settings as known
+
+    names = {option.envvar for option in known().values()} | {"MOETUI_CONFIG", "MOETUI_DEBUG", "MOETUI_PROMPT"}
+    out = []
+    for variable in sorted(name for name in os.environ if name.startswith("MOETUI_") and name not in names):
+        near = difflib.get_close_matches(variable, [str(name) for name in names], n=1)
+        out.append(f"{variable} is not read" + (f"; did you mean {near[0]}?" if near else ""))
+    return out
+
+
 def _checked(table: dict[str, Any], path: Path) -> dict[str, Any]:
     from moetui.cli.options import settings as known
 

@@ -49,7 +49,8 @@ def run_headless(
 ) -> HeadlessRun:
     """Load the model, run the prompt to its end, and close everything.
 
-    SIGTERM and SIGHUP end it like Ctrl-C, and the recording is closed properly in every case.
+    SIGTERM and SIGHUP end it like Ctrl-C, and the recording is closed properly in every case; the signal's number is
+    then the exception's argument.
 
     Args:
         options: see ``LiveOptions``; ``prompt`` is what is run. It may be empty if ``prepare`` runs something itself.
@@ -117,8 +118,8 @@ def _interruptible() -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
+        del frame
+        raise KeyboardInterrupt(number)
 
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     before = {number: signal.signal(number, interrupt) for number in numbers}

@@ -99,6 +99,33 @@ def test_the_environment_wins_over_the_file(call: Call, tmp_path: Path, monkeypa
     assert document["settings"]["device"] == {"value": "cuda:1", "origin": "environment"}
 
 
+def test_a_value_from_the_environment_is_blamed_on_its_variable(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOETUI_FPS", "abc")
+    done = call("run", "demo")
+    assert done.status == 2
+    assert done.err.startswith("error: MOETUI_FPS: 'abc' ")
+    assert "--fps" not in done.err
+
+
+def test_a_mistyped_variable_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOETUI_COLOUR", "none")
+    monkeypatch.setenv("MOETUI_MOUSE\x1b[2J", "1")
+    done = call("config")
+    assert done.status == 0
+    warned = done.err.splitlines()
+    assert warned[0] == "warning: MOETUI_COLOUR is not read; did you mean MOETUI_COLOR?"
+    assert len(warned) == 2
+    assert "\x1b" not in done.err
+
+
+def test_a_signal_is_told_from_the_other(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt(15)
+
+    monkeypatch.setattr("moetui.session.headless.run_headless", ended)
+    assert call("record", "demo", "-p", "a", "-o", "never.msgpack").status == 143
+
+
 def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("fps = 9000\n")

@@ -36,6 +36,7 @@ PROMPT = "some words to begin with"
 OPTIONS = LiveOptions(LoadRequest("random:mixtral"), PROMPT, settings=GenerationSettings(max_new_tokens=12))
 
 _CHILD = """
+import signal
 import sys
 import time
 from pathlib import Path
@@ -177,13 +178,13 @@ def told(event):
 try:
     load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
     run_headless(LiveOptions(load, "some words", settings=settings, record=Path({path!r})), on_event=told)
-except KeyboardInterrupt:
-    sys.exit(130)
+except KeyboardInterrupt as error:
+    sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
 """
 
 
 class TestProcesses:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
     def test_interrupted(self, tmp_path: Path, number: signal.Signals) -> None:
         path = tmp_path / "run.msgpack"
         process = child(_RECORD, path=str(path))
@@ -191,7 +192,7 @@ class TestProcesses:
         assert process.stdout.readline() == "on its way\n"
         process.send_signal(number)
         status, errors = finish(process)
-        assert (status, errors) == (130, "")
+        assert (status, errors) == (128 + number, "")
         trace = open_trace(path)
         assert trace.complete, "everything that was captured is there"
         assert 40 < trace.timeline.end < 480
