@@ -8,15 +8,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moetui.console.history import History
 from moetui.console.undo import UndoStack
 from moetui.console.waiting import Waiter
-from moetui.console.window import Window, branch_rows
+from moetui.console.window import EVERY, Window, kept_rows
 from moetui.routing import ModelInfo, Site, TimelineView, UnsupportedError, UsageError
+from moetui.routing.branches import BranchTree, Line, line_rows
 from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.routing.query import Query
 from moetui.routing.totals import RoutingTotals
-from moetui.session import Configurable, Recording, Session, Waitable
+from moetui.session import Branched, Configurable, Halting, Recording, Session, Waitable
 
 if TYPE_CHECKING:
     from moetui.console.registry import Registry
@@ -83,6 +86,44 @@ class Context:
         return settings
 
     @property
+    def tree(self) -> BranchTree:
+        """How runs and branches hang together, and where the session stands."""
+        session = self.session
+        return session.tree if isinstance(session, Branched) else BranchTree(tuple(session.branches))
+
+    @property
+    def line(self) -> Line | None:
+        """What commands look at that were told of no branch: the one switched to, from its start; None for all."""
+        tree = self.tree
+        return tree.line(tree.current) if tree.chosen and tree.current is not None else None
+
+    @property
+    def newest(self) -> int | None:
+        """The newest token that commands look at; None if there is none."""
+        return self.counted_back(1)
+
+    def counted_back(self, number: int) -> int | None:
+        """The token that is the newest (1), the one before (2), ... of those that commands look at."""
+        view, line = self.view, self.line
+        if line is None:
+            return view.end - number if 0 < number <= view.end - view.first else None
+        rows = np.flatnonzero(line_rows(view.tokens(view.first, view.end), line))
+        return view.first + int(rows[-number]) if 0 < number <= rows.size else None
+
+    @property
+    def place(self) -> int:
+        """The token that is meant where none was named: the one at which a breakpoint stopped, or the newest.
+
+        Raises:
+            UsageError: there is no token yet.
+        """
+        hit = self.session.hit if isinstance(self.session, Halting) else None
+        newest = self.newest
+        if newest is None:
+            raise UsageError("no tokens yet", "generate a prompt first")
+        return newest if hit is None else hit.token
+
+    @property
     def branch_names(self) -> dict[str, int]:
         """Branches by name, for queries."""
         return {branch.name: branch.id for branch in self.session.branches}
@@ -117,7 +158,7 @@ class Context:
 
     def totals(self, window: TimelineView, branch: Branch | None = None, *, entropy: bool = True) -> RoutingTotals:
         """Sums over a window's tokens, padding left out."""
-        totals = RoutingTotals(window.sites, entropy=entropy, branch=None if branch is None else branch.id)
+        totals = RoutingTotals(window.sites, entropy=entropy, line=self._looked_at(branch))
         totals.update(window)
         if not totals.tokens.any():
             raise UsageError("no tokens there", "'branches' lists the branches and their tokens")
@@ -125,7 +166,12 @@ class Context:
 
     def rows(self, window: TimelineView, branch: Branch | None = None) -> Any:
         """``[n]`` the window's tokens that are no padding, of one branch's own if one is given."""
-        return branch_rows(window, branch)
+        return kept_rows(window, self._looked_at(branch))
+
+    def _looked_at(self, branch: Branch | None) -> Line | None:
+        if branch is None:
+            return self.line
+        return None if branch is EVERY else ((branch.id, None),)
 
     def result(self, future: Future[Any]) -> Any:
         """Wait for what the generation thread does.

@@ -11,6 +11,7 @@ from moetui.console.readers import (
     files,
     layers,
     read_branch,
+    read_branches,
     read_expert,
     read_experts,
     read_flag,
@@ -137,10 +138,16 @@ PHASE = Kind(
 BRANCH = Kind(
     "a branch, by name or number",
     read_branch,
-    "only this branch's own tokens",
+    "the branch",
     lambda context, _: [
         branch.name if " " not in branch.name else str(branch.id) for branch in context.session.branches
     ],
+)
+BRANCHES = Kind(
+    "a branch, by name or number, or all",
+    read_branches,
+    "only this branch's own tokens; if left out, those of the branch switched to, or else all",
+    BRANCH.words,
 )
 TOKEN = Kind("a token's number, as the table shows it; -1 is the newest", read_token, "the token")
 PLACE = Kind(
@@ -167,9 +174,13 @@ OneSite: TypeAlias = Annotated[Site, SITE]
 MaybeSite: TypeAlias = Annotated[Site | None, SITE]
 Positions: TypeAlias = Annotated[tuple[int, int | None] | None, POSITIONS]
 OnlyPhase: TypeAlias = Annotated[Phase | None, PHASE]
-InBranch: TypeAlias = Annotated[Branch | None, BRANCH]
+OneBranch: TypeAlias = Annotated[Branch, BRANCH]
+MaybeBranch: TypeAlias = Annotated[Branch | None, BRANCH]
+InBranch: TypeAlias = Annotated[Branch | None, BRANCHES]
 Token: TypeAlias = Annotated[int, TOKEN]
+MaybeToken: TypeAlias = Annotated[int | None, TOKEN]
 Place: TypeAlias = Annotated[int | str, PLACE]
+MaybePlace: TypeAlias = Annotated[int | str | None, PLACE]
 Prompt: TypeAlias = Annotated[str, PROMPT]
 QueryText: TypeAlias = Annotated[str, QUERY]
 FilePath: TypeAlias = Annotated[str, PATH]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moetui.console.registry import Need
-from moetui.session import Analysing, Breakable, Capability, Filing, Playable, Rewindable
+from moetui.session import Analysing, Branching, Breakable, Capability, Filing, Playable, Rewindable
 
 _LIVE = "'moetui run MODEL' opens a model"
 
@@ -13,6 +13,7 @@ STEP_LAYER = Need("be stepped by layers", Capability.STEP_LAYER, instead=_LIVE)
 INTERVENE = Need("change the routing", Capability.INTERVENE, instead=_LIVE)
 GO_BACK = Need("go back to an earlier token", Capability.SEEK, Rewindable, "'generate' runs a prompt again")
 REWIND = Need("branch off at an earlier token", protocol=Rewindable, instead="'generate' runs a prompt again")
+BRANCH = Need("change its branches", protocol=Branching, instead="'branches' shows them")
 SEEK = Need("be moved to another place", Capability.SEEK, instead="'moetui replay TRACE' opens a recording")
 MARKS = Need("jump to what happened", protocol=Playable, instead="'find' looks for tokens")
 BREAK = Need("stop at breakpoints", protocol=Breakable, instead="'find' looks for the condition afterwards")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moetui.console.window import EVERY
 from moetui.routing import Phase, Site, UsageError
 from moetui.routing.events import Branch
 
@@ -208,12 +209,20 @@ def read_branch(value: Any, context: Context) -> Branch:
     raise UsageError(f"there is no branch {show(wanted)}", f"branches: {names}" if names else "nothing has run yet")
 
 
+def read_branches(value: Any, context: Context) -> Branch:
+    """A branch, or ``all`` of them."""
+    if isinstance(value, str) and value.lower() == EVERY.name:
+        return EVERY
+    return read_branch(value, context)
+
+
 def read_token(value: Any, context: Context) -> int:
     """The number of a token that is held; a negative one counts from the end."""
     view = context.view
     number = whole(value)
     if number < 0:
-        number += view.end
+        counted = context.counted_back(-number)
+        number = number + view.end if counted is None else counted
     if not view.first <= number < view.end:
         held = f"tokens {view.first} to {view.end - 1} are held" if view.end > view.first else "no tokens are held"
         raise UsageError(f"there is no token {show(value)}", held)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.routing import NO_EXPERT, RoutingBlock, Site, StepColumns, TimelineView, TokenColumns
+from moetui.routing.branches import Line, line_rows
 from moetui.routing.events import Branch
 from moetui.routing.step import Bool
 from moetui.routing.totals import chunk_tokens
@@ -91,10 +92,11 @@ def _padded(parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
     ]
 
 
-def branch_rows(view: TimelineView, branch: Branch | None) -> Bool:
-    """``[n]`` tokens of a view that are no padding, and of the branch's own if one is given."""
+EVERY = Branch(-1, -1, "all")
+"""Stands for all branches where one is named: ``--branch all``."""
+
+
+def kept_rows(view: TimelineView, line: Line | None) -> Bool:
+    """``[n]`` tokens of a view that are no padding, and part of the line if one is given."""
     columns = view.tokens(view.first, view.end)
-    keep = ~columns.pad
-    if branch is not None:
-        keep &= columns.branch == branch.id
-    return np.asarray(keep, np.bool_)
+    return np.asarray(~columns.pad if line is None else line_rows(columns, line), np.bool_)

@@ -58,7 +58,7 @@ class BreakpointSet:
         self._capture: Capture | None = None
         self._timeline: TimelineSource | None = None
         self._tell: Callable[[Event], None] | None = None
-        self._reason = ""
+        self._hit: BreakpointHit | None = None
         self.on_hit: Action | None = None
 
     def __iter__(self) -> Iterator[Breakpoint]:
@@ -153,10 +153,16 @@ class BreakpointSet:
             self._points = {}
         self._arm()
 
-    def take_reason(self) -> str:
-        """Why to pause behind the newest step, in words; empty if nothing held there. Asked once."""
-        reason, self._reason = self._reason, ""
-        return reason
+    def take_hit(self) -> BreakpointHit | None:
+        """The first hit behind the newest step, if it is to pause there. Asked once."""
+        hit, self._hit = self._hit, None
+        return hit
+
+    def reason(self, hit: BreakpointHit) -> str:
+        """Why to pause, in words: where it hit, what was true there, and how often it was so."""
+        sites = self._timeline.snapshot().sites if self._timeline is not None else ()
+        place = f" at {sites[hit.site].name}" if 0 <= hit.site < len(sites) else ""
+        return f"{hit.expression}   {hit.values}   (token {hit.token}{place}, hit {hit.hits})"
 
     def _check(self, query: Query) -> None:
         asked, options = query.fields, self._options
@@ -186,7 +192,7 @@ class BreakpointSet:
             self._say(hit)
             if hit.log_only:
                 continue
-            self._reason = self._reason or f"{hit.expression}   {hit.values}   (hit {hit.hits})"
+            self._hit = self._hit or hit
             act = action or self.on_hit
             if act is not None:
                 act(hit)
@@ -214,7 +220,7 @@ class BreakpointSet:
         told = acting[: _LOGGED if shown.log_only and not shown.temporary else 1]
         for number, token in enumerate(told, start=shown.hits + passed + 1):
             why = point.query.explain(view, token)
-            yield BreakpointHit(shown.id, shown.expression, token, why.site, why.words, number, shown.log_only)
+            yield BreakpointHit(shown.id, shown.expression, token, why.site, why.reasons, number, shown.log_only)
 
     def _count(self, number: int, hits: int, passed: int, *, gone: bool) -> None:
         with self._lock:

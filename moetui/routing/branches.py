@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from moetui.routing.timeline import TokenColumns
 
 _MOST_LETTERS = 60
 _MOST_LISTED = 12
+
+Line: TypeAlias = tuple[tuple[int, int | None], ...]
+"""What a sequence is made of, from its start: branches, each up to this position (None: to its end)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +145,8 @@ class BranchTree:
 
         return tuple(under(None, ()))
 
-    def spans(self, number: int) -> tuple[tuple[int, int | None], ...]:
-        """What a branch's sequence is made of, from its start: branches, each up to this position (None: to its end).
-
-        What it shares with those that it was forked from is theirs.
-        """
+    def line(self, number: int) -> Line:
+        """A branch's whole sequence: what it shares with those that it was forked from, and its own tokens."""
         known = {each.id: each for each in self.every}
         spans: list[tuple[int, int | None]] = []
         at: int | None = number
@@ -186,10 +187,10 @@ def _above(branch: Branch) -> int | None:
     return branch.parent if branch.parent is not None and branch.parent < branch.id else None
 
 
-def line_rows(columns: TokenColumns, spans: Sequence[tuple[int, int | None]]) -> Bool:
-    """``[n]`` tokens that are part of a branch's sequence (``BranchTree.spans``); padding is none."""
+def line_rows(columns: TokenColumns, line: Line) -> Bool:
+    """``[n]`` tokens that are part of a sequence; padding is none."""
     keep = np.zeros(len(columns.branch), np.bool_)
-    for branch, stop in spans:
+    for branch, stop in line:
         own = columns.branch == branch
         keep |= own if stop is None else own & (columns.position < stop)
     return np.asarray(keep & ~columns.pad, np.bool_)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moetui.routing.branches import Line, line_rows
 from moetui.routing.metrics.loads import loads, mass_and_known
 from moetui.routing.model import Site
 from moetui.routing.scores import passed, site_entropy
@@ -22,7 +23,7 @@ class RoutingTotals:
     Args:
         sites: the sites, in the order of the site axis.
         entropy: read the router logits too; without, ``mean_entropy`` is unknown and an update several times faster.
-        branch: count this branch's own tokens only; None for all.
+        line: count the tokens of these branches only, each up to this position (None: to its end); None for all.
 
     Attributes:
         start: number of the first token counted, and ``end`` one past the last token looked at.
@@ -33,10 +34,10 @@ class RoutingTotals:
         dropped: ``[S]`` tokens that got no expert; ``forced`` and ``non_finite`` ``[S]`` likewise by ``SiteFlag``.
     """
 
-    def __init__(self, sites: Sequence[Site], *, entropy: bool = True, branch: int | None = None) -> None:
+    def __init__(self, sites: Sequence[Site], *, entropy: bool = True, line: Line | None = None) -> None:
         self.sites = tuple(sites)
         self._entropy = entropy
-        self._branch = branch
+        self._line = line
         self._reset(0)
 
     def _reset(self, start: int) -> None:
@@ -105,9 +106,7 @@ class RoutingTotals:
 
     def _count(self, view: TimelineView, start: int, stop: int) -> None:
         columns = view.tokens(start, stop)
-        keep = ~columns.pad
-        if self._branch is not None:
-            keep &= columns.branch == self._branch
+        keep = ~columns.pad if self._line is None else line_rows(columns, self._line)
         if not keep.any():
             return
         self.tokens += np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)]

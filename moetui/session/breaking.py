@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moetui.routing.breakpoints import Breakpoint
+from moetui.routing.events import BreakpointHit
 from moetui.session.worker import Worker
 
 
 class Breaking:
-    """Implements ``Breakable`` for a live session."""
+    """Implements ``Breakable`` and ``Halting`` for a live session."""
 
     _worker: Worker
 
@@ -17,6 +18,11 @@ class Breaking:
     def breakpoints(self) -> Sequence[Breakpoint]:
         """All breakpoints and log points, oldest first."""
         return self._worker.breakpoints.all
+
+    @property
+    def hit(self) -> BreakpointHit | None:
+        """Where the run stands, if it stands at a breakpoint."""
+        return self._worker.hit
 
     def add_breakpoint(
         self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from moetui.routing.branches import BranchTree
 from moetui.routing.breakpoints import Breakpoint
-from moetui.routing.events import Branch, GenerationSettings
+from moetui.routing.events import Branch, BreakpointHit, GenerationSettings
 from moetui.routing.model import ModelInfo
 from moetui.routing.timeline import TimelineSource
 
@@ -80,13 +80,16 @@ class Rewindable(Protocol):
             UnsupportedError: a model whose state cannot be taken back; the message says why.
         """
 
-    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
-        """Start a branch that shares all before timeline token ``token`` and runs on from there at once.
+    def fork(
+        self, token: int, settings: GenerationSettings | None = None, name: str = "", *, paused: bool = False
+    ) -> None:
+        """Start a branch that shares all before timeline token ``token`` and runs on from there.
 
         Args:
             token: the first token that the branch runs through the model itself.
             settings: None for those of the run it leaves.
             name: as shown and typed; empty for one of the session's choice.
+            paused: stand before that token instead of running on.
 
         Raises:
             UsageError: as for ``rewind``, or a name that is taken.
@@ -168,6 +171,15 @@ class Breakable(Protocol):
         Raises:
             UsageError: there is none of this number.
         """
+
+
+@runtime_checkable
+class Halting(Protocol):
+    """A session that knows at which breakpoint its run stands."""
+
+    @property
+    def hit(self) -> BreakpointHit | None:
+        """Where the run stands, if it stands at a breakpoint."""
 
 
 @runtime_checkable

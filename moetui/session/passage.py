@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moetui.engine.control import Gate, RunControl, RunStoppedError
-from moetui.routing.events import BranchAdded, Event, GenerationSettings, Notice, RunState, RunStateChanged
+from moetui.routing.events import (
+    BranchAdded,
+    BreakpointHit,
+    Event,
+    GenerationSettings,
+    Notice,
+    RunState,
+    RunStateChanged,
+)
 from moetui.session.lineage import Lineage, Origin
 from moetui.session.meter import Meter
 
@@ -50,6 +58,10 @@ class Passage:
         lineage: of the session's branches.
         watch: told when a run has ended.
         meter: measures what watching costs.
+
+    Attributes:
+        error: what the last run failed with.
+        hit: of the breakpoint that the run stands at, or would if it were not to pass all.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class Passage:
         meter: Meter,
     ) -> None:
         self.error: Exception | None = None
+        self.hit: BreakpointHit | None = None
         self._debugger, self._gate, self._emit, self._arrived = debugger, gate, emit, arrived
         self._lineage, self._watch, self._meter = lineage, watch, meter
         self._encodes = bool(debugger.model.config.is_encoder_decoder)
@@ -144,7 +157,8 @@ class Passage:
     def _prepare(self, job: Job) -> None:
         debugger, settings = self._debugger, job.settings
         debugger.flush()
-        debugger.breakpoints.take_reason()  # of a step that the last run did not stand behind
+        self.hit = None
+        debugger.breakpoints.take_hit()  # of a step that the last run did not stand behind
         self._repeats.clear()
         self._stopped = False
         self._length, self._reseed = 0, settings.seed if settings.sampled else None
@@ -203,13 +217,15 @@ class Passage:
             self._repeat(counts=tokens > 0)
             return False
         self._put_functions_back()
-        reason = self._debugger.breakpoints.take_reason()
+        reason = self._hit_reason()
         self._arrived()
         try:
             paused = self._gate.before_step(max(0, self._length - tokens), reason)
         except RunStoppedError:
             self._track.left()
             raise
+        finally:
+            self.hit = None
         self._tell_pause(paused)
         if not self._gate.control.to_site:
             self._debugger.capture.gate = None
@@ -267,9 +283,18 @@ class Passage:
 
     def _stand_at_end(self) -> None:
         """The last step may hit a breakpoint too: stand behind it."""
-        reason = self._debugger.breakpoints.take_reason()
+        reason = self._hit_reason()
         if reason and not self._gate.control.unwinds:
-            self._tell_pause(self._gate.before_step(self._length, reason))
+            try:
+                self._tell_pause(self._gate.before_step(self._length, reason))
+            finally:
+                self.hit = None
+
+    def _hit_reason(self) -> str:
+        """Why a breakpoint holds behind the newest step, in words; empty if none does."""
+        points = self._debugger.breakpoints
+        self.hit = points.take_hit()
+        return "" if self.hit is None else points.reason(self.hit)
 
     def _tell_pause(self, reason: str) -> None:
         recording = self._debugger.recording

@@ -84,7 +84,7 @@ class Runs:
         origin = self._origin(token)
         self._turn(Job(origin.prompt, origin.settings, origin), f"before token {token}", paused=True)
 
-    def fork(self, token: int, settings: GenerationSettings | None, name: str) -> None:
+    def fork(self, token: int, settings: GenerationSettings | None, name: str, *, paused: bool) -> None:
         """See ``Rewindable.fork``."""
         origin = self._origin(token)
         name = self.lineage.tree.check_name(name) if name else ""
@@ -99,7 +99,7 @@ class Runs:
                     f"{before} tokens are written there already, of {settled.max_new_tokens} that the branch may have",
                     f"--max-new-tokens {before + 64} counts from the prompt",
                 )
-        self._turn(Job(origin.prompt, settled, origin, name), "", paused=False)
+        self._turn(Job(origin.prompt, settled, origin, name), f"before token {token}" if paused else "", paused=paused)
 
     def switch(self, branch: int) -> None:
         """See ``Branching.switch_branch``."""

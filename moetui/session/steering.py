@@ -78,19 +78,22 @@ class Steering:
         """
         self._worker.started().rewind(token)
 
-    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
-        """Start a branch that shares all before timeline token ``token`` and runs on from there at once.
+    def fork(
+        self, token: int, settings: GenerationSettings | None = None, name: str = "", *, paused: bool = False
+    ) -> None:
+        """Start a branch that shares all before timeline token ``token`` and runs on from there.
 
         Args:
             token: the first token that the branch runs through the model itself.
             settings: None for those of the run it leaves; their length counts from the prompt.
             name: as shown and typed; empty for one of the session's choice.
+            paused: stand before that token instead of running on.
 
         Raises:
             UsageError: as for ``rewind``, a name that is taken, or settings that leave the branch nothing to write.
             UnsupportedError: as for ``rewind``.
         """
-        self._worker.started().fork(token, settings, name)
+        self._worker.started().fork(token, settings, name, paused=paused)
 
     def stop(self) -> None:
         """End the run; what was generated stays."""

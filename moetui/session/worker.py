@@ -16,6 +16,7 @@ from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
+    BreakpointHit,
     Event,
     Finding,
     GenerationSettings,
@@ -82,6 +83,12 @@ class Worker:
     def tree(self) -> BranchTree:
         """Runs and forks so far."""
         return BranchTree() if self.runs is None else self.runs.lineage.tree
+
+    @property
+    def hit(self) -> BreakpointHit | None:
+        """Of the breakpoint that the run stands at."""
+        paused = self._gate.control.state is RunState.PAUSED
+        return self.runs.passage.hit if self.runs is not None and paused else None
 
     @property
     def error(self) -> Exception | None:

@@ -44,7 +44,9 @@ class Offering(ReplaySession):
     def rewind(self, token: int) -> None:
         self.asked.append(("rewind", token))
 
-    def fork(self, token: int, settings: GenerationSettings | None = None, name: str = "") -> None:
+    def fork(
+        self, token: int, settings: GenerationSettings | None = None, name: str = "", *, paused: bool = False
+    ) -> None:
         self.asked.append(("fork", token, settings, name))
 
     analyses = ("token_impact", "router_decomposition", "expert_similarity")

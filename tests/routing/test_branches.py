@@ -52,16 +52,16 @@ def test_a_main_branch_comes_first_and_deleted_ones_hand_theirs_up() -> None:
 
 
 def test_a_sequence_is_made_of_what_is_shared_and_what_is_its_own() -> None:
-    assert FAMILY.spans(2) == ((2, None),)
-    assert FAMILY.spans(4) == ((0, 10), (1, 15), (4, None))
-    assert FAMILY.spans(5) == ((0, 10), (1, 12), (4, 12), (5, None))
+    assert FAMILY.line(2) == ((2, None),)
+    assert FAMILY.line(4) == ((0, 10), (1, 15), (4, None))
+    assert FAMILY.line(5) == ((0, 10), (1, 12), (4, 12), (5, None))
 
     class Columns:
         branch = np.array([0, 0, 0, 1, 1, 4, 4, 2, 5])
         position = np.array([9, 10, 11, 10, 14, 15, 16, 0, 12])
         pad = np.array([False] * 8 + [True])
 
-    keep = line_rows(Columns(), FAMILY.spans(4))  # type: ignore[arg-type]
+    keep = line_rows(Columns(), FAMILY.line(4))  # type: ignore[arg-type]
     assert keep.tolist() == [True, False, False, True, True, True, True, False, False]
 
 
@@ -109,7 +109,7 @@ def test_no_events_however_odd_break_it(events: list[BranchAdded | BranchChanged
     for event in events:
         found = found.after(event)
         for branch in found.branches:
-            assert found.spans(branch.id)[-1][0] == branch.id
+            assert found.line(branch.id)[-1][0] == branch.id
             found.parent(branch)
             assert found.main(branch.run) is not None
         assert len(found.rows()) <= len(found.every)

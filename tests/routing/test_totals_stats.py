@@ -106,7 +106,7 @@ def test_totals_follow_a_bounded_timeline_and_a_replay(rng: np.random.Generator)
 def test_totals_of_one_branch(rng: np.random.Generator) -> None:
     steps = [random_step(INFO, 10, rng), random_step(INFO, 4, rng, index=1, branch=1)]
     view = timeline_of(INFO, steps).snapshot()
-    branch = RoutingTotals(INFO.sites, branch=1)
+    branch = RoutingTotals(INFO.sites, line=((1, None),))
     branch.update(view)
     alone = RoutingTotals(INFO.sites)
     alone.update(timeline_of(INFO, steps[1:]).snapshot())

@@ -35,11 +35,13 @@ class TestStopping:
         assert int(view.tokens(0, view.end).position[-1]) == 27
         (hit,) = hits(session)
         assert (hit.token, hit.hits, hit.log_only) == (view.end - 1, 1, False)
-        assert session.reason == "position == 27   position = 27   (hit 1)"
+        assert session.reason == "position == 27   position = 27   (token 27, hit 1)"
+        assert session.hit == hit
         session.resume()
         session.settle()
         assert len(hits(session)) == 1
         assert session.state is RunState.FINISHED
+        assert session.hit is None
 
     def test_it_stops_at_every_token_that_hits(self, live: Make) -> None:
         session = live()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from moetui.console.commands import (
+    branching,
     breakpoints,
     comparing,
     experts,
@@ -32,6 +33,7 @@ def registry() -> Registry:
         rules,
         in_force,
         runs,
+        branching,
         comparing,
         playback,
         breakpoints,

@@ -111,10 +111,10 @@ def watch(console: Context, query: Annotated[str | None, QUERY] = None, *, remov
         console.watches.append(parse(query, console.branch_names))
     if not console.watches:
         return Result((Text("nothing is watched: watch entropy < 0.5 and layer:3"),), [])
-    view = console.view
+    view, newest = console.view, console.newest
     rows, data = [], []
     for number, watched in enumerate(console.watches, 1):
-        found = watched.explain(view, view.end - 1) if view.end > view.first else None
+        found = None if newest is None else watched.explain(view, newest)
         holds = None if found is None else found.holds
         values = "no tokens yet" if found is None else found.words
         rows.append((str(number), text(str(watched)), {None: "–", True: "yes", False: "no"}[holds], text(values)))

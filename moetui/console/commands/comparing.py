@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import RenderableType
 from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import number, percent, table, text, token_text
-from moetui.console.kinds import Flag, InBranch, Rows
+from moetui.console.kinds import Flag, MaybeBranch, Rows
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
+from moetui.routing.branches import BranchTree
 from moetui.routing.compare import Comparison, SiteComparison
 from moetui.routing.compare import compare as compare_views
 from moetui.routing.events import Branch
@@ -22,7 +21,7 @@ GROUP = "runs"
 
 @command(GROUP)
 def compare(
-    console: Context, a: InBranch = None, b: InBranch = None, *, recording: Flag = False, rows: Rows = 4
+    console: Context, a: MaybeBranch = None, b: MaybeBranch = None, *, recording: Flag = False, rows: Rows = 4
 ) -> Result:
     """Compare two runs, position by position: where the text parts, and how far the routing agrees.
 
@@ -31,8 +30,9 @@ def compare(
     the same text, and the overlap over all. A forked branch is compared from its fork on.
 
     Args:
-        a: the earlier run; the one before ``b``, or that ``b`` was forked from, if left out.
-        b: the later run; the newest if left out.
+        a: what ``b`` is held against; if left out, the branch that was promoted in its run, the one it was forked from,
+            or the run before it.
+        b: the branch; the one that the session stands on, if left out.
         recording: compare the recording that 'load' opened with this session; of it, or of run ``b``.
         rows: the most tokens to list that got other experts, those against the largest margins.
 
@@ -45,8 +45,10 @@ def compare(
     known = list(console.session.branches)
     if len(known) < 2:
         raise UsageError("there is nothing to compare", "generate a prompt twice, or fork a run")
-    later = b or known[-1]
-    earlier = a or _before(known, later)
+    tree = console.tree
+    standing = None if tree.current is None else tree.find(tree.current)
+    later = b or standing or known[-1]
+    earlier = a or _before(tree, later)
     if earlier.id == later.id:
         raise UsageError("a and b are the same run", "'branches' lists them")
     view = console.view
@@ -54,11 +56,17 @@ def compare(
     return _told(found, earlier.name, later.name)
 
 
-def _before(known: Sequence[Branch], later: Branch) -> Branch:
-    others = [branch for branch in known if branch.id != later.id]
-    parent = next((branch for branch in others if branch.id == later.parent), None)
+def _before(tree: BranchTree, later: Branch) -> Branch:
+    others = [branch for branch in tree.branches if branch.id != later.id]
+    promoted = tree.find(tree.promoted.get(later.run, later.id))
+    if promoted is not None and promoted.id != later.id:
+        return promoted
+    parent = tree.parent(later)
+    if parent is not None:
+        return parent
     earlier = [branch for branch in others if branch.id < later.id]
-    return parent or (earlier or others)[-1]
+    same_run = [branch for branch in others if branch.run == later.run]
+    return (same_run or earlier or others)[-1]
 
 
 def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: int) -> Result:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import lines, table, text
-from moetui.console.kinds import TEXT, Flag, Prompt, Token, integer, real
+from moetui.console.draw import lines, text
+from moetui.console.kinds import TEXT, Flag, MaybeToken, Prompt, Token, integer, real
 from moetui.console.needs import GENERATE, GO_BACK, REWIND, STEP, STEP_LAYER
 from moetui.console.registry import command
 from moetui.console.result import Result
@@ -136,7 +136,7 @@ def rewind(console: Context, token: Token) -> Result:
 @command(GROUP, REWIND)
 def fork(
     console: Context,
-    token: Token,
+    token: MaybeToken = None,
     *,
     name: Annotated[str, TEXT] = "",
     max_new_tokens: NewTokens = None,
@@ -148,11 +148,15 @@ def fork(
 ) -> Result:
     """Run on from an earlier token on a branch of its own, under the interventions now in force.
 
+    Where the run is paused the branch waits before that token for 'continue', so that the routing can be changed first.
+
     Args:
+        token: the first that the branch runs itself; the one that a breakpoint stopped at, or the newest.
         name: of the branch, as shown and typed.
         greedy: take the likeliest token each time.
 
     Examples:
+        fork
         fork 12 --name without-3
     """
     given: dict[str, Any] = {
@@ -165,40 +169,16 @@ def fork(
     changed = greedy or any(value is not None for value in given.values())
     before = len(console.session.branches)
     settings = _settings(console.settings, greedy, **given) if changed else None
-    _rewindable(console).fork(token, settings, name)
+    at = console.place if token is None else token
+    if console.session.state is RunState.PAUSED:
+        _rewindable(console).fork(at, settings, name, paused=True)
+        console.settle()
+        return Result((text(f"forked before token {at}; continue runs it on"),), {"token": at, "paused": True})
+    _rewindable(console).fork(at, settings, name)
     if not console.blocking:
-        return Result((text(f"forked before token {token}"),), {"token": token})
+        return Result((text(f"forked before token {at}"),), {"token": at})
     console.await_run()
     return _outcome(console, before)
-
-
-@command(GROUP)
-def branches(console: Context) -> Result:
-    """List the runs and the branches forked from them."""
-    found = list(console.session.branches)
-    if not found:
-        return Result((Text("nothing has run yet"),), [])
-    view = console.view
-    own = view.tokens(view.first, view.end)
-    rows, data = [], []
-    for branch in found:
-        count = int(((own.branch == branch.id) & ~own.pad).sum())
-        parent = next((other.name for other in found if other.id == branch.parent), None)
-        origin = "" if parent is None else f"{parent} at {branch.fork_position}"
-        rows.append((str(branch.id), text(branch.name), text(origin), f"{count:,}", text(_short(branch.prompt))))
-        data.append(
-            {
-                "id": branch.id,
-                "name": branch.name,
-                "run": branch.run,
-                "parent": branch.parent,
-                "fork_position": branch.fork_position,
-                "tokens": count,
-                "prompt": branch.prompt,
-            }
-        )
-    heads = ("#", "branch", "from", "tokens", "prompt")
-    return Result((table(heads, rows, left=("branch", "from", "prompt")),), data)
 
 
 def _rewindable(console: Context) -> Rewindable:
@@ -248,7 +228,3 @@ def _text(view: TimelineView, branch: Branch) -> str:
     columns = view.tokens(view.first, view.end)
     keep = ~columns.pad & (columns.branch == branch.id) & (columns.token_id >= 0) & (columns.sequence == 0)
     return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
-
-
-def _short(prompt: str, most: int = 48) -> str:
-    return prompt if len(prompt) <= most else prompt[: most - 1] + "…"

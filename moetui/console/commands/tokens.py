@@ -59,8 +59,8 @@ def find(console: Context, query: QueryText, *, branch: InBranch = None, last: L
     asked = parse(query, console.branch_names)
     window = console.window(last)
     matches = asked.match(console.view, window.first, window.end)[: window.end - window.first]
-    if branch is not None:
-        matches = matches & (window.tokens(window.first, window.end).branch == branch.id)
+    if branch is not None or console.line is not None:
+        matches = matches & console.rows(window, branch)
     numbers = np.flatnonzero(matches) + window.first
     if not numbers.size:
         return Result((text(f"none of {window.end - window.first:,} tokens"),), [])

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import bar, number, percent, table, text, token_text
-from moetui.console.kinds import MaybeSite, Place, Rows
+from moetui.console.kinds import MaybePlace, MaybeSite, Rows
 from moetui.console.occurrences import find_text
 from moetui.console.plain import plain
 from moetui.console.registry import command
@@ -25,21 +25,22 @@ _PARTS = 6
 
 
 @command(GROUP)
-def why(console: Context, token: Place, *, site: MaybeSite = None, rows: Rows = 3) -> Result:
+def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, rows: Rows = 3) -> Result:
     """Why a token went to its experts: what the router made of each, who was next, and how narrow it was.
 
     With --site the whole distribution there; live, also which parts of the residual stream pushed the chosen experts.
 
     Args:
-        token: its number, or its text (the newest occurrence).
+        token: its number, or its text (the newest occurrence); the one that a breakpoint stopped at, or the newest.
         rows: runners-up to show.
 
     Examples:
+        why
         why 31
         why garden --site L2
     """
     view = console.view
-    number_ = token if isinstance(token, int) else _newest(view, token)
+    number_ = console.place if token is None else token if isinstance(token, int) else _newest(console, view, token)
     columns = view.tokens(number_, number_ + 1)
     if columns.pad[0]:
         raise UsageError(f"token: {number_} is padding", "name a token of the text")
@@ -60,8 +61,8 @@ def why(console: Context, token: Place, *, site: MaybeSite = None, rows: Rows = 
     return Result(tuple(shown), plain({"token": number_, "text": name, "sites": data}))
 
 
-def _newest(view: TimelineView, needle: str) -> int:
-    found = find_text(view, needle)
+def _newest(console: Context, view: TimelineView, needle: str) -> int:
+    found = find_text(view, needle, console.rows(view))
     if not found:
         raise UsageError(f"token: no token reads {needle!r}", 'find token:"..." looks for parts of tokens')
     return int(found[-1].tokens[-1])
@@ -113,7 +114,7 @@ def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
                 text(", ".join(marks)),
             )
         )
-    heads = ("site", "experts, weights", "", "next, probability", "H", "margin", "")
+    heads = ("site", "experts, weights", "", "next, probability", "H", "margin", " ")
     return table(heads, rows, left=("site", "experts, weights", "", "next, probability"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,21 @@ from numpy.typing import NDArray
 
 from moetui.routing.query.evaluate import at_sites, matching, truth
 from moetui.routing.query.frame import Frame
-from moetui.routing.query.tree import Compare, Flip, Leaf, Mark, Member, Node, Number, Text, is_site_level, leaves
+from moetui.routing.query.tree import (
+    And,
+    Compare,
+    Flip,
+    Leaf,
+    Mark,
+    Member,
+    Node,
+    Not,
+    Number,
+    Or,
+    Text,
+    is_site_level,
+    leaves,
+)
 from moetui.routing.step import NO_EXPERT
 from moetui.routing.text import drawable
 
@@ -42,16 +56,23 @@ class Explanation:
         site: index of the first site at which the terms hold together; -1 if there is none, or the query does not
             ask about sites. Values of site terms are those of this site, at -1 those of all sites passed.
         terms: the query's terms from left to right.
+        because: those of them that make it what it is: of alternatives the ones that hold.
     """
 
     holds: bool
     site: int
     terms: tuple[TermTruth, ...]
+    because: tuple[TermTruth, ...] = ()
 
     @property
     def words(self) -> str:
         """All values on one line, each once: ``entropy = 0.31, layer = 5``."""
-        return ", ".join(dict.fromkeys(term.values for term in self.terms))
+        return _listed(self.terms)
+
+    @property
+    def reasons(self) -> str:
+        """The values of ``because`` on one line, each once: what was true, and by how much."""
+        return _listed(self.because)
 
 
 def explain_tree(tree: Node, frame: Frame) -> Explanation:
@@ -60,7 +81,37 @@ def explain_tree(tree: Node, frame: Frame) -> Explanation:
     found = np.flatnonzero(at_sites(tree, frame)[0]) if is_site_level(tree) else np.zeros(0, np.int64)
     column = int(found[0]) if found.size else -1
     terms = tuple(_term(leaf, frame, column) for leaf in leaves(tree))
-    return Explanation(holds, frame.chosen[column].index if column >= 0 else -1, terms)
+    site = frame.chosen[column].index if column >= 0 else -1
+    return Explanation(holds, site, terms, tuple(_because(tree, dict(zip(leaves(tree), terms)), holds)))
+
+
+def _because(node: Node, terms: Mapping[Leaf, TermTruth], wanted: bool) -> Iterator[TermTruth]:
+    """The terms that make ``node`` what is wanted."""
+    if isinstance(node, Not):
+        yield from _because(node.term, terms, not wanted)
+    elif isinstance(node, And | Or):
+        # Of an *and* that holds all count, and of an *or* that does not; else only those that decided it.
+        each = wanted is isinstance(node, And)
+        for term in node.terms:
+            if each or _is(term, terms) is wanted:
+                yield from _because(term, terms, wanted)
+    else:
+        yield terms[node]
+
+
+def _is(node: Node, terms: Mapping[Leaf, TermTruth]) -> bool | None:
+    """Kleene's truth of ``node``, by its terms."""
+    if isinstance(node, Not):
+        inner = _is(node.term, terms)
+        return None if inner is None else not inner
+    if isinstance(node, And | Or):
+        parts, decides = {_is(term, terms) for term in node.terms}, isinstance(node, Or)
+        return decides if decides in parts else None if None in parts else not decides
+    return terms[node].holds
+
+
+def _listed(terms: Iterable[TermTruth]) -> str:
+    return ", ".join(dict.fromkeys(term.values for term in terms))
 
 
 def _term(leaf: Leaf, frame: Frame, column: int) -> TermTruth:
