@@ -9,19 +9,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import (
-    DummyLayer,
-    DynamicCache,
-    DynamicIndexedLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
+from transformers import cache_utils
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 RewindMethod = Literal["prompt", "crop", "snapshot", "repeat", "prefill"]
 """How a run is taken back: the prompt runs anew; the cache is cut; a copy of it made shortly before is used; all passes
 since the prompt are repeated one by one; the prefix runs in one pass, which alone is not bit-exact."""
 
-_PLAIN = (DynamicLayer, DynamicIndexedLayer, DummyLayer)
+# By name: transformers before 5.23 have no layers without a cache among the others.
+_PLAIN = tuple(
+    getattr(cache_utils, name)
+    for name in ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
+    if hasattr(cache_utils, name)
+)
 
 
 @dataclass(frozen=True, slots=True)
