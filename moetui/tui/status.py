@@ -10,7 +10,7 @@ import numpy as np
 
 from moetui.routing import ModelInfo, Phase, TimelineView, drawable
 from moetui.routing.events import Branch, BreakpointHit, RunState
-from moetui.session import Playback, Session
+from moetui.session import Branched, Playback, Session
 from moetui.tui.lines import Part
 
 _MARKS = {
@@ -48,8 +48,16 @@ class LineFacts:
     round_trip: float | None = None
 
 
+def current_last(session: Session) -> Sequence[Branch]:
+    """The session's branches, the one that it stands on as the last."""
+    if not isinstance(session, Branched):
+        return session.branches
+    tree = session.tree
+    return sorted(tree.branches, key=lambda branch: branch.id == tree.current)
+
+
 def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
-    """Tokens and rate of the newest branch; for a recording of unknown branches, of all steps."""
+    """Tokens and rate of the last of the branches; for a recording of unknown branches, of all steps."""
     steps = view.steps()
     mine = np.flatnonzero(steps.branch == branches[-1].id) if branches else np.arange(len(steps.index))
     if not mine.size:

@@ -20,7 +20,7 @@ from moetui.tui.messages import Selection, SiteSelected, Stop, TokenSelected
 from moetui.tui.panels.network_keys import NetworkKeys
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
 from moetui.tui.panels.questions import Questions
-from moetui.tui.status import run_facts
+from moetui.tui.status import current_last, run_facts
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.flow import FlowView
@@ -169,7 +169,7 @@ class NetworkPanel(NetworkKeys):
 
     @property
     def _branches(self) -> Sequence[Branch]:
-        return self._session.branches if self._session is not None else ()
+        return current_last(self._session) if self._session is not None else ()
 
     def _matched(self) -> Matched | None:
         rows = self.tokens.rows
