@@ -110,6 +110,9 @@ class TimelineSource(Protocol):
         """The present picture; cheap."""
 
 
+_BY_SLOT = ("indices", "weights")
+
+
 class _Columns:
     """Named arrays that grow together along their first axis; rows once written never change."""
 
@@ -126,7 +129,12 @@ class _Columns:
             odd = ", ".join(sorted(rows.keys() ^ self._arrays.keys()))
             raise ValueError(f"steps of one timeline all have {odd}, or none has")
         for name, array in self._arrays.items():
-            if rows[name].shape != (count, *array.shape[1:]):
+            shape = (count, *array.shape[1:])
+            found = rows[name].shape
+            if name in _BY_SLOT:
+                # An intervention may give a token more slots than the model does, or fewer.
+                shape, found = shape[:-1], found[:-1]
+            if found != shape:
                 raise ValueError(f"{name} has shape {rows[name].shape}, not {(count, *array.shape[1:])}")
 
     def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
@@ -158,7 +166,6 @@ class _Columns:
         self.start, self.stop = 0, held
 
     def _widen(self, name: str, shape: tuple[int, ...]) -> None:
-        # An intervention may give a token more slots than the model does.
         array = self._arrays[name]
         wide = tuple(max(own, new) for own, new in zip(array.shape[1:], shape))
         if wide == array.shape[1:]:

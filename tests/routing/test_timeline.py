@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moetui.routing import Phase, SiteFlag, Step, Timeline, TimelineView, TokenColumns, empty_view, scores
+from moetui.routing import NO_EXPERT, Phase, SiteFlag, Step, Timeline, TimelineView, TokenColumns, empty_view, scores
 from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 INFO = make_info(
@@ -175,3 +175,30 @@ def test_readers_see_whole_steps_while_one_thread_appends() -> None:
         looks += 1
     writer.join()
     assert timeline.snapshot().end == 2800
+
+
+def test_an_intervention_may_give_more_slots_or_fewer(rng: np.random.Generator) -> None:
+    plain, wide, slim = (random_step(INFO, 3, rng) for _ in range(3))
+    wide = replace(
+        wide,
+        indices=np.repeat(wide.indices, 2, -1),
+        weights=None if wide.weights is None else np.repeat(wide.weights, 2, -1),
+    )
+    slim = replace(
+        slim, indices=slim.indices[:, :, :1], weights=None if slim.weights is None else slim.weights[:, :, :1]
+    )
+    timeline = Timeline(INFO)
+    timeline.append(plain)
+    before = timeline.snapshot().routing(0, 3)
+    for number, step in enumerate((wide, slim), 1):
+        timeline.append(replace(step, index=number))
+    assert before.indices.shape == plain.indices.shape, "a view that was taken does not change"
+    held = timeline.snapshot()
+    for start, step in ((0, plain), (3, wide), (6, slim)):
+        block, slots = held.routing(start, start + 3), step.indices.shape[2]
+        assert block.weights is not None
+        assert step.weights is not None
+        np.testing.assert_array_equal(block.indices[:, :, :slots], step.indices)
+        np.testing.assert_array_equal(block.weights[:, :, :slots], step.weights)
+        assert (block.indices[:, :, slots:] == NO_EXPERT).all()
+        assert np.isnan(block.weights[:, :, slots:]).all()
