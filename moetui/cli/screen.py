@@ -10,6 +10,8 @@ from moetui.tui import ScreenOptions
 
 def screen_options(options: Mapping[str, Any], keys: Mapping[str, str]) -> ScreenOptions:
     """Build ``ScreenOptions``; what was not said is left to the terminal."""
+    from platformdirs import user_state_path
+
     return ScreenOptions(
         fps=options["fps"],
         low_bandwidth=options["low_bandwidth"] or None,
@@ -17,5 +19,6 @@ def screen_options(options: Mapping[str, Any], keys: Mapping[str, str]) -> Scree
         ascii=options["ascii"],
         mouse=not options["no_mouse"],
         theme=options["theme"] or "",
+        state=user_state_path("moetui"),
         keys=keys,
     )

@@ -38,7 +38,7 @@ from moetui.tui.messages import ConsoleRequested, MarksStops, Panel, Selection, 
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptLine
 from moetui.tui.shell import Shell
-from moetui.tui.status import LEAST_RATE, hit_parts, run_facts, state_parts, title_parts, transport_parts
+from moetui.tui.status import LEAST_RATE, current_last, hit_parts, run_facts, state_parts, title_parts, transport_parts
 from moetui.tui.stops import Stops
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
@@ -196,8 +196,10 @@ class MoetuiApp(RunControls, Shell):
                 loading.first().fail(reason, hint)
             else:
                 self.say(reason or "the run failed", hint, "error")
-        if state is RunState.RUNNING and not self.replaying and not self.query_one(PromptLine).input.value:
-            self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
+        if state is RunState.RUNNING and not self.replaying:
+            prompt = self.query_one(PromptLine).input
+            if prompt.has_focus and not prompt.value:
+                self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
             self.query_one(PromptLine).hint("run", self._enter)
             if not self._script:
@@ -253,7 +255,7 @@ class MoetuiApp(RunControls, Shell):
 
     def _paint_bars(self, view: TimelineView) -> None:
         plain = self.look.ascii
-        facts, line = run_facts(view, self.session.branches), self.line_facts()
+        facts, line = run_facts(view, current_last(self.session)), self.line_facts()
         left, right = title_parts(self.session, facts, line, self._limit, ascii_only=plain)
         if line.kilobytes >= LEAST_RATE and not self._settling:
             self._settling = True  # a rate is true for a moment only: look again when nothing else happens
@@ -361,6 +363,11 @@ class MoetuiApp(RunControls, Shell):
         panel = self._panels.get("console")
         if panel is not None and event.line:
             panel.type_in(event.line)  # type: ignore[attr-defined]
+
+    def interrupt_console(self) -> bool:
+        """Give up the line that the console runs, if the console is on the screen."""
+        panel: Any = self._panels.get("console")
+        return panel is not None and bool(panel.display) and bool(panel.interrupt())
 
     # ------------------------------------------------------------------ the prompt
 

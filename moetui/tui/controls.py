@@ -138,12 +138,18 @@ class RunControls(_Base):
         nearest = min(range(len(_SPEEDS)), key=lambda i: abs(_SPEEDS[i] - playback.speed))
         self.ask(lambda: self.session.set_speed(_SPEEDS[min(max(nearest + by, 0), len(_SPEEDS) - 1)]))
 
+    def interrupt_console(self) -> bool:
+        """Give up the console's line, where the console is in use and a line runs; the app knows."""
+        return False
+
     def action_interrupt(self) -> None:
-        """Pause a run; quit when none is running, or when pressed twice."""
+        """Give up the console's line, or pause a run; quit when neither runs, or when pressed twice."""
         now = time.monotonic()
         again = now - self._interrupted < _TWICE
         self._interrupted = now
-        if again or self.session.state is not RunState.RUNNING:
+        if not again and self.interrupt_console():
+            self.say("interrupted; ctrl+c once more quits")
+        elif again or self.session.state is not RunState.RUNNING:
             self.exit(0)
         elif self.ask(self.session.pause):
             self.say("paused; ctrl+c once more quits")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import events
 from textual.message import Message
 
 if TYPE_CHECKING:
     from textual.app import App
+    from textual.screen import Screen
+    from textual.widget import Widget
 
     _Base = App[int]
 else:
@@ -24,7 +26,8 @@ else:
 # A probe goes the way of a key and comes behind what was posted before it. The first arrives when the key was handled,
 # the second when the widget's message was, the third when that of its parent was; one more for what they call later.
 _ROUNDS = 4
-_PATIENCE = 0.25  # s; a widget that goes away takes its probe along
+_GLANCE = 0.05  # s between looks at the widget that has the probe: one that goes away takes it along
+_PATIENCE = 2.0  # s; no key waits longer
 
 
 class InOrder(_Base):
@@ -56,9 +59,18 @@ class InOrder(_Base):
             await self._hand_on(event)
 
     async def _hand_on(self, event: events.Key | events.Paste) -> None:
-        self._rounds_left = _ROUNDS
+        while isinstance(event, events.Key) and self._is_typed(event):
+            await super().on_event(event)
+            if not self._held:
+                return
+            event = self._held.popleft()
         await super().on_event(event)
+        self._rounds_left = _ROUNDS
         self._send_probe()
+
+    def _is_typed(self, event: events.Key) -> bool:
+        """Whether a key is text for the widget with the focus: it sets nothing else going, and needs no waiting for."""
+        return self.focused is not None and self.focused.check_consume_key(event.key, event.character)
 
     async def on_in_order_probe(self, probe: Probe) -> None:
         """One round is over; after the last the next key has its turn."""
@@ -75,11 +87,22 @@ class InOrder(_Base):
 
     def _send_probe(self) -> None:
         self._probe += 1
-        probe = self.Probe(self._probe)
         if not self._screen_stack:  # the app is ending
             self._rounds_left = 0
             return
+        target = self.focused or self.screen
+        if target.post_message(self.Probe(self._probe)):
+            loop = asyncio.get_running_loop()
+            self._look_after(target, self._probe, loop.time() + _PATIENCE)
+        else:
+            self.post_message(self.Probe(self._probe))
+
+    def _look_after(self, target: Widget | Screen[Any], number: int, until: float) -> None:
+        """Send the probe by the short way if the long way is gone."""
+        if number != self._probe or not self._rounds_left:
+            return
         loop = asyncio.get_running_loop()
-        self._watchdog = loop.call_later(_PATIENCE, self.post_message, self.Probe(self._probe))
-        if not (self.focused or self.screen).post_message(probe):
-            self.post_message(probe)
+        if loop.time() > until or not (target.is_running and target.is_attached):
+            self.post_message(self.Probe(number))
+        else:
+            self._watchdog = loop.call_later(_GLANCE, self._look_after, target, number, until)

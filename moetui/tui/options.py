@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from moetui.routing.errors import UsageError
@@ -30,6 +31,8 @@ class ScreenOptions:
         prompt: run this as soon as the model is ready, behind the script.
         script: console lines to run before that, in the console's own panel; they stop at the first that fails.
         script_name: where they are from.
+        state: folder in which the console's lines are kept from session to session; None keeps none.
+        python: let the console run Python.
         keys: binding id → keys, comma-separated, instead of the built-in ones.
     """
 
@@ -42,6 +45,8 @@ class ScreenOptions:
     prompt: str = ""
     script: tuple[str, ...] = ()
     script_name: str = ""
+    state: Path | None = None
+    python: bool = True
     keys: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -84,7 +84,7 @@ async def test_a_tab_not_yet_built_gets_its_own_keys() -> None:
         burst(app, *"3help\r")
         await until(pilot, lambda: "moe› help" in shown(app))
         await pilot.press("ctrl+pageup", "ctrl+pageup")
-        assert app.tab == "network"
+        await until(pilot, lambda: app.tab == "network")
         burst(app, "escape", *"1 + 1\r", "escape", "2")
         await until(pilot, lambda: app.tab == "elements")
         await app.action_tab("console")
@@ -95,8 +95,8 @@ async def test_a_widget_that_goes_away_does_not_keep_the_keys() -> None:
     async with running(ScriptedSession()) as (app, pilot):
         app._leave_prompt()
         burst(app, "?", "escape", "?", "escape", "?", "escape", "4")
-        await until(pilot, lambda: app.tab == "profiler", 5)
-        await until(pilot, lambda: len(app.screen_stack) == 1, 5)
+        await until(pilot, lambda: app.tab == "profiler")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
 
 
 async def test_a_long_burst_is_typed_whole_and_quickly() -> None:
@@ -104,4 +104,4 @@ async def test_a_long_burst_is_typed_whole_and_quickly() -> None:
     async with running(ScriptedSession()) as (app, pilot):
         burst(app, *text)
         held: Any = app.query_one(PromptInput)
-        await until(pilot, lambda: held.value == text, 5)
+        await until(pilot, lambda: held.value == text)
