@@ -6,7 +6,11 @@
 One process in a real pseudo-terminal runs the app on a live session. Its ticker is let go and held in turns, in windows
 of a few seconds, as separate processes differ by more than the effect; which comes first changes from pair to pair.
 A pair's ratio is tokens a second while painting over tokens a second while held; told are the median of the ratios
-and their quartiles. ``held-again`` holds the ticker in both windows of a pair: its ratio shows the noise.
+and their quartiles. ``held-again`` holds the ticker in both windows of a pair: its ratio shows the noise. ``stalled``
+lets the screen paint, with nobody reading what it sends in the first window of a pair, which lasts ``--stall`` seconds;
+the run is recorded, and tokens that were captured and are not in the recording at the end are told.
+
+``--model 12x512`` is a random Mixtral of 12 layers, 512 wide, with 8 experts.
 """
 
 from __future__ import annotations
@@ -35,16 +39,20 @@ def measure(options: argparse.Namespace) -> None:
     from moetui.engine.models import LoadRequest
     from moetui.routing.events import GenerationSettings
     from moetui.session.live import LiveOptions, LiveSession
+    from moetui.trace import open_trace
     from moetui.tui.app import MoetuiApp
     from moetui.tui.driver import TerminalDriver
     from moetui.tui.options import ScreenOptions, resolve
 
     settings = GenerationSettings(max_new_tokens=400, temperature=1.0, seed=1)
-    session = LiveSession(LiveOptions(LoadRequest(options.model), settings=settings))
+    record = Path(os.environ[CHILD]).with_suffix(".msgpack")
+    session = LiveSession(LiveOptions(LoadRequest(options.model), settings=settings, record=record))
     screen = ScreenOptions(fps=options.fps)
     app = MoetuiApp(session, screen, resolve(screen, os.environ), driver_class=TerminalDriver)
     results: dict[str, Any] = {}
     asyncio.run(_watched(app, session, options, results))
+    with open_trace(record) as trace:
+        results["stalled"]["tokens_not_recorded"] = session.timeline.snapshot().end - trace.num_tokens
     Path(os.environ[CHILD]).write_text(json.dumps(results))
 
 
@@ -80,7 +88,19 @@ class Windows:
             await self._app.action_tab(tab)
             out[tab] = await self._pairs((False, True))
         out["held-again"] = await self._pairs((True, True))
+        out["stalled"] = await self._stalls()
         return out
+
+    async def _stalls(self) -> dict[str, Any]:
+        """Windows in which the terminal does not read, against windows in which it does; painted in both."""
+        stop = stop_file(Path(os.environ[CHILD]))
+        rates: list[tuple[float, float]] = []
+        for _ in range(self._options.stalls):
+            stop.touch()
+            stalled = await self._count(self._options.stall)
+            stop.unlink()
+            rates.append((stalled, await self._count(self._options.stall)))
+        return self._told(rates, self._app.ticker.recent())
 
     async def _pairs(self, kinds: tuple[bool, bool]) -> dict[str, Any]:
         rates: list[tuple[float, float]] = []
@@ -94,6 +114,10 @@ class Windows:
                 frames = self._app.ticker.recent() if not self._held else frames
             self._held = False
             rates.append((pair[0], pair[1]))
+        return self._told(rates, frames)
+
+    @staticmethod
+    def _told(rates: list[tuple[float, float]], frames: float) -> dict[str, Any]:
         ratios = sorted(first / second for first, second in rates)
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         return {
@@ -121,6 +145,34 @@ class Windows:
             self._session.generate(PROMPT)
 
 
+def stop_file(target: Path) -> Path:
+    """While this file is there, the terminal does not read."""
+    return target.with_suffix(".stop")
+
+
+def save_12x512(folder: Path) -> None:
+    """A random model of 12 layers with the tokens of the demo model."""
+    import torch
+    from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
+
+    from moetui.demo import model_path
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path())
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        hidden_size=512,
+        intermediate_size=1024,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        vocab_size=len(tokenizer),
+    )
+    MixtralForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def launch(options: argparse.Namespace) -> dict[str, Any]:
     """Run this script in a pseudo-terminal of the wanted size; what it measured."""
     from tests.tui.pty_terminal import Terminal
@@ -137,10 +189,16 @@ def launch(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "results.json"
         command = [sys.executable, __file__, *sys.argv[1:]]
+        if options.model == "12x512":
+            save_12x512(Path(folder) / "12x512")
+            command += ["--model", str(Path(folder) / "12x512")]
         terminal = Blind(command, columns=columns, rows=rows, environ={CHILD: str(target)})
-        while terminal.pump(0.5):
+        stop = stop_file(target)
+        while stop.exists() or terminal.pump(0.1):
             if os.waitpid(terminal.pid, os.WNOHANG)[0]:
                 break
+            if stop.exists():
+                time.sleep(0.05)
         if not target.exists():
             raise SystemExit(f"the app ended early:\n{terminal.received.decode(errors='replace')}")
         return dict(json.loads(target.read_text()))
@@ -154,6 +212,8 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=None, help="default: as the app chooses by itself")
     parser.add_argument("--windows", type=int, default=10, help="pairs of windows a tab")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
+    parser.add_argument("--stalls", type=int, default=3, help="pairs of windows with and without a reader")
+    parser.add_argument("--stall", type=float, default=10.0, help="seconds without a reader")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if CHILD in os.environ:
@@ -170,6 +230,7 @@ def main() -> None:
             f"  {name:<12} {found['tokens_per_second']:6.1f} {found['tokens_per_second_held']:6.1f}   "
             f"ratio {found['ratio']:.3f} ({low:.3f} to {high:.3f})   {found['frames_per_second']:.1f} frames/s"
         )
+    print(f"\n  tokens not recorded: {results['stalled']['tokens_not_recorded']}")
 
 
 if __name__ == "__main__":
