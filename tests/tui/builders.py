@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from moetui.routing import NO_EXPERT, ModelInfo, Phase, Site, SiteFlag, Step, Timeline
+from moetui.routing.branches import BranchTree
 from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.session.protocol import Capability
 
@@ -210,6 +211,10 @@ class HeldSession:
     @property
     def timeline(self) -> Timeline:
         return self.source
+
+    @property
+    def tree(self) -> BranchTree:
+        return BranchTree(tuple(self.branches))
 
     async def _nothing(self) -> AsyncIterator[Any]:
         return
