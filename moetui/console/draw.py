@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from moetui.console.fitting import FittingTable
 from moetui.routing import drawable
 
 UNKNOWN = "–"
@@ -65,13 +66,22 @@ def percent(value: Any, digits: int = 0) -> str:
     return UNKNOWN if value is None or math.isnan(float(value)) else f"{100 * float(value):.{digits}f}%"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] = ()) -> Table:
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] = ()) -> FittingTable:
     """A table with a dim head and no borders; columns named in ``left`` hold text, the others align right."""
-    out = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim", pad_edge=False)
-    for head in heads:
-        out.add_column(text(head), justify="left" if head in left else "right", overflow="ellipsis", no_wrap=True)
+    return FittingTable(
+        [text(head) for head in heads],
+        [[cell if isinstance(cell, Text | Table) else text(cell) for cell in row] for row in rows],
+        frozenset(place for place, head in enumerate(heads) if head in left),
+    )
+
+
+def named(rows: Sequence[Sequence[Text]]) -> Table:
+    """Names, each with a text or more beside it that go on in further lines."""
+    out = Table.grid(padding=(0, 2, 0, 0))
+    for place in range(len(rows[0]) if rows else 0):
+        out.add_column(no_wrap=not place, overflow="ellipsis" if not place else "fold")
     for row in rows:
-        out.add_row(*(cell if isinstance(cell, Text | Table) else text(cell) for cell in row))
+        out.add_row(*row)
     return out
 
 

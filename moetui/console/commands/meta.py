@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import pairs, table, text
+from moetui.console.draw import named, pairs, table, text
 from moetui.console.kinds import COMMAND, TEXT, Rows, integer, real
 from moetui.console.registry import Command, command
 from moetui.console.result import Result
@@ -127,10 +127,7 @@ def _overview(console: Context) -> Result:
             mark = "- " if missing else "  "
             rows.append((text(mark + item.name, style), text(item.doc.summary, style)))
             data.append({"name": item.name, "group": group, "summary": item.doc.summary, "missing": missing})
-        grid = table(("", " "), rows, left=("", " "))
-        grid.show_header = False
-        grid.columns[1].no_wrap = False
-        drawn.append(grid)
+        drawn.append(named(rows))
     drawn.append(_python_help(console))
     drawn.append(text("'help NAME' explains a command; --json prints its answer as data", "dim"))
     return Result(tuple(drawn), data)
@@ -158,11 +155,7 @@ def _explained(console: Context, item: Command) -> tuple[RenderableType, ...]:
             (text("  " + name), text(f"{parameter.about or parameter.kind.what}"), text(parameter.kind.what, "dim"))
         )
     if rows:
-        grid = table(("", " ", "  "), rows, left=("", " ", "  "))
-        grid.show_header = False
-        for column in grid.columns[1:]:
-            column.no_wrap = False
-        shown.append(grid)
+        shown.append(named(rows))
     shown += [text("  " + example, "italic") for example in item.doc.examples]
     missing = item.why_not(console.session)
     if missing:

@@ -1,0 +1,54 @@
+"""Tables in any width: what is shown of a number is all of it."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+
+from moetui.console.draw import table
+
+HEADS = ("site", "same text: overlap", "first choice", "KL", "all: overlap", "first choice", "load moved")
+ROWS = [(f"L{site}", "100%", "97%", "0.001", "41%", "37%", f"{site}1.1%") for site in range(12)]
+
+
+def drawn(shown: RenderableType, width: int) -> list[str]:
+    out = StringIO()
+    Console(file=out, width=width, color_system=None).print(shown)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60])
+def test_a_comparison_shows_all_its_numbers(width: int) -> None:
+    lines = drawn(table(HEADS, ROWS, left=("site",)), width)
+    assert "0.001" in lines[-1]
+    assert lines[-1].split() == list(ROWS[-1])
+    assert all(cell_len(line) <= width for line in lines)
+    assert " ".join(lines[0].split()) == " ".join(HEADS) or width < 100
+
+
+@given(
+    st.integers(20, 120),
+    st.lists(st.tuples(st.text("abc ", max_size=30), st.floats(-1e6, 1e6)), min_size=1, max_size=5),
+    st.integers(1, 6),
+)
+def test_a_number_is_whole_or_not_there(width: int, rows: list[tuple[str, float]], columns: int) -> None:
+    numbers = [[f"{value * 10**place:.3f}" for place in range(columns)] for _, value in rows]
+    heads = ("text", *(f"number {place}" for place in range(columns)))
+    lines = drawn(table(heads, [(name, *each) for (name, _), each in zip(rows, numbers)], left=("text",)), width)
+    assert all(cell_len(line) <= width for line in lines)
+    shown = {token for line in lines for token in re.findall(r"-?\d+\.\d+|-?\d+\.(?!\d)", line)}
+    assert shown <= {token for each in numbers for token in each}
+    missing = columns - max(sum(token in numbers[-1] for token in line.split()) for line in lines)
+    assert not missing or lines[-1].startswith("no room for: ")
+
+
+def test_texts_are_cut_before_a_column_goes() -> None:
+    lines = drawn(table(("what", "share"), [("a very long name of something", "12.5%")], left=("what",)), 20)
+    assert lines[1].split() == ["a", "very", "long…", "12.5%"] or lines[1].endswith("12.5%")
+    assert "…" in lines[1]
