@@ -378,6 +378,15 @@ def test_half_precision() -> None:
     assert {site.scoring for site in watched.capture.sites} == {"softmax"}
 
 
+def checkpoint(model: Any, options: dict[str, bool] | None) -> None:
+    """Recompute in the backward pass what was not kept, or keep it all; transformers 5.23 gave both another name."""
+    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if options is None:
+        getattr(model, f"{word}_checkpointing_disable")()
+    else:
+        getattr(model, f"{word}_checkpointing_enable")(options)
+
+
 def test_training_counts_every_token_once() -> None:
     model = build("mixtral").model
     tokens = ids(2, 5)
@@ -385,11 +394,11 @@ def test_training_counts_every_token_once() -> None:
     def gradients(checkpointing: dict[str, bool] | None) -> dict[str, torch.Tensor]:
         model.zero_grad()
         if checkpointing is not None:
-            model.activation_checkpointing_enable(checkpointing)
+            checkpoint(model, checkpointing)
         model.train()
         model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
         model.eval()
-        model.activation_checkpointing_disable()
+        checkpoint(model, None)
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     for checkpointing in (None, {"use_reentrant": False}, {"use_reentrant": True}):
@@ -409,13 +418,13 @@ def test_a_checkpoint_is_recomputed_with_the_same_routing() -> None:
         calls.append(context.step is None)
         return indices.flip(-1), weights
 
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    checkpoint(model, {"use_reentrant": False})
     model.train()
     with Watched(model) as watched:
         watched.capture.set_functions({1: swap})
         model(input_ids=ids(1, 4), labels=ids(1, 4), use_cache=False).loss.backward()
     model.eval()
-    model.activation_checkpointing_disable()
+    checkpoint(model, None)
     model.zero_grad()
     assert calls == [False, True]
     (step,) = watched.steps

@@ -71,7 +71,10 @@ def test_every_architecture(name: str, zoo_model: Any) -> None:
         ("jetmoe", [f"L{layer}{part}" for layer in range(4) for part in (".attention", "")]),
         ("switch_transformers", ["encoder.L1", "encoder.L3", "L1", "L3"]),
         ("ernie4_5_vl_moe", [f"L{layer}{part}" for layer in range(1, 4) for part in ("", ".vision")]),
-        ("dots3_note", ["L1", "L2", "L3", "vision.L1"]),
+        pytest.param(
+            *("dots3_note", ["L1", "L2", "L3", "vision.L1"]),
+            marks=pytest.mark.skipif("dots3_note" not in buildable(), reason="new in transformers 5.23"),
+        ),
         ("diffusion_gemma", [f"{stack}L{layer}" for stack in ("encoder.", "") for layer in range(4)]),
     ],
 )
