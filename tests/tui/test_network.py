@@ -58,7 +58,7 @@ def screen_lines(pilot: Pilot[None]) -> list[str]:
 
 @given(st.integers(1, 300), st.integers(1, 100), st.integers(2, 100), st.integers(2, 100), st.booleans())
 def test_places_tile_the_panel(width, height, heat, detail, drawer):
-    places = place(Size(width, height), Wanted(heat, detail, drawer))
+    places = place(Size(width, height), Wanted(heat, -(-heat // 2), detail, drawer))
     assert "tokens" in places
     assert sum(region.area for region in places.values()) == width * height
     regions = list(places.values())
@@ -70,14 +70,25 @@ def test_places_tile_the_panel(width, height, heat, detail, drawer):
 
 
 def test_what_shows_at_which_size():
-    wanted = Wanted(8, 8)
+    wanted = Wanted(8, 5, 8)
     assert set(place(Size(120, 37), wanted)) == {"filter", "heatmap", "detail", "tokens", "balance"}
     assert set(place(Size(80, 21), wanted)) == {"filter", "heatmap", "tokens", "balance"}
-    assert set(place(Size(80, 21), Wanted(8, 8, True))) == {"filter", "detail", "tokens", "balance"}
+    assert set(place(Size(80, 21), Wanted(8, 5, 8, True))) == {"filter", "detail", "tokens", "balance"}
     assert set(place(Size(200, 47), wanted)) == {"filter", "heatmap", "detail", "flow", "tokens", "balance"}
     assert set(place(Size(40, 9), wanted)) == {"filter", "tokens"}
-    tall = place(Size(120, 37), Wanted(50, 50))
+    tall = place(Size(120, 37), Wanted(50, 26, 50))
     assert tall["tokens"].height >= 15, "many layers must not crowd the tokens out"
+
+
+@pytest.mark.parametrize("height", range(15, 30))
+async def test_a_narrow_heatmap_has_no_empty_lines(height):
+    async with network(make_timeline(decode=30), (80, height)) as (panel, _pilot):
+        if panel.heatmap.display:
+            *rows, _status = lines_of(panel.heatmap)
+            assert all(row.strip() for row in rows), rows
+            assert panel.tokens.size.height >= 6
+        else:
+            assert height < 17
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50), (40, 12), (20, 5), (100, 9)])

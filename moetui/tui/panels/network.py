@@ -244,7 +244,7 @@ class NetworkPanel(NetworkKeys):
         self.query_one(FilterLine).note(text)
 
     def _arrange(self) -> None:
-        wanted = Wanted(self.heatmap.lines_wanted(), self.detail.lines_wanted(), self._drawer)
+        wanted = Wanted(*self.heatmap.lines_wanted(), self.detail.lines_wanted(), self._drawer)
         places = place(self.size, wanted)
         if wanted != self._arrangement.wanted:
             self._arrangement.wanted = wanted

@@ -12,6 +12,8 @@ from textual.widget import Widget
 Part = Literal["filter", "heatmap", "tokens", "detail", "flow", "balance"]
 NARROW, WIDE = 100, 160
 FRAME = 2
+LEAST_TABLE = 8
+"""Lines of the table, frame included, that a heatmap showing every row must leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,13 @@ class Wanted:
 
     Attributes:
         heat_lines: content lines of the heatmap that show every row.
+        heat_folded: those that do with two rows a line.
         detail_lines: content lines of the detail that show every layer.
         drawer: the detail is open where it is a drawer.
     """
 
     heat_lines: int = 8
+    heat_folded: int = 8
     detail_lines: int = 8
     drawer: bool = False
 
@@ -58,9 +62,18 @@ def _upper(body: Region, lines: int, share: float) -> int:
     return max(6, min(lines + FRAME, int(body.height * share)))
 
 
+def _above(body: Region, wanted: Wanted) -> int:
+    """Lines of a heatmap over the tokens: all its rows, or two a line, or as many as there is room for."""
+    whole, folded = wanted.heat_lines + FRAME, wanted.heat_folded + FRAME
+    half = body.height // 2
+    if whole <= max(half, body.height - LEAST_TABLE):
+        return max(6, whole)
+    return max(6, min(folded, half))
+
+
 def _wide(body: Region, wanted: Wanted) -> dict[Part, Region]:
     left, right = body.split_vertical(int(body.width * 0.56))
-    heatmap, tokens = left.split_horizontal(_upper(left, wanted.heat_lines, 0.5))
+    heatmap, tokens = left.split_horizontal(_above(left, wanted))
     detail = min(wanted.detail_lines + FRAME, right.height - 10)
     if right.height - detail < 10 or detail < 6:
         return {"heatmap": heatmap, "tokens": tokens, "detail": right}
@@ -80,7 +93,7 @@ def _narrow(body: Region, wanted: Wanted) -> dict[Part, Region]:
     if wanted.drawer and body.height >= 8:
         rest, out["detail"] = body.split_horizontal(body.height - min(wanted.detail_lines + FRAME, body.height // 2))
     if rest.height >= 14:
-        out["heatmap"], rest = rest.split_horizontal(_upper(rest, wanted.heat_lines, 0.5))
+        out["heatmap"], rest = rest.split_horizontal(_above(rest, wanted))
     out["tokens"] = rest
     return out
 

@@ -117,9 +117,10 @@ class Heatmap(Pens, can_focus=True):
             setattr(self, what, not getattr(self, what))
         self._replan()
 
-    def lines_wanted(self) -> int:
-        """Content lines that show every row without folding."""
-        return len(self._labels()) + 2
+    def lines_wanted(self) -> tuple[int, int]:
+        """Content lines that show every row: without folding, and with two rows a line."""
+        rows = len(self._labels())
+        return rows + 2, (-(-rows // 2) if self.ink.shaded else rows) + 2
 
     def layout_text(self) -> str:
         """How rows and columns are folded and scrolled, in words; empty if they are not."""

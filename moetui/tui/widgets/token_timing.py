@@ -59,4 +59,6 @@ def span_text(span: tuple[float, float], width: int, title: str) -> str:
     """The waterfall's heading: the title, and at the right how much time it shows."""
     took = span[1] - span[0]
     text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
-    return title + text.rjust(width - len(title)) if width >= len(title) + len(text) + 1 else text
+    if width >= len(title) + len(text) + 1:
+        return title + text.rjust(width - len(title))
+    return next((each for each in (text, text.replace(" ", "")) if len(each) <= width), "")
