@@ -88,6 +88,7 @@ class MoetuiApp(RunControls, Shell):
             Rate(options.fps, _SLOW_CEILING if self.look.slow else FASTEST),
             may_paint=self.pacing.ready,
             round_trip=lambda: self.pacing.round_trip,
+            sent=self.sent_bytes,
         )
 
     @property

@@ -26,18 +26,21 @@ class Meter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sent: deque[tuple[float, int]] = deque()
+        self._lock = threading.Lock()  # the writer's thread counts, the screen's asks
         self.total = 0
 
     def count(self, nbytes: int) -> None:
         """Note bytes sent now."""
-        self.total += nbytes
-        self._sent.append((self._clock(), nbytes))
-        self._forget()
+        with self._lock:
+            self.total += nbytes
+            self._sent.append((self._clock(), nbytes))
+            self._forget()
 
     def kilobytes(self) -> float:
         """Kilobytes a second."""
-        self._forget()
-        return sum(nbytes for _, nbytes in self._sent) / _SPAN / 1e3
+        with self._lock:
+            self._forget()
+            return sum(nbytes for _, nbytes in self._sent) / _SPAN / 1e3
 
     def _forget(self) -> None:
         limit = self._clock() - _SPAN

@@ -99,6 +99,11 @@ class Linked(_Base):
         kilobytes = driver.meter.kilobytes() if isinstance(driver, TerminalDriver) else 0.0
         return LineFacts(kilobytes, self.frame_rate(), self.pacing.round_trip)
 
+    def sent_bytes(self) -> int:
+        """Sent to the terminal so far."""
+        driver = self._driver
+        return driver.meter.total if isinstance(driver, TerminalDriver) else 0
+
     def frame_rate(self) -> float:
         """Live frames a second; the app knows."""
         return 0.0

@@ -19,7 +19,7 @@ from moetui.tui.delta import SentScreen, supported
 from moetui.tui.driver import Meter
 from moetui.tui.link import IN_FLIGHT, PATIENCE, Pacing
 from moetui.tui.options import Look, ScreenOptions
-from moetui.tui.ticker import SLOWEST, USUAL, Rate
+from moetui.tui.ticker import LIGHT, SLOWEST, USUAL, Rate
 from tests.tui.scripted import ScriptedSession
 from tests.tui.test_app_shell import calm
 
@@ -219,6 +219,12 @@ def test_the_rate_follows_cost_and_line() -> None:
     for _ in range(50):
         rate.painted(0.06, 0.005)
     assert SLOWEST <= rate.hz < 4.0
+    for _ in range(50):
+        rate.painted(0.002, 0.005, 5_000)
+    assert rate.hz == pytest.approx(USUAL)
+    for _ in range(50):
+        rate.painted(0.002, 0.005, 14_000)
+    assert rate.hz * 14_000 == pytest.approx(LIGHT)
 
 
 def test_a_rate_that_was_asked_for_stays() -> None:
