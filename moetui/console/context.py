@@ -92,6 +92,19 @@ class Context:
         return session.tree if isinstance(session, Branched) else BranchTree(tuple(session.branches))
 
     @property
+    def standing(self) -> Branch:
+        """The branch that the session stands on.
+
+        Raises:
+            UsageError: nothing has run yet.
+        """
+        tree = self.tree
+        found = None if tree.current is None else tree.find(tree.current)
+        if found is None and not tree.branches:
+            raise UsageError("nothing has run yet", "generate a prompt first")
+        return found or tree.branches[-1]
+
+    @property
     def line(self) -> Line | None:
         """What commands look at that were told of no branch: the one switched to, from its start; None for all."""
         tree = self.tree

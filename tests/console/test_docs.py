@@ -21,7 +21,7 @@ ASKED = """
 force_expert_selection ban_experts boost_experts scale_experts ablate_experts swap_experts set_top_k
 set_expert_capacity set_router_temperature set_router_noise replay_routing interventions undo redo reset generate
 continue step step_layer pause stop rewind fork branches switch rename promote delete compare
-break_when log_when breakpoints watch
+break_when log_when breakpoints watch ablation
 analyze_token_impact why tokens experts expert layers dead_experts balance entropy repetition coactivation similarity
 stats find save export load help history config clear findings
 """
@@ -76,5 +76,5 @@ def test_examples_do_what_they_say(
     console.run("load before.msgpack")
     for example in command.doc.examples:
         result = console.run(example)
-        live_only = "--by weights" in example
+        live_only = "--by weights" in example or "--by outputs" in example
         assert result.error == ("a recording cannot analyse its model" if live_only else command.why_not(big)), example

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from moetui.console import Console
+from moetui.console.bare import parse_bare, split
+from moetui.console.commands import registry
+from moetui.console.registry import Command
 from moetui.session import ReplaySession
 
 BOTH = [
@@ -28,6 +33,29 @@ def test_both_forms_answer_the_same(console: Console, bare: str, call: str) -> N
     assert not second.error
     assert first.data == second.data
     assert first.data is not None
+
+
+@pytest.mark.parametrize("command", list(registry()), ids=lambda command: command.name)
+def test_every_command_has_both_forms(
+    replay: ReplaySession, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an example says with words, said as a call: the same answer, or the same refusal."""
+    bare = next((each for each in command.doc.examples if not each.startswith("moe.")), command.name)
+    words = parse_bare(command, bare, split(bare)[1:]).values
+    call = f"moe.{command.attribute}({', '.join(f'{name}={value!r}' for name, value in words.items())})"
+    if command.name == "history":
+        call = f" {call}"  # remembered neither way, so that both see the same
+        bare = f" {bare}"
+    answers = []
+    for line in (bare, call):
+        folder = tmp_path / str(len(answers))
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        answers.append(Console(replay).run(line))
+        replay.seek(40)
+    first, second = answers
+    assert (first.error, first.hint) == (second.error, second.hint), call
+    assert first.data == second.data, call
 
 
 @pytest.mark.parametrize(("bare", "call"), BOTH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -111,9 +113,10 @@ def test_console_commands_on_the_demo_model(live: Make) -> None:
     text = drawn(console.run(f"why {token} --site L3"))
     assert " over E" in text
     assert "cannot be taken apart" not in text
-    alike = console.run("similarity L2 --by weights")
-    assert not alike.error
-    assert np.isfinite([pair["value"] for pair in alike.data["pairs"]]).all()
+    for how in ("weights", "outputs"):
+        alike = console.run(f"similarity L2 --by {how}")
+        assert not alike.error
+        assert np.isfinite([pair["value"] for pair in alike.data["pairs"]]).all()
     assert session.timeline.snapshot().end == view.end
 
 
@@ -123,3 +126,31 @@ def test_why_still_answers_where_logits_cannot_be_taken_apart(live: Make) -> Non
     assert not result.error
     assert result.data["sites"][0]["experts"]
     assert "cannot be taken apart: layer 0 does not just add" in drawn(result)
+
+
+def test_what_an_expert_is_worth(live: Make) -> None:
+    session = live("The garden by the river", 12, model="demo")
+    console = Console(session)
+    view = session.timeline.snapshot()
+    columns, block = view.tokens(0, view.end), view.routing(0, view.end)
+    busiest = int(np.bincount(block.indices[:-1, 2].ravel()).argmax())
+    used = np.flatnonzero((block.indices[:-1, 2] == busiest).any(-1))
+    result = console.run(f"ablation L2 {busiest} --rows 99")
+    assert not result.error
+    assert result.data["uses"] == len(used)
+    assert sorted(item["token"] for item in result.data["tokens"]) == used.tolist()
+    assert result.data["mean"] == pytest.approx(np.mean([item["change"] for item in result.data["tokens"]]), abs=1e-5)
+    for item in result.data["tokens"]:
+        assert item["text"] == view.text(int(columns.token_id[item["token"]]))
+        assert item["followed_by"] == view.text(int(columns.token_id[item["token"] + 1]))
+    assert f"E{busiest} at L2: {len(used)} uses in run 1" in drawn(result)
+    assert console.run(f'moe.ablation("L2", {busiest}, rows=99)').data == result.data
+    as_json = console.run(f"ablation L2 {busiest} --json")
+    assert json.loads(drawn(as_json))["expert"] == busiest
+    unused = [expert for expert in range(8) if not (block.indices[:, 2] == expert).any()]
+    for expert in unused[:1]:
+        nothing = console.run(f"ablation L2 {expert}")
+        assert nothing.data["mean"] is None
+        assert "nothing to measure" in drawn(nothing)
+    assert console.run("ablation L2 99").error == "expert: 99 is no expert of this model"
+    assert session.timeline.snapshot().end == view.end

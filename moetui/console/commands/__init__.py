@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from moetui.console.commands import (
+    ablating,
     branching,
     breakpoints,
     comparing,
@@ -41,6 +42,7 @@ def registry() -> Registry:
         why,
         impact,
         experts,
+        ablating,
         measures,
         pairs,
         files,

@@ -46,8 +46,7 @@ def compare(
     if len(known) < 2:
         raise UsageError("there is nothing to compare", "generate a prompt twice, or fork a run")
     tree = console.tree
-    standing = None if tree.current is None else tree.find(tree.current)
-    later = b or standing or known[-1]
+    later = b or console.standing
     earlier = a or _before(tree, later)
     if earlier.id == later.id:
         raise UsageError("a and b are the same run", "'branches' lists them")

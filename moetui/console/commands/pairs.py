@@ -14,7 +14,7 @@ from moetui.console.needs import ANALYZE
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.console.window import gather
+from moetui.console.window import EVERY, gather
 from moetui.routing import RoutingBlock, Site, UsageError
 from moetui.routing.metrics import coactivation as together_shares
 from moetui.routing.metrics import previous_tokens, ranked, repetition_chance
@@ -88,7 +88,7 @@ def similarity(
     console: Context,
     site: OneSite,
     *,
-    by: Annotated[str, choice("logits", "weights")] = "logits",
+    by: Annotated[str, choice("logits", "weights", "outputs")] = "logits",
     rows: Rows = 8,
     branch: InBranch = None,
     last: Last = None,
@@ -96,19 +96,24 @@ def similarity(
     """How alike a site's experts are.
 
     Args:
-        by: logits: correlation of their router logits over the tokens; weights: cosine of their parameters, which
-            needs a model.
+        by: logits: correlation of their router logits over the tokens. With a model also weights: cosine of their
+            parameters; and outputs: mean cosine of what they make of the same tokens, those of one branch.
         rows: strongest pairs to list.
 
     Examples:
         similarity L3
         similarity L3 --by weights
+        similarity L3 --by outputs --rows 4
     """
-    if by == "weights":
+    if by != "logits":
         ANALYZE.require(console.session)
         assert isinstance(console.session, Analysing)
-        found = console.result(console.session.analyze("expert_similarity", site=site.index))
-        matrix, legend = np.array(found, np.float64), "cosine of the experts' weights"
+        asked: dict[str, Any] = {"site": site.index}
+        if by == "outputs":
+            own = console.standing if branch is None or branch is EVERY else branch
+            asked |= {"by": by, "branch": own.id}
+        found = console.result(console.session.analyze("expert_similarity", **asked))
+        matrix, legend = np.array(found, np.float64), f"cosine of the experts' {by}"
     else:
         window = console.window(last)
         keep = console.rows(window, branch)
