@@ -15,7 +15,7 @@ from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
-from moetui.routing import ModelError, TimelineView
+from moetui.routing import ModelError
 from moetui.routing.events import (
     BranchAdded,
     BreakpointHit,
@@ -28,17 +28,19 @@ from moetui.routing.events import (
     RunState,
     RunStateChanged,
 )
-from moetui.session import Capability, Session
+from moetui.session import Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
+from moetui.tui.debugging import Debugging
+from moetui.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.loading import LoadingView
-from moetui.tui.messages import ConsoleRequested, MarksStops, Panel, Selection, SiteSelected, TokenSelected
+from moetui.tui.messages import MarksStops, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptLine
+from moetui.tui.prompting import Prompting
 from moetui.tui.shell import Shell
-from moetui.tui.status import LEAST_RATE, current_last, hit_parts, run_facts, state_parts, title_parts, transport_parts
 from moetui.tui.stops import Stops
 from moetui.tui.ticker import FASTEST, Rate, Ticker
 
@@ -49,11 +51,10 @@ PANELS = {
     "console": ("moetui.tui.panels.console", "ConsolePanel"),
     "profiler": ("moetui.tui.panels.profiler", "ProfilerPanel"),
 }
-LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _SLOW_CEILING = 4.0  # Hz
 
 
-class MoetuiApp(RunControls, Shell):
+class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     """The screen of one session.
 
     Args:
@@ -74,7 +75,6 @@ class MoetuiApp(RunControls, Shell):
         self.selection = Selection()
         self.hint = ""
         self._pending, self._script = options.prompt, options.script
-        self._settling = False
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
@@ -95,17 +95,13 @@ class MoetuiApp(RunControls, Shell):
     def _enter(self) -> str:
         return "enter" if self.look.ascii else "↵"
 
-    @property
-    def replaying(self) -> bool:
-        """Whether a recording plays."""
-        return Capability.SEEK in self.session.capabilities
-
     def compose(self) -> ComposeResult:
         """The frame; panels come into ``#body`` when they are first shown."""
         yield LineWidget(id="title")
         yield TabBar()
         yield LineWidget(id="transport") if self.replaying else PromptLine()
         yield LineWidget(id="state")
+        yield LineWidget(id="state-keys")
         with Vertical(id="body"):
             yield LoadingView(self.session.name)
         yield KeyBar()
@@ -115,7 +111,7 @@ class MoetuiApp(RunControls, Shell):
         """Paint the frame first, then begin."""
         self.watch_terminal()
         self.query_one(TabBar).show_tabs(self.tab)
-        self._paint_bars(self.session.timeline.snapshot())
+        self.paint_bars(self.session.timeline.snapshot())
         if not self.replaying:
             line = self.query_one(PromptLine)
             if self.look.ascii:
@@ -167,7 +163,7 @@ class MoetuiApp(RunControls, Shell):
             case BranchAdded(_, settings):
                 self._limit = settings.max_new_tokens
             case BreakpointHit():
-                self._break(event)
+                self.show_hit(event)
             case FindingRaised(finding):
                 if finding.severity == "error":  # of others the title bar keeps count
                     self.say(finding.message, finding.suggestion, "error")
@@ -207,37 +203,6 @@ class MoetuiApp(RunControls, Shell):
                 self._run_pending()
         self.refresh_bindings()
 
-    async def _run_script(self) -> None:
-        lines, self._script = self._script, ()
-        if lines:
-            if self.tab != "console" and not self.screen.has_class("-drawer"):
-                await self.action_drawer()
-            panel: Any = self._panels["console"]
-            panel.run_script(self.options.script_name, lines, self._script_done)
-
-    def _script_done(self, ok: bool) -> None:
-        if ok:
-            self._run_pending()
-        elif self._pending:  # what the script was to prepare is not: whether to run it all the same is the person's
-            line, self._pending = self.query_one(PromptLine), ""
-            line.input.value = self.options.prompt
-
-    def _run_pending(self) -> None:
-        prompt, self._pending = self._pending, ""
-        if prompt and self.ask(lambda: self.session.generate(prompt)):
-            self._leave_prompt()
-
-    def _break(self, event: BreakpointHit) -> None:
-        if event.log_only:
-            self.say(f"{event.expression}: {event.values} at token {event.token}")
-            return
-        self._stops.hit(event)
-        info = self.session.info
-        site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
-        self._where = hit_parts(event, site)
-        self.selection = Selection(event.token, event.site if event.site >= 0 else None)
-        self._spread_selection()
-
     # ------------------------------------------------------------------ painting
 
     def _paint(self) -> None:
@@ -245,7 +210,7 @@ class MoetuiApp(RunControls, Shell):
             return
         view = self.session.timeline.snapshot()
         self.live_frame()
-        self._paint_bars(view)
+        self.paint_bars(view)
         for name in self._visible():
             panel = self._panels.get(name)
             if panel is not None and name in self._dirty:
@@ -254,32 +219,9 @@ class MoetuiApp(RunControls, Shell):
                     panel.show_stop(None if self.replaying else self._stops.at(view))
                 cast(Panel, panel).refresh_from(view, self.session)
 
-    def _paint_bars(self, view: TimelineView) -> None:
-        plain = self.look.ascii
-        facts, line = run_facts(view, current_last(self.session)), self.line_facts()
-        left, right = title_parts(self.session, facts, line, self._limit, ascii_only=plain)
-        if line.kilobytes >= LEAST_RATE and not self._settling:
-            self._settling = True  # a rate is true for a moment only: look again when nothing else happens
-            self.set_timer(2.5, self._settle)
-        self.query_one("#title", LineWidget).show(left, right)
-        state = self.query_one("#state", LineWidget)
-        stands = self.session.state in (RunState.PAUSED, RunState.FAILED) and self.session.info is not None
-        state.display = stands and not self.replaying
-        if stands:
-            state.show(*state_parts(self.session, self._where, ascii_only=plain, hint=self.hint))
-        playback = self.session.playback
-        if playback is not None and self.replaying:
-            playing = self.session.state is RunState.RUNNING
-            width = max(LEAST_WIDTH, self.size.width)
-            self.query_one("#transport", LineWidget).show(transport_parts(playback, playing, width, ascii_only=plain))
-
     def mark_dirty(self, tab: str) -> None:
         """Let a tab be drawn again at the next tick, if it is visible then."""
         self._dirty.add(tab)
-        self.ticker.mark()
-
-    def _settle(self) -> None:
-        self._settling = False
         self.ticker.mark()
 
     @property
@@ -356,37 +298,6 @@ class MoetuiApp(RunControls, Shell):
         self._focus_panel("console" if opened else self.tab)
         self._dirty.add("console")
         self.ticker.mark()
-
-    @on(ConsoleRequested)
-    async def _console_requested(self, event: ConsoleRequested) -> None:
-        if self.tab != "console" and not self.screen.has_class("-drawer"):
-            await self.action_drawer()
-        panel = self._panels.get("console")
-        if panel is not None and event.line:
-            panel.type_in(event.line)  # type: ignore[attr-defined]
-
-    def interrupt_console(self) -> bool:
-        """Give up the line that the console runs, if the console is on the screen."""
-        panel: Any = self._panels.get("console")
-        return panel is not None and bool(panel.display) and bool(panel.interrupt())
-
-    # ------------------------------------------------------------------ the prompt
-
-    def action_prompt(self) -> None:
-        """Type a prompt."""
-        self.query_one(PromptLine).input.focus()
-
-    @on(PromptLine.Run)
-    def _prompt_run(self, event: PromptLine.Run) -> None:
-        if self.session.state in (RunState.LOADING,):
-            self._pending = event.text
-            self.query_one(PromptLine).hint("runs when ready")
-        elif self.ask(lambda: self.session.generate(event.text)):
-            self._leave_prompt()
-
-    @on(PromptLine.Left)
-    def _leave_prompt(self) -> None:
-        self._focus_panel(self.tab)
 
     # ------------------------------------------------------------------ one selection for all
 

@@ -7,7 +7,7 @@ from textual.screen import Screen
 from moetui.tui.lines import LineWidget, Part
 
 # What a newcomer must find on the narrowest screen is dropped last.
-_KEPT = {name: rank for rank, name in enumerate(("quit", "help", "prompt", "toggle", "console"), 1)}
+_KEPT = {name: rank for rank, name in enumerate(("quit", "help", "prompt", "toggle", "console", "breakpoints"), 1)}
 TABS = ("network", "elements", "console", "profiler")
 
 

@@ -58,9 +58,11 @@ class SiteSelected(Message):
 
 @dataclass
 class ConsoleRequested(Message):
-    """A panel asks for the console, with ``line`` typed in but not yet run."""
+    """The console is asked for, with ``line`` typed in, the cursor at ``at`` (None: its end), or already run."""
 
     line: str = ""
+    at: int | None = None
+    run: bool = False
 
 
 @runtime_checkable

@@ -148,21 +148,30 @@ def state_parts(
     """The line under the prompt while the run stands still: why, where, and how to go on."""
     state = session.state
     left = [Part(" "), state_part(state, ascii_only=ascii_only), *where]
-    if session.reason:
-        left.append(Part(f"  {drawable(session.reason)}", "", 6 if where else 0))
+    if session.reason and not where:  # where a breakpoint stopped it, its place and values say more
+        left.append(Part(f"  {drawable(session.reason)}", "", 0))
     if hint:
         left.append(Part(f"  {drawable(hint)}", "dim", 3))
-    if state is not RunState.PAUSED:
-        return left, []
-    right = [
-        Part("c", "key", 3, "app.resume"),
-        Part(" continue  ", "dim", 3),
-        Part("n", "key", 3, "app.step"),
-        Part(" token  ", "dim", 3),
-        Part("x", "key", 4, "app.stop"),
-        Part(" stop ", "dim", 4),
-    ]
-    return left, right
+    return left, _GO_ON if state is RunState.PAUSED else []
+
+
+_GO_ON = [
+    Part("c", "key", 6, "app.resume"),
+    Part(" continue  ", "dim", 6),
+    Part("n", "key", 7, "app.step"),
+    Part(" token  ", "dim", 7),
+    Part("s", "key", 7, "app.step_layer"),
+    Part(" layer  ", "dim", 7),
+    Part("F", "key", 8, "app.fork"),
+    Part(" fork  ", "dim", 8),
+    Part("x", "key", 9, "app.stop"),
+    Part(" stop ", "dim", 9),
+]
+
+
+def fits(left: Sequence[Part], right: Sequence[Part], width: int) -> bool:
+    """Whether a line has room for all parts."""
+    return sum(part.width for part in (*left, *right)) + 2 <= width
 
 
 def transport_parts(playback: Playback, playing: bool, width: int, *, ascii_only: bool = False) -> list[Part]:

@@ -113,10 +113,17 @@ class ConsolePanel(Vertical):
     def select(self, selection: Selection) -> None:
         """The console has no selection of its own."""
 
-    def type_in(self, line: str) -> None:
-        """Put a line into the input, not yet run."""
+    def type_in(self, line: str, at: int | None = None) -> None:
+        """Put a line into the input, not yet run, with the cursor behind so many characters or at its end."""
         self.input.value = line
+        if at is not None:
+            self.input.move_cursor(self.input.location_of(at))
         self.input.focus()
+
+    def run_line(self, line: str) -> None:
+        """Run a line as if it had been typed."""
+        if self._thread is not None:
+            self._thread.run(line)
 
     def run_script(self, name: str, lines: Sequence[str], done: Callable[[bool], None]) -> None:
         """Run the lines of a script one after the other, up to the first that fails.
@@ -145,8 +152,7 @@ class ConsolePanel(Vertical):
     @on(ConsoleInput.Sent)
     def _sent(self, event: ConsoleInput.Sent) -> None:
         event.stop()
-        if self._thread is not None:
-            self._thread.run(event.text)
+        self.run_line(event.text)
 
     def _echo(self, line: str) -> None:
         if not self.is_mounted:

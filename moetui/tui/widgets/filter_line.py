@@ -132,21 +132,36 @@ class FilterLine(Horizontal):
         query: TokenQuery | None
 
     @dataclass
+    class Entered(Message):
+        """Enter was pressed on a query that makes sense; ``Left`` follows."""
+
+        text: str
+
+    @dataclass
     class Left(Message):
         """The person is done here."""
 
-    def __init__(self, parse: Parser, complete: Completer, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        parse: Parser,
+        complete: Completer,
+        *,
+        label: str = "filter",
+        example: str = 'layer:3 expert:5 entropy>1.2 token:"foo" phase:decode',
+        id: str | None = None,  # noqa: A002
+    ) -> None:
         super().__init__(id=id)
         self._parse, self._complete = parse, complete
+        self._label, self._example = label, example
         self._wrong = _Wrong()
         self._note = ""
         self.error = ""
 
     def compose(self) -> ComposeResult:
         """Label, input, note."""
-        yield Static(Content("filter"), classes="filter--label")
+        yield Static(Content(self._label), classes="filter--label")
         yield _QueryInput(
-            placeholder='layer:3 expert:5 entropy>1.2 token:"foo" phase:decode',
+            placeholder=self._example,
             suggester=_Completion(self._complete),
             highlighter=self._wrong,
             select_on_focus=False,
@@ -161,7 +176,9 @@ class FilterLine(Horizontal):
 
     @value.setter
     def value(self, text: str) -> None:
-        self.query_one(_QueryInput).value = text
+        line = self.query_one(_QueryInput)
+        line.value = text
+        line.cursor_position = len(text)
 
     def focus_input(self) -> None:
         """Begin typing."""
@@ -196,6 +213,7 @@ class FilterLine(Horizontal):
     def _done(self, event: Input.Submitted) -> None:
         event.stop()
         if not self.error:
+            self.post_message(self.Entered(event.value))
             self.post_message(self.Left())
 
     def _say(self) -> None:

@@ -1,0 +1,255 @@
+"""The breakpoints as a dialog: what stops a run or is logged, how often it held, and a line to edit a condition in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar, cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from moetui.routing import MoetuiError, drawable, query
+from moetui.routing.breakpoints import Breakpoint
+from moetui.session import Breakable, Session
+from moetui.tui.cells import Line, fit
+from moetui.tui.lines import LineWidget, Part
+from moetui.tui.widgets.filter_line import FilterLine
+from moetui.tui.widgets.row_list import RowList
+from moetui.tui.widgets.token_rows import TokenQuery
+
+_REFRESH = 0.5  # s
+_COLUMNS = (("", 3), ("#", 3), ("does", 11), ("ignore", 6), ("hits", 6))
+
+
+class BreakpointRows(RowList):
+    """A row a breakpoint: on or off, number, what it does, hits to let pass, hits so far, condition."""
+
+    HELP_TITLE = "breakpoints"
+    EMPTY = "no breakpoints: a adds one"
+
+    def __init__(self) -> None:
+        super().__init__(id="breakpoint-rows")
+        self.points: list[Breakpoint] = []
+
+    @property
+    def total(self) -> int:
+        """Breakpoints."""
+        return len(self.points)
+
+    def show(self, points: Sequence[Breakpoint]) -> None:
+        """Draw these from now on."""
+        if list(points) != self.points:
+            self.points = list(points)
+            self.move_cursor(self.cursor)
+
+    def header(self, width: int) -> Line:
+        """The columns' names."""
+        pen, line = self.pen("head"), Line()
+        for name, cells in _COLUMNS:
+            line.add(fit(name, cells, "left" if name in ("", "does") else "right") + " ", pen)
+        return line.add(" condition", pen)
+
+    def draw_row(self, row: int, width: int, *, selected: bool) -> Line:
+        """One of them."""
+        point, line = self.points[row], Line()
+        pen = self.row_pen("" if point.enabled else "dim", selected)
+        on = "* " if self.ink.ascii_only else "● "
+        off = "o " if self.ink.ascii_only else "○ "
+        line.add(f" {on if point.enabled else off}", self.row_pen("bad" if point.enabled else "dim", selected))
+        does = ("logs" if point.log_only else "stops") + (" once" if point.temporary else "")
+        line.add(f" {point.id:>3} {does:<11} {point.ignore or '':>6} {point.hits:>6}  ", pen)
+        room = max(0, width - line.width)
+        return line.add(fit(drawable(point.expression), room, "left", self.ink.glyphs.ellipsis), pen)
+
+
+class BreakpointsScreen(ModalScreen[None]):
+    """Lists, adds, changes and removes the breakpoints of a session that has some."""
+
+    HELP_TITLE = "breakpoints"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "add", "add", tooltip="Add a breakpoint"),
+        Binding("enter,e", "edit", "edit", tooltip="Edit the condition"),
+        Binding("space", "switch", "on/off", tooltip="Look at it, or pass over it"),
+        Binding("l", "log", "stop/log", tooltip="Stop the run where it holds, or write a line and go on"),
+        Binding("o", "once", "once", tooltip="Only the first time, or every time"),
+        Binding("plus,equals_sign", "ignore(1)", "ignore +", key_display="+", tooltip="Let one more hit pass first"),
+        Binding("minus", "ignore(-1)", "ignore -", key_display="-", show=False, tooltip="Let one hit less pass first"),
+        Binding("d,delete", "remove", "delete", tooltip="Delete it"),
+        Binding("escape,q,b", "dismiss", "close", tooltip="Close this list"),
+        Binding("question_mark,f1", "app.help", "help", show=False, tooltip="All keys that do something here"),
+    ]
+    DEFAULT_CSS = """
+    BreakpointsScreen {
+        align: center middle;
+        background: $background 60%;
+        & > #breakpoints {
+            width: 94%; max-width: 110; height: 16; max-height: 90%;
+            background: $surface; border: round $border; border-title-color: $accent; padding: 0 1;
+        }
+        & BreakpointRows { height: 1fr; background: $surface; }
+        & #breakpoint-note { height: 1; }
+        & #breakpoint-keys { height: 1; }
+    }
+    """
+
+    def __init__(self, session: Session, order: Sequence[int] = ()) -> None:
+        super().__init__()
+        self._session = session
+        self._store = cast(Breakable, session)
+        self._order: list[int] = list(order)
+        self._editing: Breakpoint | None = None
+
+    def compose(self) -> ComposeResult:
+        """Rows, the line to edit in, what went wrong, keys."""
+        with Vertical(id="breakpoints") as box:
+            box.border_title = "breakpoints"
+            yield BreakpointRows()
+            yield FilterLine(
+                self._parse, self._complete, label="condition", example="entropy < 0.3 and layer == 5", id="condition"
+            )
+            yield LineWidget(id="breakpoint-note")
+            yield LineWidget(id="breakpoint-keys")
+
+    def on_mount(self) -> None:
+        """Show what there is; hits go on being counted meanwhile."""
+        self._show()
+        self.query_one(BreakpointRows).focus()
+        self.query_one("#breakpoint-keys", LineWidget).show(self._keys())
+        self.set_interval(_REFRESH, self._show)
+
+    # ------------------------------------------------------------------ keys
+
+    def action_add(self) -> None:
+        """Type the condition of another."""
+        self._edit(None)
+
+    def action_edit(self) -> None:
+        """Type another condition for this one."""
+        point = self._current()
+        self._edit(point)
+
+    def action_switch(self) -> None:
+        """Switch it on or off."""
+        point = self._current()
+        if point is not None:
+            self._try(lambda: self._store.set_breakpoint(point.id, enabled=not point.enabled))
+
+    def action_log(self) -> None:
+        """Stop, or log."""
+        point = self._current()
+        if point is not None:
+            # A log point that is gone after its first line would be of no use.
+            self._exchange(point, replace(point, log_only=not point.log_only, temporary=False))
+
+    def action_once(self) -> None:
+        """Once, or always."""
+        point = self._current()
+        if point is not None and not point.log_only:
+            self._exchange(point, replace(point, temporary=not point.temporary))
+
+    def action_ignore(self, by: int) -> None:
+        """Let more hits pass, or fewer."""
+        point = self._current()
+        if point is not None and point.ignore + by >= 0:
+            self._exchange(point, replace(point, ignore=point.ignore + by))
+
+    def action_remove(self) -> None:
+        """Delete it."""
+        point = self._current()
+        if point is not None:
+            self._try(lambda: self._store.remove_breakpoint(point.id))
+
+    # ------------------------------------------------------------------ the line
+
+    def _edit(self, point: Breakpoint | None) -> None:
+        self._editing = point
+        line = self.query_one(FilterLine)
+        line.value = "" if point is None else point.expression
+        self._say("")
+        line.note("enter adds it" if point is None else f"changes {point.id}")
+        line.focus_input()
+
+    @on(FilterLine.Changed)
+    def _changed(self, event: FilterLine.Changed) -> None:
+        event.stop()
+
+    @on(FilterLine.Entered)
+    def _entered(self, event: FilterLine.Entered) -> None:
+        event.stop()
+        text = event.text.strip()
+        if not text:
+            return
+        if self._editing is None:
+            self._try(lambda: self._store.add_breakpoint(text))
+            self.query_one(BreakpointRows).move_cursor(len(self._order) - 1)
+        elif text != self._editing.expression:
+            self._exchange(self._editing, replace(self._editing, expression=text))
+
+    @on(FilterLine.Left)
+    def _left(self, event: FilterLine.Left) -> None:
+        event.stop()
+        line = self.query_one(FilterLine)
+        line.value = ""
+        line.note("")
+        self.query_one(BreakpointRows).focus()
+
+    def _parse(self, text: str) -> TokenQuery:
+        return query.parse(text, self._branches())
+
+    def _complete(self, text: str, cursor: int) -> Sequence[str]:
+        found = query.complete(text, cursor, self._session.info, self._branches())
+        return [text[: one.start] + one.text + text[one.stop :] for one in found if one.start < cursor]
+
+    def _branches(self) -> dict[str, int]:
+        return {branch.name: branch.id for branch in self._session.branches}
+
+    # ------------------------------------------------------------------ what is held
+
+    def _current(self) -> Breakpoint | None:
+        rows = self.query_one(BreakpointRows)
+        return rows.points[rows.cursor] if rows.points else None
+
+    def _exchange(self, old: Breakpoint, new: Breakpoint) -> None:
+        """Put another in a breakpoint's place: it is a new one, with a number and a count of its own."""
+
+        def work() -> None:
+            added = self._store.add_breakpoint(
+                new.expression, log_only=new.log_only, temporary=new.temporary, ignore=new.ignore
+            )
+            if not new.enabled:
+                self._store.set_breakpoint(added.id, enabled=False)
+            self._order[self._order.index(old.id)] = added.id
+            self._store.remove_breakpoint(old.id)
+
+        self._try(work)
+
+    def _try(self, work: Callable[[], object]) -> None:
+        self._say("")
+        try:
+            work()
+        except MoetuiError as error:
+            self._say(error.message + (f" ({error.hint})" if error.hint else ""))
+        self._show()
+
+    def _show(self) -> None:
+        held = {point.id: point for point in self._store.breakpoints}
+        self._order = [number for number in self._order if number in held]
+        self._order += [number for number in held if number not in self._order]
+        self.query_one(BreakpointRows).show([held[number] for number in self._order])
+
+    def _say(self, text: str) -> None:
+        self.query_one("#breakpoint-note", LineWidget).show([Part(drawable(text), "bad")] if text else [])
+
+    def _keys(self) -> list[Part]:
+        parts: list[Part] = []
+        for rank, binding in enumerate(self._bindings.shown_keys, 1):
+            known = any(part.action == f"screen.{binding.action}" for part in parts)
+            if binding.show and not known:
+                action = f"screen.{binding.action}"
+                parts.append(Part(self.app.get_key_display(binding), "key", rank, action))
+                parts.append(Part(f" {binding.description}  ", "dim", rank, action))
+        return parts

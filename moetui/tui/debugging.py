@@ -1,0 +1,115 @@
+"""The debugger's verbs by key: breakpoints, fork, rewind, force, compare; and the console where they are typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moetui.routing.events import BreakpointHit, RunState
+from moetui.session import Breakable, Halting, Rewindable, Session
+from moetui.tui.lines import Part
+from moetui.tui.messages import ConsoleRequested, Selection
+from moetui.tui.status import hit_parts
+from moetui.tui.stops import Stops
+
+if TYPE_CHECKING:
+    from textual.app import App
+    from textual.widget import Widget
+
+    from moetui.tui.controls import RunControls
+
+    class _Base(RunControls, App[int]):
+        tab: str
+        _panels: dict[str, Widget]
+
+        async def action_drawer(self) -> None: ...
+        def _spread_selection(self) -> None: ...
+else:
+    _Base = object
+
+
+class Debugging(_Base):
+    """Mixed into the app; ``session`` and ``selection`` are the app's."""
+
+    session: Session
+    selection: Selection
+    _where: list[Part]
+    _stops: Stops
+
+    def can(self, action: str) -> bool | None:
+        """Whether the session can do an action at all, and now."""
+        if action == "breakpoints":
+            return isinstance(self.session, Breakable)
+        if action in ("fork", "rewind") and not isinstance(self.session, Rewindable):
+            return False
+        if action == "compare" and len(self.session.branches) < 2:
+            return None
+        return super().can(action)
+
+    def show_hit(self, event: BreakpointHit) -> None:
+        """Say where a breakpoint stopped the run and select the token, or say what a log point saw."""
+        if event.log_only:
+            self.say(f"{event.expression}: {event.values} at token {event.token}")
+            return
+        self._stops.hit(event)
+        info = self.session.info
+        site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
+        self._where = hit_parts(event, site)
+        self.selection = Selection(event.token, event.site if event.site >= 0 else None)
+        self._spread_selection()
+
+    def place(self) -> int:
+        """The token that is meant where none is named: the selected one, that of the hit, or the newest."""
+        if self.selection.token is not None:
+            return self.selection.token
+        hit = self.session.hit if isinstance(self.session, Halting) else None
+        return hit.token if hit is not None else max(0, self.session.timeline.snapshot().end - 1)
+
+    def action_breakpoints(self) -> None:
+        """List the breakpoints, to change them."""
+        if isinstance(self.session, Breakable):
+            from moetui.tui.breakpoints import BreakpointsScreen
+
+            self.push_screen(BreakpointsScreen(self.session))
+
+    def action_fork(self) -> None:
+        """A branch from before the selected token; it waits there where the run is paused."""
+        session = self.session
+        if isinstance(session, Rewindable):
+            token, paused = self.place(), session.state is RunState.PAUSED
+            if self.ask(lambda: session.fork(token, paused=paused)):
+                self.say(f"forked before token {token}" + ("; c runs it on" if paused else ""))
+
+    def action_rewind(self) -> None:
+        """Stand before the selected token."""
+        session = self.session
+        if isinstance(session, Rewindable):
+            token = self.place()
+            if self.ask(lambda: session.rewind(token)):
+                self.say(f"before token {token}; c goes on from here")
+
+    def action_force(self) -> None:
+        """Begin to type which experts to force."""
+        site, info = self.selection.site, self.session.info
+        layer = f" --layers {info.sites[site].layer}" if info is not None and site is not None else ""
+        expert = "" if self.selection.expert is None else f"{self.selection.expert}"
+        self.post_message(ConsoleRequested(f"force_expert_selection {expert}{layer}", at=23 + len(expert)))
+
+    def action_compare(self) -> None:
+        """Compare the branch with its parent, in the console."""
+        self.post_message(ConsoleRequested("compare", run=True))
+
+    async def on_console_requested(self, event: ConsoleRequested) -> None:
+        """Open the console and type a line there, or run it."""
+        if self.tab != "console" and not self.screen.has_class("-drawer"):
+            await self.action_drawer()
+        panel: Any = self._panels.get("console")
+        if panel is not None and event.line:
+            if event.run:
+                panel.run_line(event.line)
+            else:
+                panel.type_in(event.line, event.at)
+
+    def interrupt_console(self) -> bool:
+        """Give up the line that the console runs, if the console is on the screen."""
+        panel: Any = self._panels.get("console")
+        return panel is not None and bool(panel.display) and bool(panel.interrupt())

@@ -1,0 +1,204 @@
+"""The debugger's verbs by key: the list of breakpoints, where a run stopped, fork, rewind, force, compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from moetui.routing import query
+from moetui.routing.breakpoints import Breakpoint
+from moetui.routing.events import Branch, BreakpointHit, GenerationSettings, RunState
+from moetui.session import Capability
+from moetui.tui.app import MoetuiApp
+from moetui.tui.breakpoints import BreakpointRows, BreakpointsScreen
+from moetui.tui.lines import LineWidget
+from moetui.tui.panels.console_input import ConsoleInput
+from moetui.tui.widgets.filter_line import FilterLine
+from tests.tui.scripted import LIVE, ScriptedSession
+from tests.tui.test_app_shell import PROMPT, calm, line, running, shown, until
+from tests.tui.test_in_order import burst
+
+
+class Debugged(ScriptedSession):
+    """A scripted session with breakpoints and a way back."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=(LIVE | Capability.REWIND) & ~Capability.PYTHON)
+        self.breakpoints: list[Breakpoint] = []
+        self._last = 0
+
+    def add_breakpoint(
+        self, expression: str, *, log_only: bool = False, temporary: bool = False, ignore: int = 0
+    ) -> Breakpoint:
+        query.parse(expression)
+        self._last += 1
+        self.breakpoints.append(Breakpoint(self._last, expression, log_only, temporary, ignore))
+        return self.breakpoints[-1]
+
+    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
+        self.breakpoints = [
+            replace(point, enabled=enabled) if point.id == number else point for point in self.breakpoints
+        ]
+
+    def remove_breakpoint(self, number: int) -> None:
+        self.breakpoints = [point for point in self.breakpoints if point.id != number]
+
+    def rewind(self, token: int) -> None:
+        self.asked.append(("rewind", token))
+
+    def fork(
+        self, token: int, settings: GenerationSettings | None = None, name: str = "", *, paused: bool = False
+    ) -> None:
+        self.asked.append(("fork", (token, paused)))
+
+
+async def opened(app: MoetuiApp, pilot: Pilot[Any]) -> BreakpointsScreen:
+    app._leave_prompt()
+    await pilot.press("b")
+    await until(pilot, lambda: isinstance(app.screen, BreakpointsScreen) and bool(app.screen.query(BreakpointRows)))
+    assert isinstance(app.screen, BreakpointsScreen)
+    return app.screen
+
+
+def rows(screen: BreakpointsScreen) -> list[str]:
+    found = screen.query_one(BreakpointRows)
+    return [found.render_line(y + 1).text.strip() for y in range(max(1, found.total))]
+
+
+def held(session: Debugged) -> list[tuple[str, bool, bool, int, bool]]:
+    return [(p.expression, p.log_only, p.temporary, p.ignore, p.enabled) for p in session.breakpoints]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 12)])
+async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int, int]) -> None:
+    session = Debugged()
+    async with running(session, size) as (app, pilot):
+        screen = await opened(app, pilot)
+        assert "a adds one" in rows(screen)[0]
+        await pilot.press("a", *"entropy<0.4", "enter")
+        await pilot.press("a", *"margin<0.01", "enter")
+        await until(pilot, lambda: len(session.breakpoints) == 2)
+        await pilot.press("space", "l", "plus", "plus", "minus")
+        await until(pilot, lambda: held(session)[-1] == ("margin<0.01", True, False, 1, False))
+        await pilot.press("up", "o", "enter")
+        assert screen.query_one(FilterLine).value == "entropy<0.4"
+        await pilot.press(*" and layer:5", "enter")
+        await until(pilot, lambda: ("entropy<0.4 and layer:5", False, True, 0, True) in held(session))
+        if size[0] > 40:
+            assert "stops once" in rows(screen)[0]  # changed in its place
+        await pilot.press("d")
+        assert [point.expression for point in session.breakpoints] == ["margin<0.01"]
+        await pilot.press("escape")
+        assert len(app.screen_stack) == 1
+
+
+async def test_what_is_wrong_with_a_condition_is_said_where_it_is_typed() -> None:
+    session = Debugged()
+    async with running(session, (120, 40)) as (app, pilot):
+        screen = await opened(app, pilot)
+        await pilot.press("a", *"entropy <")
+        await until(pilot, lambda: "is missing before the end" in shown(app))
+        await pilot.press("enter")
+        assert not session.breakpoints
+        assert isinstance(app.focused, Input)
+        await pilot.press(*" 0.4 and lay")
+        await until(pilot, lambda: "is missing before the end" not in shown(app))
+        await pilot.press("tab", *"5", "enter")
+        await until(pilot, lambda: held(session)[0][0] == "entropy < 0.4 and layer:5")
+        await pilot.press("a", *"nonsense", "escape")
+        assert len(session.breakpoints) == 1
+        assert screen.query_one(FilterLine).value == ""
+        assert app.focused is screen.query_one(BreakpointRows)
+
+
+async def test_a_condition_typed_in_one_burst_lands_in_the_dialog() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        burst(app, *"baentropy<1\r", "escape", *"2")
+        await until(pilot, lambda: app.tab == "elements")
+        assert held(session) == [("entropy<1", False, False, 0, True)]
+
+
+async def test_hits_are_counted_while_the_list_is_open() -> None:
+    session = Debugged()
+    session.add_breakpoint("entropy<1")
+    async with running(session) as (app, pilot):
+        screen = await opened(app, pilot)
+        session.breakpoints = [replace(session.breakpoints[0], hits=37)]
+        await until(pilot, lambda: " 37 " in rows(screen)[0])
+
+
+async def test_a_session_without_breakpoints_has_no_list_of_them() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        app._leave_prompt()
+        await pilot.press("b")
+        assert len(app.screen_stack) == 1
+
+
+async def test_the_line_of_a_stop_says_why_and_how_to_go_on() -> None:
+    for size in ((150, 40), (80, 24), (40, 12)):
+        session = Debugged()
+        async with running(session, size) as (app, pilot):
+            session.generate(PROMPT)
+            session.advance(3)
+            hit = BreakpointHit(1, "entropy < 0.4 and layer == 5", 7, 5, "entropy = 0.31, layer = 5", 3)
+            session._mail.put(hit)
+            session.set_state(RunState.PAUSED, "entropy < 0.4 and layer == 5   entropy = 0.31   (hit 3)")
+            await until(pilot, lambda: "token 7 · L5" in line(app, "#state"))
+            await calm(app, pilot)
+            keys = app.query_one("#state-keys", LineWidget)
+            said = line(app, "#state") + (line(app, "#state-keys") if keys.display else "")
+            if size[0] > 40:
+                for text in (
+                    "‖ paused",
+                    "entropy < 0.4 and layer == 5",
+                    "= 0.31",
+                    "hit 3",
+                    "c continue",
+                    "n token",
+                    "F fork",
+                ):
+                    assert text in said, text
+                assert said.count("hit 3") == 1
+            await pilot.press("c")
+            await until(pilot, lambda: not app.query_one("#state", LineWidget).display)
+
+
+async def test_fork_and_rewind_by_key_mean_the_selected_token() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(5)
+        session.pause()
+        await calm(app, pilot)
+        app._leave_prompt()
+        await pilot.press("F")
+        assert session.asked[-1] == ("fork", (10, True))
+        session._mail.put(BreakpointHit(1, "entropy < 0.4", 7, 3, "entropy = 0.31", 3))
+        await until(pilot, lambda: app.selection.token == 7)
+        await pilot.press("F", "backspace")
+        assert session.asked[-2:] == [("fork", (7, True)), ("rewind", 7)]
+
+
+async def test_force_is_begun_and_compare_is_run_in_the_console() -> None:
+    session = Debugged()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate(PROMPT)
+        await calm(app, pilot)
+        app.selection = replace(app.selection, site=3)
+        app._leave_prompt()
+        await pilot.press("C")
+        assert not app.screen.has_class("-drawer")  # there is nothing to compare yet
+        burst(app, *"e0 7\r")
+        await until(pilot, lambda: "moe› force_expert_selection 0 7 --layers 3" in shown(app))
+        await pilot.press("escape")
+        session.branches.append(Branch(1, 0, "two", 0, 4, session.timeline.snapshot().end))
+        await calm(app, pilot)
+        await pilot.press("C")
+        await until(pilot, lambda: "moe› compare" in shown(app))
+        assert app.query_one(ConsoleInput).value == ""
