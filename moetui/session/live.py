@@ -33,6 +33,7 @@ from moetui.session.steering import Steering
 from moetui.session.worker import Worker
 from moetui.trace.recorded import Held
 
+_SOON = 1.0  # s
 _NOTHING = ModelInfo(name="", architecture="", model_type="", sites=())
 
 
@@ -287,8 +288,16 @@ class LiveSession(Steering, Breaking, HoldingFiles):
         """
         if self.info is None:
             raise UsageError("there is nothing to write yet", "load a model and run a prompt first")
+        self._catch_up()
         self.flush()
         return self._log.held(self.info, self.timeline.snapshot(), self.findings)
+
+    def _catch_up(self) -> None:
+        """Let what was asked of the generation thread before take effect, if it comes to it soon."""
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            done = threading.Event()
+            self._gate.submit(done.set)
+            done.wait(_SOON)
 
     def _at_rest(self) -> bool:
         control = self._gate.control

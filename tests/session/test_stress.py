@@ -55,6 +55,8 @@ class Person:
             lambda: session.rewind(token),
             lambda: session.rewind(token),
             lambda: session.fork(token),
+            lambda: session.switch_branch(self.random.choice(session.branches).id),
+            lambda: session.switch_branch(self.random.choice(session.branches).id),
             session.stop,
             session.restart,
             lambda: session.generate(PROMPT, SETTINGS),
