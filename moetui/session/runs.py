@@ -58,7 +58,7 @@ class Runs:
     def begin(self, prompt: str, settings: GenerationSettings, *, paused: bool = False) -> None:
         """Check a prompt and start its run; raises ``UsageError``."""
         if self._gate.control.active:
-            raise UsageError("a run is going on", "stop it first")
+            raise UsageError("a run is going on", "x ends it, or 'stop' in the console")
         from moetui.engine.generation import encode, settle
 
         info = self._debugger.info
@@ -68,7 +68,7 @@ class Runs:
             Job(encoded, settled), lambda control: control.started(paused=paused) if control.idle else control
         )
         if not begun:
-            raise UsageError("a run is going on", "stop it first")
+            raise UsageError("a run is going on", "x ends it, or 'stop' in the console")
         if settled.max_new_tokens < settings.max_new_tokens:
             room = f"the context of {info.context_length} tokens leaves room for {settled.max_new_tokens} new ones"
             self._emit(Notice(room, "warning"))

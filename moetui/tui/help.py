@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rich.table import Table
@@ -12,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from moetui.tui.lines import styles_of
@@ -68,27 +71,74 @@ class HelpScreen(ModalScreen[None]):
         return table
 
 
+# Textual's own words for what its keys do, where they are too short to be understood.
+_PLAINLY = {
+    "app.focus_next": "To the next part of the screen",
+    "app.focus_previous": "To the part of the screen before",
+    "submit": "Run what is typed",
+    "command_palette": "Find a command by its name",
+}
+_SCROLLS = re.compile(r"(scroll|page)_(up|down|left|right|home|end)\Z")
+_TEXT_KEYS = {"plus": "+"}  # keys that Textual does not know to be text
+
+
 def _groups(screen: Screen[Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
-    """Title and rows (keys, what they do, whether they do it now) of every node with keys."""
-    app = screen.app
+    """Title and rows (keys, what they do, whether they do it now) of every node with keys; the screen's come last."""
+    app, focused = screen.app, screen.focused
     nodes: dict[DOMNode, dict[str, tuple[list[str], str, bool]]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        text = binding.tooltip or binding.description
-        if not text or binding.system:
+        text = _sentence(active.node, binding)
+        typed = _TEXT_KEYS.get(binding.key)
+        if not text or binding.system or binding.key.startswith("super+"):  # no terminal sends that
             continue
-        rows = nodes.setdefault(active.node, {})
+        if typed and focused is not None and focused.check_consume_key(binding.key, typed):
+            continue
+        node = app if active.node is screen and not screen.is_modal else active.node
+        if _goes_past(active.node, binding.action):
+            found = app._bindings.key_to_bindings.get(binding.key)
+            if not found or screen.is_modal:
+                continue
+            binding, node = found[0], app
+            text = _sentence(app, binding)
+        rows = nodes.setdefault(node, {})
         keys, _, _ = rows.setdefault(binding.action, ([], text, active.enabled))
-        shown = app.get_key_display(binding)
+        # Not what the key bar shows: one entry there may stand for two keys.
+        shown = app.get_key_display(replace(binding, key_display=None))
         if shown not in keys:
             keys.append(shown)
+    if app in nodes:
+        nodes[app] = nodes.pop(app)
     return [
         (_title(node), [(" ".join(keys), text, on) for keys, text, on in rows.values()]) for node, rows in nodes.items()
     ]
+
+
+def _goes_past(node: DOMNode, action: str) -> bool:
+    """Whether a key for scrolling means something else here, as the widget has nothing to scroll."""
+    if not isinstance(node, Widget) or not _SCROLLS.match(action):
+        return False
+    sideways = action.endswith(("left", "right"))
+    return not (node.allow_horizontal_scroll if sideways else node.allow_vertical_scroll)
+
+
+def _sentence(node: DOMNode, binding: Binding) -> str:
+    text = _PLAINLY.get(binding.action) or binding.tooltip
+    if not text:
+        # Textual writes Its Words So.
+        foreign = any(binding in found for found in _bindings_of_textual(node))
+        text = binding.description.lower() if foreign else binding.description
+    return text[:1].upper() + text[1:]
+
+
+def _bindings_of_textual(node: DOMNode) -> Iterator[Sequence[object]]:
+    return (kind.__dict__.get("BINDINGS", ()) for kind in type(node).__mro__ if kind.__module__.startswith("textual."))
 
 
 def _title(node: DOMNode) -> str:
     if node is node.app:
         return "everywhere"
     named = getattr(node, "HELP_TITLE", None) or node.BINDING_GROUP_TITLE
+    if not named and type(node).__module__.startswith("textual."):
+        return "this part"
     return str(named or " ".join(re.findall("[A-Z][a-z]*", type(node).__name__)).lower().removesuffix(" panel"))

@@ -20,9 +20,10 @@ NEWLINE = "↵"  # stands for a line break while a prompt is edited on one line
 class PromptInput(Input):
     """An input that keeps pasted line breaks and remembers earlier prompts."""
 
+    HELP_TITLE = "prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "earlier", "Earlier prompt", show=False),
-        Binding("down", "later", "Later prompt", show=False),
+        Binding("up", "earlier", "earlier", show=False, tooltip="The prompt before"),
+        Binding("down", "later", "later", show=False, tooltip="The prompt after"),
         Binding("escape", "leave", "leave", tooltip="Leave the prompt; the keys are the panel's again"),
     ]
 

@@ -257,7 +257,7 @@ class ScriptedSession:
         if not prompt.strip():
             raise UsageError("the prompt is empty", "type one first")
         if self.state in (RunState.RUNNING, RunState.PAUSED):
-            raise UsageError("a run is going on", "stop it first")
+            raise UsageError("a run is going on", "x ends it, or 'stop' in the console")
         self.asked.append(("generate", prompt))
         self.settings = settings or self.settings
         number = len(self.branches)

@@ -212,7 +212,7 @@ async def test_what_the_session_refuses_is_said() -> None:
         await until(pilot, lambda: "running" in line(app, "#title"))
         await pilot.press("p", *"abc", "enter")
         await until(pilot, lambda: "a run is going on" in shown(app))
-        assert "stop it first" in shown(app)
+        assert "x ends it, or 'stop' in the console" in shown(app)
 
 
 async def test_markup_in_messages_is_text() -> None:

@@ -35,14 +35,14 @@ class ConsoleInput(TextArea, inherit_bindings=False):
         Binding("pageup", "scroll_log(-1)", "log up", show=False, tooltip="Scroll the log up"),
         Binding("pagedown", "scroll_log(1)", "log down", show=False, tooltip="Scroll the log down"),
         Binding("ctrl+l", "clear_log", "clear", show=False, tooltip="Empty the log"),
-        Binding("left", "cursor_left", "left", show=False),
-        Binding("right", "cursor_right", "right", show=False),
+        Binding("left", "cursor_left", "left", show=False, tooltip="A character to the left"),
+        Binding("right", "cursor_right", "right", show=False, tooltip="A character to the right"),
         Binding("ctrl+left,alt+b", "cursor_word_left", "word left", show=False, tooltip="A word to the left"),
         Binding("ctrl+right,alt+f", "cursor_word_right", "word right", show=False, tooltip="A word to the right"),
         Binding("home,ctrl+a", "cursor_line_start", "line start", show=False, tooltip="To the line's start"),
         Binding("end,ctrl+e", "cursor_line_end", "line end", show=False, tooltip="To the line's end"),
-        Binding("backspace,ctrl+h", "delete_left", "delete", show=False),
-        Binding("delete,ctrl+d", "delete_right", "delete right", show=False),
+        Binding("backspace,ctrl+h", "delete_left", "delete", show=False, tooltip="Delete the character before"),
+        Binding("delete,ctrl+d", "delete_right", "delete right", show=False, tooltip="Delete the character behind"),
         Binding("ctrl+w,alt+backspace", "delete_word_left", "delete word", show=False, tooltip="Delete a word"),
         Binding(
             "ctrl+u", "delete_to_start_of_line", "delete to start", show=False, tooltip="Delete to the line's start"

@@ -53,6 +53,7 @@ class _Wrong(Highlighter):
 
 
 class _QueryInput(Input):
+    HELP_TITLE = "filter"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave the filter", show=False, id="filter.leave", tooltip="Back to the tokens"),
         Binding("down", "leave", "To the tokens", show=False, id="filter.down", tooltip="Back to the tokens"),

@@ -1,0 +1,86 @@
+"""What F1 says of the keys is true, whole and in one voice, wherever the focus is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from moetui.tui.app import MoetuiApp
+from moetui.tui.help import HelpScreen, _groups
+from tests.tui.scripted import ScriptedSession
+from tests.tui.test_app_shell import PROMPT, Recording, calm, running, shown, until
+from tests.tui.test_debugging import Debugged
+
+
+def rows(app: MoetuiApp) -> dict[str, str]:
+    """Keys and what they do."""
+    return {keys: text for _, group in _groups(app.screen) for keys, text, _ in group}
+
+
+async def everywhere(app: MoetuiApp, pilot: Pilot[Any]) -> None:
+    """Every part of every tab in turn has the focus; what help says there is looked at."""
+    for tab in ("network", "elements", "console", "profiler"):
+        await app.action_tab(tab)
+        await calm(app, pilot)
+        for widget in [widget for widget in app.screen.query("*") if widget.focusable and widget.display]:
+            app.screen.set_focus(widget)
+            await pilot.pause()
+            for title, group in _groups(app.screen):
+                assert title not in ("screen", "input", "vertical scroll"), title
+                for keys, text, _ in group:
+                    assert "super+" not in keys
+                    assert re.match("[A-Z]", text), (keys, text)
+                    assert not re.search("[a-z] [A-Z][a-z]+$", text) or text.endswith("Python"), (keys, text)
+                    assert len(set(keys.split())) == len(keys.split()), keys
+            assert len(rows(app)) == sum(len(group) for _, group in _groups(app.screen)), "a key listed twice"
+
+
+@pytest.mark.parametrize("kind", [Debugged, Recording])
+async def test_every_line_is_a_sentence_and_every_key_stands_once(kind: type[ScriptedSession]) -> None:
+    session = kind()
+    async with running(session, (120, 40)) as (app, pilot):
+        if isinstance(session, Debugged):
+            session.generate(PROMPT)
+            session.advance(3)
+        await everywhere(app, pilot)
+
+
+async def test_what_a_key_is_shadowed_by_is_what_is_listed() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        assert rows(app)["^pgdn"] == "The tab to the right"  # an input that scrolls nothing lets it through
+        assert rows(app)["⏎"] == "Run what is typed"
+        await pilot.press("ctrl+pagedown")
+        assert app.tab == "elements"
+        app._leave_prompt()
+        await app.action_tab("network")
+        await calm(app, pilot)
+        assert rows(app)["["] == "The layer before"
+        assert rows(app)["]"] == "The layer after"
+        assert not [keys for keys in rows(app) if "[ ]" in keys]
+
+
+async def test_letters_that_are_typed_are_no_keys() -> None:
+    async with running(Recording(), (120, 40)) as (app, pilot):
+        assert rows(app)["+ ="] == "Play twice as fast"
+        await app.action_tab("console")
+        await calm(app, pilot)
+        assert not [keys for keys, text in rows(app).items() if text == "Play twice as fast"]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_all_of_it_can_be_read(size: tuple[int, int]) -> None:
+    async with running(ScriptedSession(), size) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        wanted = set(rows(app).values())
+        await pilot.press("f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        seen = ""
+        for _ in range(12):
+            await pilot.pause()
+            seen += " ".join(re.sub("[│╭╮╰╯─▁▂▃▄▅▆▇█▔]", " ", shown(app)).split())
+            await pilot.press("pagedown")
+        assert not [text for text in wanted if text not in seen and len(text) < size[0] * 0.6]
