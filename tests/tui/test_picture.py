@@ -74,6 +74,14 @@ def test_a_picture_has_the_size_asked_for(trace: Path) -> None:
     assert float(small.split()[2]) < float(usual.split()[2])
 
 
+@pytest.mark.parametrize("tokens", [27, 35])
+def test_the_selected_row_is_in_the_picture(tmp_path: Path, tokens: int) -> None:
+    trace = write_recording(tmp_path / "x.msgpack", prompt=4, decode=tokens - 4)
+    for size in ((80, 24), (120, 40), (100, 30)) * 2:
+        shown = words(network_svg(trace, size))
+        assert re.search(rf"▌ +{tokens - 1} ", shown), (size, shown)
+
+
 def test_a_picture_can_be_drawn_while_an_event_loop_runs(trace: Path) -> None:
     async def inside() -> str:
         return network_svg(trace)

@@ -120,8 +120,9 @@ class NetworkPanel(NetworkKeys):
 
     @property
     def settled(self) -> bool:
-        """Whether something was drawn and no count goes on."""
-        return self._view is not None and not self._going_on
+        """Whether something was drawn, no count goes on, and the parts have the places they are meant to have."""
+        table = place(self.size, self._arrangement.wanted)["tokens"]
+        return self._view is not None and not self._going_on and self.tokens.placed_in(table.size)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
@@ -82,6 +83,7 @@ class TokenTable(Pens, can_focus=True):
         self._plan: TablePlan | None = None
         self._span = (0.0, 1.0)
         self._text_width = 8
+        self._placed: Size | None = None
 
     # -- content ------------------------------------------------------------------------------------------------
 
@@ -169,6 +171,10 @@ class TokenTable(Pens, can_focus=True):
         """Rows that fit on the screen."""
         return max(1, self.room.height - 1)
 
+    def placed_in(self, size: Size) -> bool:
+        """Whether the rows were placed for a widget of this size, and it has it."""
+        return self.outer_size == size and self._placed == self.room
+
     def title(self) -> str:
         """What the frame says: how many, and what follows what."""
         order = "" if self.sort.key == "index" and not self.sort.descending else f" · by {self.sort.key}"
@@ -250,6 +256,12 @@ class TokenTable(Pens, can_focus=True):
         """The columns depend on the room."""
         self._place()
 
+    def notify_style_update(self) -> None:
+        """A frame that comes or goes leaves other room for rows, without a new size."""
+        super().notify_style_update()
+        if self._placed is not None and self._placed != self.room:
+            self._place()
+
     def forget_drawn(self) -> None:
         """Drop cached rows."""
         super().forget_drawn()
@@ -282,6 +294,7 @@ class TokenTable(Pens, can_focus=True):
 
     def _place(self) -> None:
         """Keep the cursor in view, plan the columns, repaint."""
+        self._placed = self.room
         row = self._row()
         if row is not None:
             if row < self._top:
