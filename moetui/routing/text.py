@@ -12,6 +12,10 @@ _SYMBOLS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽",
 _MAX_COMBINING = 2
 # Letters and a symbol that are drawn as nothing: Hangul fillers, the empty Braille pattern.
 _INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
+# What chooses among the looks of the character before: with it some terminals draw two cells, others one.
+_SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+# Skin colours and letters of flags, which some terminals draw into what stands before, and others beside it.
+_JOINING = re.compile("[\U0001f3fb-\U0001f3ff\U0001f1e6-\U0001f1ff]")
 
 
 def drawable(text: str, *, spaces: bool = False) -> str:
@@ -23,7 +27,8 @@ def drawable(text: str, *, spaces: bool = False) -> str:
 
     Returns:
         One line of printable characters. Controls become their control pictures (``␛``), newline ``↵``, tab ``⇥``;
-        bytes that are no UTF-8 become ``‹E2›``; bidi, zero-width, private and unassigned characters ``‹U+202E›``;
+        bytes that are no UTF-8 become ``‹E2›``; bidi, zero-width, private and unassigned characters ``‹U+202E›``, and
+        so do parts of emoji that not all terminals draw as one; selectors of a look are left out behind a character;
         more than two combining marks in a row are cut to two, none starts the string.
     """
     if not _SAFE_ASCII.match(text):
@@ -43,6 +48,10 @@ def _draw(text: str) -> str:
     combining = _MAX_COMBINING
     for char in text:
         category = unicodedata.category(char)
+        if _SELECTORS.match(char):
+            if not out:
+                out.append(f"‹U+{ord(char):04X}›")
+            continue
         if category in ("Mn", "Me"):
             combining += 1
             if combining <= _MAX_COMBINING:
@@ -68,6 +77,7 @@ def _draw_char(char: str, category: str) -> str:
         category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
         or (category == "Zs" and char != " ")
         or char in _INVISIBLE
+        or _JOINING.match(char)
     ):
         return f"‹U+{code:04X}›"
     return char

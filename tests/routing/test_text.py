@@ -8,6 +8,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from wcwidth import wcswidth, wcwidth
 
 from moetui.routing import drawable, join_texts
 
@@ -44,10 +46,25 @@ def test_plain_text_stays(text: str) -> None:
         ("\u3164", "‹U+3164›"),
         ("日本", "日本"),
         ("\x9b31m", "‹U+009B›31m"),
+        ("\u2764\ufe0f", "\u2764"),  # a heart: one cell or two, by the terminal
+        ("\ufe0f", "‹U+FE0F›"),
+        ("1\ufe0f\u20e3", "1\u20e3"),
+        ("\U0001f44d\U0001f3fd", "\U0001f44d‹U+1F3FD›"),
+        ("\U0001f1eb\U0001f1f7", "‹U+1F1EB›‹U+1F1F7›"),
+        ("a\U000e0100\u0301\u0301", "a\u0301\u0301"),
     ],
 )
 def test_by_example(text: str, drawn: str) -> None:
     assert drawable(text) == drawn
+
+
+@given(anything)
+def test_its_width_is_that_of_its_characters(text: str) -> None:
+    drawn = drawable(text)
+    # Cut anywhere, it is as wide as its parts: nothing in it depends on how a terminal joins characters.
+    assert cell_len(drawn) == sum(map(cell_len, drawn))
+    if not any(unicodedata.category(char) == "Mc" for char in drawn):  # of those terminals hold different views
+        assert wcswidth(drawn) == sum(max(0, wcwidth(char)) for char in drawn)
 
 
 def test_spaces_that_matter() -> None:
