@@ -123,6 +123,12 @@ class Context:
         rows = np.flatnonzero(line_rows(view.tokens(view.first, view.end), line))
         return view.first + int(rows[-number]) if 0 < number <= rows.size else None
 
+    def _start_of(self, last: int) -> int:
+        """Where the newest tokens begin, so many; where there are fewer, at the first."""
+        view = self.view
+        found = self.counted_back(last)
+        return view.first if found is None else found
+
     @property
     def place(self) -> int:
         """The token that is meant where none was named: the one at which a breakpoint stopped, or the newest.
@@ -163,7 +169,9 @@ class Context:
             UsageError: there are none.
         """
         view = self.view
-        window = Window(view, start, stop) if last is None else Window(view, view.end - last)
+        if last is not None:
+            start = self._start_of(last)
+        window = Window(view, start, stop)
         if window.end <= window.first:
             hint = "generate a prompt first" if self.session.playback is None else "let the recording play, or seek"
             raise UsageError("no tokens yet" if view.end <= view.first else "no tokens there", hint)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
     BranchAdded,
+    BranchChange,
     BranchChanged,
     BreakpointHit,
     Event,
@@ -23,6 +24,14 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention
 from moetui.session.offers import Mark
 from moetui.trace import RecordedEvent
+
+_CHANGED: dict[BranchChange, str] = {
+    "renamed": "{} is called {} from here on",
+    "promoted": "{} is the main branch of its run",
+    "switched": "back to {}",
+    "deleted": "{} is deleted",
+    "other": "{} is changed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,12 @@ class History:
 
     def marks(self) -> list[Mark]:
         """The places worth jumping to, in order of their tokens."""
-        marks = [mark for item in self._events if (mark := _mark(item)) is not None]
+        marks, tree = [], BranchTree()
+        for item in self._events:
+            mark = _mark(item, tree)
+            tree = tree.after(item.event)
+            if mark is not None:
+                marks.append(mark)
         return sorted(marks, key=lambda mark: mark.token)
 
 
@@ -88,7 +102,7 @@ def _after(standing: Standing, events: Sequence[RecordedEvent]) -> Standing:
     return Standing(tree, tuple(findings), interventions, settings)
 
 
-def _mark(item: RecordedEvent) -> Mark | None:
+def _mark(item: RecordedEvent, before: BranchTree) -> Mark | None:
     event = item.event
     if isinstance(event, BreakpointHit):
         return Mark(event.token, "breakpoint", event.expression)
@@ -100,7 +114,9 @@ def _mark(item: RecordedEvent) -> Mark | None:
     if isinstance(event, BranchAdded):
         return Mark(event.branch.first_token, "branch", event.branch.name)
     if isinstance(event, BranchChanged):
-        return Mark(max(0, item.token - 1), "branch", f"branch {event.branch} {event.change}  {event.name}".rstrip())
+        branch = before.find(event.branch)
+        name = f"branch {event.branch}" if branch is None else branch.name
+        return Mark(max(0, item.token - 1), "branch", _CHANGED[event.change].format(name, event.name))
     return None
 
 

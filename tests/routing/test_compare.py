@@ -162,7 +162,7 @@ def test_a_fork_meets_the_branch_that_it_left() -> None:
         ),
     ]
     view = view_of(*steps, info=info)
-    found = compare(view, view, branch_a=0, branch_b=1)
+    found = compare(view, view, line_a=((0, None),), line_b=((1, None),))
     assert (found.tokens, found.only_a, found.only_b) == (2, 2, 0)
     assert found.common_prefix == 1
     assert found.first_token is not None

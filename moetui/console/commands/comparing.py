@@ -11,7 +11,7 @@ from moetui.console.kinds import Flag, MaybeBranch, Rows
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
-from moetui.routing.branches import BranchTree
+from moetui.routing.branches import BranchTree, line_rows
 from moetui.routing.compare import Comparison, SiteComparison
 from moetui.routing.compare import compare as compare_views
 from moetui.routing.events import Branch
@@ -27,7 +27,7 @@ def compare(
 
     Overlap is the share of the experts that both chose among those that either chose, averaged over the tokens; KL is
     of the router's distributions, in nats. They are told over the tokens before the first difference, where both saw
-    the same text, and the overlap over all. A forked branch is compared from its fork on.
+    the same text, and the overlap over all. Branches are compared from where they part.
 
     Args:
         a: what ``b`` is held against; if left out, the branch that was promoted in its run, the one it was forked from,
@@ -51,8 +51,11 @@ def compare(
     if earlier.id == later.id:
         raise UsageError("a and b are the same run", "'branches' lists them")
     view = console.view
-    found = compare_views(view, view, branch_a=earlier.id, branch_b=later.id, top=rows)
-    return _told(found, earlier.name, later.name)
+    line_a, line_b = tree.line(earlier.id), tree.line(later.id)
+    found = compare_views(view, view, line_a=line_a, line_b=line_b, top=rows)
+    columns = view.tokens(view.first, view.end)
+    shared = int((line_rows(columns, line_a) & line_rows(columns, line_b)).sum())
+    return _told(found, earlier.name, later.name, shared=shared)
 
 
 def _before(tree: BranchTree, later: Branch) -> Branch:
@@ -80,14 +83,14 @@ def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: 
     found = compare_views(
         loaded.timeline.snapshot(),
         console.view,
-        branch_a=None if b is None else theirs,
-        branch_b=None if b is None else b.id,
+        line_a=None if b is None else BranchTree(loaded.branches).line(theirs),
+        line_b=None if b is None else console.tree.line(b.id),
         top=rows,
     )
     return _told(found, loaded.path, b.name if b is not None else console.session.name)
 
 
-def _told(found: Comparison, a: str, b: str) -> Result:
+def _told(found: Comparison, a: str, b: str, *, shared: int = 0) -> Result:
     if not found.tokens:
         raise UsageError(f"{a} and {b} share no position that is still held", "'branches' lists their tokens")
     head = text(f"{a} and {b}: {found.tokens:,} positions, ")
@@ -99,11 +102,13 @@ def _told(found: Comparison, a: str, b: str) -> Result:
         head.append_text(Text.assemble(token_text(parted.text_a, "bold"), " → ", token_text(parted.text_b, "bold")))
     shown: list[RenderableType] = [head, _sites(found)]
     shown += _flips(found)
+    if shared:
+        shown.append(text(f"the {shared:,} tokens before they part are the same ones and left out", "dim"))
     if found.only_a or found.only_b:
         shown.append(
             text(f"{found.only_a:,} tokens of the first and {found.only_b:,} of the second have no partner", "dim")
         )
-    return Result(tuple(shown), {"a": a, "b": b, **found.to_dict()})
+    return Result(tuple(shown), {"a": a, "b": b, "shared": shared, **found.to_dict()})
 
 
 def _sites(found: Comparison) -> RenderableType:

@@ -70,7 +70,7 @@ def generate(
 def continue_(console: Context) -> Result:
     """Go on until the end or the next breakpoint; a recording plays on."""
     console.session.resume()
-    console.await_run()
+    console.settle()
     return _state(console)
 
 

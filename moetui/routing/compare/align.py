@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moetui.routing.branches import Line, line_rows
 from moetui.routing.step import I32, I64, Bool
 from moetui.routing.timeline import TimelineView
 
@@ -31,16 +32,18 @@ class Alignment:
     only_b: int
 
 
-def align(a: TimelineView, b: TimelineView, branch_a: int | None = None, branch_b: int | None = None) -> Alignment:
+def align(a: TimelineView, b: TimelineView, line_a: Line | None = None, line_b: Line | None = None) -> Alignment:
     """Pair tokens at the same position of the same stack and batch row.
 
-    Branches meet their namesakes, unless one is chosen on a side: then only its own tokens take part. Where a branch
-    passed a position several times (several prompts), the n-th time meets the n-th. Padding has no partner.
+    Branches meet their namesakes, unless a sequence is chosen on a side: then only its tokens take part, and of two in
+    one view those that they do not share. Where a branch passed a position several times (several prompts), the n-th
+    time meets the n-th. Padding has no partner.
     """
     stacks = {name: number for number, name in enumerate(dict.fromkeys((*a.stacks, *b.stacks)))}
-    chosen = branch_a is not None or branch_b is not None
-    keys_a, numbers_a, ids_a = _places(a, stacks, branch_a, chosen)
-    keys_b, numbers_b, ids_b = _places(b, stacks, branch_b, chosen)
+    chosen = line_a is not None or line_b is not None
+    one = a is b
+    keys_a, numbers_a, ids_a = _places(a, stacks, line_a, line_b if one else None, chosen)
+    keys_b, numbers_b, ids_b = _places(b, stacks, line_b, line_a if one else None, chosen)
     both, rows_a, rows_b = _intersection(keys_a, keys_b)
     order = np.argsort(rows_a, kind="stable")
     both, rows_a, rows_b = both[order], rows_a[order], rows_b[order]
@@ -57,12 +60,16 @@ def align(a: TimelineView, b: TimelineView, branch_a: int | None = None, branch_
     )
 
 
-def _places(view: TimelineView, stacks: dict[str, int], branch: int | None, chosen: bool) -> tuple[I64, I64, I32]:
+def _places(
+    view: TimelineView, stacks: dict[str, int], line: Line | None, other: Line | None, chosen: bool
+) -> tuple[I64, I64, I32]:
     """``[n, 5]`` branch, stack, row, how often the position was met before, position; numbers and ids of the tokens."""
     columns = view.tokens(view.first, view.end)
     keep = ~columns.pad
-    if branch is not None:
-        keep &= columns.branch == branch
+    if line is not None:
+        keep &= line_rows(columns, line)
+        if other is not None:
+            keep &= ~line_rows(columns, other)
     rows = np.flatnonzero(keep)
     own = np.array([stacks[name] for name in view.stacks] or [0], np.int64)
     key = np.stack(

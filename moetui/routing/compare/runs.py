@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moetui.routing.branches import Line
 from moetui.routing.compare.align import Alignment, align
 from moetui.routing.compare.measure import Pairs, SiteSums, measure
 from moetui.routing.compare.values import Comparison, Divergence, Flip
@@ -25,8 +26,8 @@ def compare(
     a: TimelineView,
     b: TimelineView,
     *,
-    branch_a: int | None = None,
-    branch_b: int | None = None,
+    line_a: Line | None = None,
+    line_b: Line | None = None,
     top: int = 20,
 ) -> Comparison:
     """Compare two runs, token by token and site by site; reads both in chunks.
@@ -38,15 +39,15 @@ def compare(
     Args:
         a: the first run (a recording's timeline, or a branch of a live one); ``b`` the second.
         b: may be the same view.
-        branch_a: take only this branch's own tokens; None for all.
-        branch_b: likewise.
+        line_a: take only the tokens of this sequence (``BranchTree.line``); None for all.
+        line_b: likewise; of two in one view, those that they share are left out.
         top: how many flips to list.
 
     Raises:
         UsageError: the models have no site in common, or a common one has other experts, so that ids mean nothing.
     """
     sites_a, sites_b = shared_sites(a, b)
-    pairing = align(a, b, branch_a, branch_b)
+    pairing = align(a, b, line_a, line_b)
     everything, prefix = SiteSums(sites_a), SiteSums(sites_a)
     best: list[tuple[float, int, int, Flip]] = []
     first_routing: Divergence | None = None
