@@ -11,5 +11,16 @@ from moetui.debugger.core import MoEDebugger
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
+from moetui.debugger.run_control import OwnRunControl
+from moetui.engine.control import RunStoppedError
 
-__all__ = ["BreakpointSet", "InterventionSet", "MoEAnalyzer", "MoEDebugger", "Plugins", "Recording"]
+__all__ = [
+    "BreakpointSet",
+    "InterventionSet",
+    "MoEAnalyzer",
+    "MoEDebugger",
+    "OwnRunControl",
+    "Plugins",
+    "Recording",
+    "RunStoppedError",
+]

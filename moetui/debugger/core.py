@@ -15,6 +15,7 @@ from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
+from moetui.debugger.run_control import OwnRunControl
 from moetui.engine import CaptureOptions
 from moetui.routing import ModelInfo, Step, Timeline, TimelineView, UsageError
 from moetui.routing.events import (
@@ -61,6 +62,11 @@ class MoEDebugger:
         on_step: called with each step and the number of tokens so far, in the recorder's thread.
         on_event: called with what becomes known; in the recorder's thread or the generating one.
 
+    Attributes:
+        control: pauses, steps and stops what the user's own code runs, from another thread.
+        breakpoints: conditions that each step's tokens are held against.
+        interventions: changes of the routing in force.
+
     Raises:
         ModelError: the model has no router.
         UnsupportedError: it is compiled, so that hooks would be skipped.
@@ -98,6 +104,7 @@ class MoEDebugger:
         self.interventions = InterventionSet(self.capture, self._tell_interventions)
         self.breakpoints = BreakpointSet(options)
         self.breakpoints.bind(self.capture, self.live_timeline, self.tell)
+        self.control = OwnRunControl(self.capture)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
         self._told_rules: dict[str, str] = {}
@@ -123,6 +130,7 @@ class MoEDebugger:
 
     def close(self, timeout: float | None = None) -> bool:
         """Detach, hand on what was captured, close the recording; False if ``timeout`` seconds were not enough."""
+        self.control.release()
         done = self.capture.close(timeout)
         recording, self.recording = self.recording, None
         if recording is not None:

@@ -1,0 +1,134 @@
+"""Run control over a model that a user's own code runs, from any other thread than the one that runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from moetui.engine.control import Gate, RunControl
+from moetui.routing import UsageError
+from moetui.routing.events import BreakpointHit, RunState
+
+if TYPE_CHECKING:
+    from moetui.engine import Capture
+
+
+def _running(_: RunControl | None = None) -> RunControl:
+    return RunControl(RunState.RUNNING, loaded=True)
+
+
+class OwnRunControl:
+    """Pauses, steps and stops the forward passes that the user's own code makes, ``model.generate`` included.
+
+    The thread that runs the model blocks; it is commanded from another. Until something here is called, passes are not
+    held up and cost nothing more. What follows a pass is the user's code to decide: such a run cannot be taken back
+    or forked, which ``LiveSession.on(debugger)`` can do with prompts of its own.
+
+    Args:
+        capture: of the model.
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._changed = threading.Condition()
+        self._gate = Gate(self._tell)
+        self._gate.apply(_running)
+        self._reason = ""
+
+    @property
+    def paused(self) -> bool:
+        """The model stands before a step, or within one before a site."""
+        return self._gate.control.state is RunState.PAUSED
+
+    @property
+    def reason(self) -> str:
+        """Why it stands there, in words; empty while it runs."""
+        return self._gate.control.reason if self.paused else ""
+
+    def pause(self) -> None:
+        """Stand before the next forward pass.
+
+        Raises:
+            UsageError: a session runs the model, and has commands of its own.
+        """
+        self._arm()
+        self._gate.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._gate.resume()
+
+    def step(self, count: int = 1) -> None:
+        """Let ``count`` passes through and stand before the one after.
+
+        Raises:
+            UsageError: as for ``pause``.
+        """
+        self._arm()
+        self._gate.step(count)
+
+    def step_layer(self) -> None:
+        """Go on to the next site and stand there, before its experts run.
+
+        Raises:
+            UsageError: as for ``pause``.
+        """
+        self._arm()
+        self._capture.gate = self._at_site
+        self._gate.step_site()
+
+    def stop(self) -> None:
+        """End the call of the model before its next pass: it raises ``RunStoppedError`` there, in its own thread.
+
+        Raises:
+            UsageError: as for ``pause``.
+        """
+        self._arm()
+        self._gate.stop()
+
+    def at_breakpoint(self, hit: BreakpointHit) -> None:
+        """Stand behind a breakpoint's hit: for ``debugger.breakpoints.on_hit``, or as the action of one."""
+        self._arm()
+        self._reason = f"{hit.expression}   {hit.values}   (token {hit.token}, hit {hit.hits})"
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the model stands; False after ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.paused, timeout)
+
+    def release(self) -> None:
+        """Let the model go on unwatched: what ``MoEDebugger.close`` does."""
+        if self._capture.before_step == self._before_step:
+            self._capture.before_step = self._capture.gate = None
+        self._reason = ""
+        self._gate.apply(_running)
+
+    def _arm(self) -> None:
+        # Methods are equal, not identical, each time that they are taken.
+        if self._capture.before_step is None:
+            self._capture.before_step = self._before_step
+        elif self._capture.before_step != self._before_step:
+            raise UsageError("a session runs this model", "command it there")
+
+    def _before_step(self, _: Mapping[str, Any]) -> bool:
+        reason, self._reason = self._reason, ""
+        try:
+            self._gate.before_step(0, reason)
+        except BaseException:
+            self._gate.apply(_running)
+            raise
+        if not self._gate.control.to_site:
+            self._capture.gate = None
+        return True
+
+    def _at_site(self, context: Any) -> None:
+        before = self._gate.waited
+        self._gate.before_site(context.site.name)
+        waited = self._gate.waited - before
+        if waited and context.step is not None:
+            context.step.stood(int(waited * 1e9))
+
+    def _tell(self, _: RunControl) -> None:
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,132 @@
+"""Run control over generation that the user's own code started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from moetui import MoEDebugger
+from moetui.debugger import RunStoppedError
+from moetui.engine.zoo import BuiltModel, build
+from moetui.routing import UsageError
+from moetui.routing.interventions import ForceExperts
+from moetui.session.live import LiveSession
+
+PATIENCE = 60.0
+PROMPT, NEW = 9, 6
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltModel:
+    return build("mixtral")
+
+
+class Own:
+    """``model.generate`` in a thread of the user's own."""
+
+    def __init__(self, built: BuiltModel) -> None:
+        self.out: Any = None
+        self.error: BaseException | None = None
+        self._built = built
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            inputs = self._built.inputs(length=PROMPT)
+            self.out = self._built.model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
+        except BaseException as error:  # noqa: BLE001 - what ends it is what is looked at
+            self.error = error
+
+    def join(self) -> Any:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        return self.out
+
+
+@pytest.fixture
+def debugger(built: BuiltModel) -> Iterator[MoEDebugger]:
+    with MoEDebugger(built.model) as debugger:
+        yield debugger
+
+
+def tokens(debugger: MoEDebugger) -> int:
+    return debugger.timeline.snapshot().end
+
+
+def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger: MoEDebugger) -> None:
+    plain = Own(built).join()
+    debugger.clear_buffer()
+    before = tokens(debugger)
+    debugger.control.pause()
+    own = Own(built)
+    assert debugger.control.wait(PATIENCE)
+    assert debugger.control.reason == "on request"
+    assert tokens(debugger) == before
+    debugger.control.step()
+    assert debugger.control.wait(PATIENCE)
+    assert tokens(debugger) == before + PROMPT
+    debugger.control.step(2)
+    assert debugger.control.wait(PATIENCE)
+    assert (tokens(debugger), debugger.control.reason) == (before + PROMPT + 2, "stepped")
+    for site in ("L0", "L1", "L2"):
+        debugger.control.step_layer()
+        assert debugger.control.wait(PATIENCE)
+        assert debugger.control.reason == f"before {site}"
+    debugger.control.resume()
+    assert torch.equal(own.join(), plain)
+    assert not debugger.control.paused
+
+
+def test_what_is_changed_at_a_pause_holds_from_there(built: BuiltModel, debugger: MoEDebugger) -> None:
+    debugger.breakpoints.add("position == 11 and layer == 1")
+    debugger.breakpoints.on_hit = debugger.control.at_breakpoint
+    own = Own(built)
+    assert debugger.control.wait(PATIENCE)
+    assert debugger.control.reason == "position == 11 and layer == 1   position = 11, layer = 1   (token 11, hit 1)"
+    debugger.interventions.set([ForceExperts((1,))])
+    debugger.control.resume()
+    own.join()
+    view = debugger.timeline.snapshot()
+    first = view.routing(0, view.end).indices[:, 0, 0].tolist()
+    assert set(first[12:]) == {1}
+    debugger.interventions.clear()
+
+
+def test_stopping_ends_the_call_and_nothing_else(built: BuiltModel, debugger: MoEDebugger) -> None:
+    debugger.control.pause()
+    own = Own(built)
+    assert debugger.control.wait(PATIENCE)
+    debugger.control.stop()
+    own.join()
+    assert isinstance(own.error, RunStoppedError)
+    again = Own(built)
+    again.join()
+    assert again.error is None
+    assert not debugger.control.paused
+
+
+def test_closing_lets_a_paused_model_go_on(built: BuiltModel) -> None:
+    with MoEDebugger(built.model) as debugger:
+        debugger.control.pause()
+        own = Own(built)
+        assert debugger.control.wait(PATIENCE)
+    assert own.join() is not None
+    assert own.error is None
+    assert debugger.capture.before_step is None
+
+
+def test_a_sessions_run_is_commanded_there(built: BuiltModel) -> None:
+    debugger = MoEDebugger(built.model)
+    session = LiveSession.on(debugger)
+    session.open()
+    assert session.wait(PATIENCE)
+    with pytest.raises(UsageError, match="a session runs this model"):
+        debugger.control.pause()
+    session.close()
+    debugger.control.pause()
+    debugger.control.release()
