@@ -10,6 +10,7 @@ import unicodedata
 _SAFE_ASCII = re.compile(r"[ -~]*\Z")
 _SYMBOLS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡", "\xa0": "⍽", "\u200b": "␣", "\ufffd": "\ufffd"}
 _MAX_COMBINING = 2
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 # Letters and a symbol that are drawn as nothing: Hangul fillers, the empty Braille pattern.
 _INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
 # What chooses among the looks of the character before: with it some terminals draw two cells, others one.
@@ -41,6 +42,12 @@ def drawable(text: str, *, spaces: bool = False) -> str:
         tail = len(text) - len(text.rstrip(" "))
         return "·" * lead + stripped + "·" * tail
     return text
+
+
+def no_formula(text: str) -> str:
+    """``text`` drawable, with an apostrophe before what a spreadsheet would take for a formula."""
+    text = drawable(text)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _draw(text: str) -> str:

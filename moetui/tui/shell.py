@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from textual.app import App
+from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 
-from moetui.routing import UsageError
+from moetui.routing import UsageError, drawable
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter
 from moetui.tui.in_order import InOrder
@@ -33,6 +35,9 @@ class Shell(InOrder, Linked, App[int]):
 
     TITLE = "moetui"
     ENABLE_SELECT_AUTO_SCROLL = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("P", "picture", "picture", id="picture", show=False, tooltip="Write the screen to an SVG file"),
+    ]
 
     def __init__(self, options: ScreenOptions, look: Look | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -98,6 +103,19 @@ class Shell(InOrder, Linked, App[int]):
         from moetui.tui.help import HelpScreen
 
         self.push_screen(HelpScreen(self.screen))
+
+    async def action_picture(self) -> None:
+        """Write what is on the screen to an SVG file in the working folder, and say where."""
+        from moetui.tui.picture import self_contained
+        from moetui.tui.widgets.sharing import write_new
+
+        svg = self.export_screenshot(title="moetui")
+        try:
+            path = await asyncio.to_thread(lambda: write_new(Path.cwd(), "moetui-screen", ".svg", self_contained(svg)))
+        except OSError as error:
+            self.notify(f"not written: {drawable(error.strerror or str(error))}", severity="error", markup=False)
+            return
+        self.notify(f"the screen is in {drawable(path.name)}", markup=False)
 
     def action_redraw(self) -> None:
         """Draw everything anew: a stray line of another program may have spoilt the screen."""

@@ -7,11 +7,9 @@ import io
 import math
 from typing import BinaryIO
 
-from moetui.routing.text import drawable
+from moetui.routing.text import no_formula
 from moetui.trace.exporters.table import COLUMNS, phase_names, table_blocks
 from moetui.trace.recorded import Recorded
-
-_FORMULA = ("=", "+", "-", "@")
 
 
 def export(recorded: Recorded, stream: BinaryIO) -> None:
@@ -20,14 +18,14 @@ def export(recorded: Recorded, stream: BinaryIO) -> None:
     Token texts are made drawable, and texts that a spreadsheet would take for a formula get a leading apostrophe.
     """
     view = recorded.timeline
-    sites = [_safe(site.name) for site in view.sites]
+    sites = [no_formula(site.name) for site in view.sites]
     phases = phase_names()
     texts: dict[int, str] = {-1: ""}
     _write(stream, [COLUMNS])
     for block in table_blocks(recorded):
         columns = {name: array.tolist() for name, array in block.items()}
         for token_id in set(columns["token_id"]) - texts.keys():
-            texts[token_id] = _safe(drawable(view.text(token_id)))
+            texts[token_id] = no_formula(view.text(token_id))
         columns["token"] = [texts[token_id] for token_id in columns["token_id"]]
         columns["token_id"] = [token_id if token_id >= 0 else "" for token_id in columns["token_id"]]
         columns["phase"] = [phases.get(phase, "") for phase in columns["phase"]]
@@ -40,11 +38,6 @@ def _write(stream: BinaryIO, rows: object) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
     stream.write(text.getvalue().encode())
-
-
-def _safe(text: str) -> str:
-    text = drawable(text)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _number(weight: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from textual.widget import Widget
 
 from moetui.routing import drawable
+from moetui.routing.text import no_formula
 
 CLIPBOARD_BYTES = 70_000
 """Terminals drop longer OSC 52 sequences without a word."""
@@ -19,7 +20,7 @@ Rows = Iterable[Sequence[object]]
 
 
 def as_csv(rows: Rows, delimiter: str = ",") -> str:
-    """Rows as CSV; floats with six digits, NaN as nothing."""
+    """Rows as CSV; floats with six digits, NaN as nothing, no text that a spreadsheet would take for a formula."""
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerows([_cell(value) for value in row] for row in rows)
@@ -29,35 +30,44 @@ def as_csv(rows: Rows, delimiter: str = ",") -> str:
 def _cell(value: object) -> object:
     if isinstance(value, float):
         return "" if value != value else f"{value:.6g}"
-    return value
+    return no_formula(value) if isinstance(value, str) else value
 
 
-def free_path(folder: Path, stem: str) -> Path:
+def free_path(folder: Path, stem: str, suffix: str = ".csv") -> Path:
     """``stem.csv`` in the folder, or the first ``stem-2.csv`` ... that does not exist."""
     number = 1
     while True:
-        path = folder / (f"{stem}.csv" if number == 1 else f"{stem}-{number}.csv")
+        path = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
         if not path.exists():
             return path
         number += 1
 
 
-def _write_new(folder: Path, stem: str, rows: Callable[[], Rows]) -> tuple[Path, int]:
-    text = as_csv(rows())
+def write_new(folder: Path, stem: str, suffix: str, text: str) -> Path:
+    """Write a file that does not exist yet, and return its path.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
     while True:
-        path = free_path(folder, stem)
+        path = free_path(folder, stem, suffix)
         try:
             with path.open("x", encoding="utf-8", newline="") as file:
                 file.write(text)
         except FileExistsError:
             continue
-        return path, max(0, text.count("\n") - 1)
+        return path
+
+
+def _write_rows(folder: Path, stem: str, rows: Callable[[], Rows]) -> tuple[Path, int]:
+    text = as_csv(rows())
+    return write_new(folder, stem, ".csv", text), max(0, text.count("\n") - 1)
 
 
 async def save(widget: Widget, stem: str, rows: Callable[[], Rows]) -> None:
     """Write rows as a new CSV file into the working folder, off the event loop, and say where."""
     try:
-        path, count = await asyncio.to_thread(_write_new, Path.cwd(), stem, rows)
+        path, count = await asyncio.to_thread(_write_rows, Path.cwd(), stem, rows)
     except OSError as error:
         reason = drawable(error.strerror or str(error))
         widget.notify(f"not written: {reason}", severity="error", markup=False)
