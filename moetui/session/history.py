@@ -79,9 +79,14 @@ class History:
     def marks(self) -> list[Mark]:
         """The places worth jumping to, in order of their tokens."""
         marks, tree = [], BranchTree()
+        known: tuple[Intervention, ...] = ()
         for item in self._events:
             mark = _mark(item, tree)
             tree = tree.after(item.event)
+            if isinstance(item.event, InterventionsChanged):
+                if item.event.interventions == known:  # only how the weights are found was told
+                    continue
+                known = item.event.interventions
             if mark is not None:
                 marks.append(mark)
         return sorted(marks, key=lambda mark: mark.token)

@@ -90,15 +90,60 @@ def test_a_script_runs_in_the_console_and_the_prompt_behind_it(tmp_path: Path, q
         assert opened.wait(20)[0] == 0
 
 
-def test_a_script_stops_at_its_first_error_and_the_prompt_waits(tmp_path: Path, quiet_home: dict[str, str]) -> None:
-    script = tmp_path / "story.moe"
-    script.write_text("config\n\nban_experts 99\ninterventions\n")
-    command = [*MOETUI, "run", "demo", "-n", "6", "-p", "Once there was", "--exec", str(script)]
+def test_a_script_stops_at_its_first_error_and_the_prompt_waits(
+    tmp_path: Path, quiet_home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("story.moe").write_text("config\n\nban_experts 99\ninterventions\n")
+    command = [*MOETUI, "run", "demo", "-n", "6", "-p", "Once there was", "--exec", "story.moe"]
     with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
-        opened.sees("line 3: experts: 99 is no expert of this model", PATIENCE)
+        opened.sees("error: story.moe, line 3: experts: 99 is no expert of this model", PATIENCE)
         opened.sees("hint: experts 0 to 7")
         opened.sees("○ ready")
         assert "moe› interventions" not in opened.text()
         assert "Once there was" in opened.text()
+        opened.send("\x11")
+        assert opened.wait(20)[0] == 0
+
+
+STORY = """\
+break_when entropy < 0.4 and layer == 5
+generate "Once there was" -n 24
+why
+fork --name forced
+breakpoints --remove 1
+force_expert_selection 0 3 7
+continue
+compare
+undo
+branches
+save x.msgpack
+"""
+
+
+def test_the_debuggers_story_from_a_script_to_its_replay(
+    tmp_path: Path, quiet_home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("story.moe").write_text(STORY)
+    with terminal([*MOETUI, "run", "demo", "--exec", "story.moe"], columns=120, rows=40, environ=quiet_home) as opened:
+        opened.sees("x.msgpack: ", PATIENCE)
+        opened.sees("✓ finished")
+        opened.send("\x1b3")  # the whole tab, not the drawer
+        opened.sees("└─ forced", PATIENCE)
+        opened.sees("before they part are the same ones", PATIENCE)
+        opened.send("\x11")
+        assert opened.wait(20)[0] == 0
+    with terminal(
+        [*MOETUI, "replay", "x.msgpack", "--speed", "64"], columns=120, rows=40, environ=quiet_home
+    ) as opened:
+        opened.sees("✓ finished", PATIENCE)
+        opened.send("3")
+        opened.sees("moe›", PATIENCE)
+        opened.send("branches\r")
+        opened.sees("└─ forced", PATIENCE)
+        opened.send("marks\r")
+        opened.sees("breakpoint     entropy < 0.4 and layer:5", PATIENCE)
+        opened.sees("none any more", PATIENCE)
         opened.send("\x11")
         assert opened.wait(20)[0] == 0
