@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from moetui.routing.events import BreakpointHit, RunState
 from moetui.tui.ink import Ink
 from moetui.tui.messages import Stop
@@ -11,6 +13,8 @@ from moetui.tui.widgets.token_changes import UNCHANGED, changes
 from moetui.tui.widgets.token_facts import token_facts
 from tests.tui.builders import HeldSession, make_info, make_timeline
 from tests.tui.hosts import hosted, lines_of
+from tests.tui.scripted import ScriptedSession
+from tests.tui.test_app_shell import calm, running, shown
 
 INFO = make_info(4, 8, 2)
 
@@ -84,6 +88,25 @@ async def test_the_panel_marks_the_stop_and_what_changed() -> None:
         await pilot.pause()
         for part in (panel.tokens, panel.detail, panel.heatmap):
             assert not any("▶" in line for line in lines_of(part))
+
+
+@pytest.mark.parametrize(("tab", "row"), [("2", "▶ gate"), ("4", "▶ L3 → L4")])
+async def test_other_panels_mark_the_router_too(tab: str, row: str) -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate("once there was a river")
+        session.advance(9)
+        app._leave_prompt()
+        await pilot.press(tab)
+        await calm(app, pilot)
+        assert row not in shown(app)
+        session._mail.put(BreakpointHit(1, "entropy < 0.4 and layer == 3", 8, 3, "entropy = 0.31", 3))
+        session.set_state(RunState.PAUSED, "breakpoint 1")
+        await calm(app, pilot)
+        assert row in shown(app)
+        session.set_state(RunState.RUNNING)
+        await calm(app, pilot)
+        assert "▶" not in shown(app)
 
 
 def _underlined(panel: NetworkPanel, line: int) -> set[str]:

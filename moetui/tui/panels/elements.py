@@ -15,7 +15,7 @@ from textual.widgets import Static
 from moetui.routing import ModelInfo, MoetuiError, TimelineView, drawable
 from moetui.session import Capability, Session
 from moetui.tui.ink import Ink, ink_of
-from moetui.tui.messages import Selection, SiteSelected
+from moetui.tui.messages import Selection, SiteSelected, Stop
 from moetui.tui.panels.element_facts import Recent, expert_facts, recent, router_facts, usage
 from moetui.tui.panels.element_text import (
     Rows,
@@ -73,6 +73,11 @@ class ElementsPanel(Horizontal):
     def view(self) -> OutlineView:
         """The module tree."""
         return self.query_one(OutlineView)
+
+    def show_stop(self, stop: Stop | None) -> None:
+        """Mark the router at which the run stands."""
+        if self.is_mounted:
+            self.view.stop_at(None if stop is None else stop.site)
 
     def refresh_from(self, view: TimelineView, session: Session) -> None:
         """Draw this view."""

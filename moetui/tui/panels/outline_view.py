@@ -37,10 +37,17 @@ class OutlineView(ScrollView, can_focus=True):
         Binding("left,h", "shut", "close", tooltip="Close this node, or go to its parent"),
         Binding("enter", "flip", "open or close", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"outline--cursor", "outline--dim", "outline--number", "outline--router"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "outline--cursor",
+        "outline--dim",
+        "outline--number",
+        "outline--router",
+        "outline--stopped",
+    }
     DEFAULT_CSS = """
     OutlineView {
         overflow-x: hidden;
+        & > .outline--stopped { color: $warning; }
         & > .outline--cursor { background: $block-cursor-blurred-background; }
         &:focus > .outline--cursor {
             background: $block-cursor-background;
@@ -68,6 +75,8 @@ class OutlineView(ScrollView, can_focus=True):
         self._open: set[str] = {""}
         self._rows: list[tuple[Entry, int]] = []
         self._cursor = 0
+        self._stopped: int | None = None
+        self._stopped_row = -1
         self._usage: NDArray[np.float64] | None = None
 
     @property
@@ -94,6 +103,22 @@ class OutlineView(ScrollView, can_focus=True):
             self._usage = usage
             if any(entry.expert is not None for entry, _ in self._rows):
                 self.refresh()
+
+    def stop_at(self, site: int | None) -> None:
+        """Mark the router at which a run stands still, or what hides it."""
+        if site != self._stopped:
+            self._stopped = site
+            self._find_stop()
+            self.refresh()
+
+    def _find_stop(self) -> None:
+        self._stopped_row = -1
+        if self._stopped is None or self._outline is None:
+            return
+        path = self._outline.info.sites[self._stopped].router_path
+        for row, (entry, _) in enumerate(self._rows):
+            if entry.expert is None and (path + ".").startswith(entry.path + "." if entry.path else ""):
+                self._stopped_row = row
 
     def reveal(self, site: int, expert: int | None) -> None:
         """Move the cursor to a router or an expert, opening what hides it; posts nothing."""
@@ -122,6 +147,7 @@ class OutlineView(ScrollView, can_focus=True):
             if entry.path in self._open and entry.parent:
                 waiting.extend((child, depth + 1) for child in reversed(self._outline.children(entry)))
         self._rows = rows
+        self._find_stop()
         self._cursor = min(self._cursor, len(rows) - 1)
         self.virtual_size = Size(self.size.width, len(rows))
         self.refresh()
@@ -215,7 +241,10 @@ class OutlineView(ScrollView, can_focus=True):
         marks = ("+ ", "- ") if ink.ascii_only else ("▸ ", "▾ ")
         line = Line()
         mark = (marks[1] if entry.path in self._open else marks[0]) if entry.parent else "  "
-        line.add("  " * depth + mark, quiet)
+        if row == self._stopped_row:
+            line.add("  " * depth, quiet).add(ink.glyphs.stopped + " ", base + style("stopped") + over)
+        else:
+            line.add("  " * depth + mark, quiet)
         label = plain
         if entry.expert is not None:
             label = colored(plain, ink.expert(entry.expert)) + Style(bold=True)

@@ -33,23 +33,25 @@ def rate_rows(facts: StepFacts, ink: Ink) -> Rows:
     return rows
 
 
-def stretch_rows(parts: list[Stretch], ink: Ink, width: int) -> Rows:
-    """The waterfall of a step: one row from each router's choice to the next one's."""
+def stretch_rows(parts: list[Stretch], ink: Ink, width: int, stopped: str = "") -> Rows:
+    """The waterfall of a step: one row from each router's choice to the next one's; ``stopped``'s is marked."""
     if not parts:
         return list(_EMPTY)
     name = max(len(f"{drawable(part.start)} → {drawable(part.stop)}") for part in parts)
-    bar = max(4, min(_BAR, width - name - 21))
+    bar = max(4, min(_BAR, width - name - (23 if stopped else 21)))
     arrow = "->" if ink.ascii_only else "→"
     rows = []
     for part in parts:
         label = f"{drawable(part.start)} {arrow} {drawable(part.stop)}"
+        here = bool(stopped) and part.start == stopped
+        mark = f"{ink.glyphs.stopped if here else ' '} " if stopped else ""
         before = min(bar - 1, round(part.offset * bar))
         length = max(1, round((part.offset + part.share) * bar) - before)
         rows.append(
             Row(
                 None,
                 (
-                    Piece(f"{label:<{name + 1}}", "dim"),
+                    Piece(f"{mark}{label:<{name + 1}}", "strong" if here else "dim"),
                     Piece(f"{part.ms:>7.2f} ms {part.share:>4.0%}  "),
                     Piece(" " * before + ink.glyphs.bar * length, "bar"),
                 ),

@@ -14,7 +14,7 @@ from moetui.routing import TimelineView
 from moetui.session import Session
 from moetui.tui.ink import ink_of
 from moetui.tui.lines import styles_of
-from moetui.tui.messages import Selection
+from moetui.tui.messages import Selection, Stop
 from moetui.tui.panels.element_text import Rows, rows_text
 from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_facts, stretches
 from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_rows, rate_rows, stretch_rows
@@ -60,6 +60,7 @@ class ProfilerPanel(Vertical):
         self._plotted = -_SLOWLY
         self._step: int | None = None
         self._selection = Selection()
+        self._stop: Stop | None = None
 
     def compose(self) -> ComposeResult:
         """The boxes; the chart comes with the first data."""
@@ -80,6 +81,10 @@ class ProfilerPanel(Vertical):
         """Show the times of the selected token's step."""
         self._selection = selection
 
+    def show_stop(self, stop: Stop | None) -> None:
+        """Mark the layer at which the run stands."""
+        self._stop = stop
+
     def refresh_from(self, view: TimelineView, session: Session) -> None:
         """Draw this view."""
         now = time.monotonic()
@@ -92,7 +97,9 @@ class ProfilerPanel(Vertical):
         parts, number = stretches(steps, view.sites, step)
         about = f"step {step}" if step is not None else f"mean of {number} steps"
         self.query_one("#profile-layers").border_title = f"host time by layer · {about}"
-        self._fill("profile-layers-text", stretch_rows(parts, ink, self._room("profile-layers")))
+        site = None if self._stop is None else self._stop.site
+        stopped = "" if site is None or site >= len(view.sites) else view.sites[site].name
+        self._fill("profile-layers-text", stretch_rows(parts, ink, self._room("profile-layers"), stopped))
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
             self.set_timer(_SLOWLY, self._again)
