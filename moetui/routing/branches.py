@@ -174,6 +174,8 @@ class BranchTree:
             raise UsageError("the name is empty", "a word or two")
         if len(name) > _MOST_LETTERS:
             raise UsageError(f"the name has {len(name)} letters", f"{_MOST_LETTERS} at most")
+        if not name.isprintable():
+            raise UsageError("the name has characters that cannot be typed", "letters, digits, spaces and signs")
         if name.lstrip("-").isdigit():
             raise UsageError(f"{name} is a number", "branches have numbers of their own; choose a word")
         for branch in self.branches:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moetui.routing import ModelInfo, Phase, TimelineView, drawable
+from moetui.routing.branches import BranchTree, line_rows
 from moetui.routing.events import Branch, BreakpointHit, RunState
 from moetui.session import Branched, Playback, Session
 from moetui.tui.lines import Part
@@ -63,7 +65,9 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
     if not mine.size:
         return RunFacts()
     decode = mine[steps.phase[mine] == Phase.DECODE]
-    generated = int(decode.size) + (1 if decode.size < mine.size else 0)
+    whole = mine if not branches or branches[-1].parent is None else _whole(view, branches)
+    written = int((steps.phase[whole] == Phase.DECODE).sum())
+    generated = written + (1 if written < whole.size else 0)
     last = decode[-_RATE_STEPS:]
     if last.size < 2:
         return RunFacts(generated)
@@ -73,6 +77,15 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
     spent = float(np.minimum(seconds, usual).sum())
     sequences = float(steps.num_tokens[last[1:]].sum())
     return RunFacts(generated, sequences / spent if spent > 0 else math.nan)
+
+
+def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:
+    """Which steps wrote the last branch's sequence, with what it shares."""
+    steps, columns = view.steps(), view.tokens(view.first, view.end)
+    keep = line_rows(columns, BranchTree(tuple(branches)).line(branches[-1].id))
+    at = steps.first_token.astype(np.int64) - view.first
+    held = np.flatnonzero((at >= 0) & (at < keep.size))
+    return held[keep[at[held]]]
 
 
 def short_architecture(info: ModelInfo) -> str:

@@ -82,6 +82,7 @@ def test_where_the_session_stands() -> None:
         ("-1", "is a number"),
         ("LEFT", "called left"),
         ("x" * 61, "61 letters"),
+        ("a\x1b[2J", "cannot be typed"),
     ],
 )
 def test_names_that_will_not_do(name: str, message: str) -> None:

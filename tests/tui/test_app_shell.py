@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from moetui.routing import Timeline
-from moetui.routing.events import BreakpointHit, Finding, Notice, RunState
+from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
 from moetui.session import Capability, Playback
 from moetui.tui.app import MoetuiApp
 from moetui.tui.bars import TABS, TabBar
@@ -401,3 +401,22 @@ def test_a_run_of_unknown_branches_is_counted_from_all_steps() -> None:
     facts = run_facts(session.timeline.snapshot(), [])
     assert facts.generated == 10
     assert facts.rate == pytest.approx(1 / 0.024, rel=0.1)
+
+
+def test_a_fork_counts_what_it_shares() -> None:
+    from moetui.tui.status import run_facts
+
+    session = ScriptedSession()
+    session.generate(PROMPT)
+    session.advance(9)
+    (whole,) = session.branches
+    start = session.timeline.snapshot().end - 4
+    fork = Branch(1, 0, "fork", 0, start, session.timeline.snapshot().end)
+    view = session.timeline.snapshot()
+    assert run_facts(view, [whole]).generated == 10
+    session.branches.append(fork)
+    session._position = start
+    session.advance(2)
+    view = session.timeline.snapshot()
+    assert run_facts(view, session.branches).generated == 8, "ten, without the last four, and two of its own"
+    assert run_facts(view, [fork, whole]).generated == 10

@@ -28,7 +28,9 @@ def break_when(
     ignore: Annotated[int, integer(0)] = 0,
     once: Flag = False,
 ) -> Result:
-    """Pause the run where a condition holds.
+    """Pause the run where a condition holds, behind the step whose token it holds of.
+
+    'why' tells of that token, and 'fork' begins a branch before it; from there 'step_layer' goes from router to router.
 
     Args:
         condition: in the language of the filter line.
