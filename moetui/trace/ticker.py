@@ -18,19 +18,23 @@ class Ticker:
         self._wound = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     def wind(self) -> None:
-        """Ask for a call; cheap if one is pending already."""
+        """Ask for a call; cheap if one is pending already. Any thread may."""
         if self._wound.is_set() or self._stopped.is_set():
             return
         self._wound.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="moetui-trace-flush", daemon=True)
-            self._thread.start()
+            with self._starting:
+                if self._thread is None and not self._stopped.is_set():
+                    self._thread = threading.Thread(target=self._run, name="moetui-trace-flush", daemon=True)
+                    self._thread.start()
 
     def stop(self) -> None:
         """End the thread; a pending call does not happen any more."""
-        self._stopped.set()
+        with self._starting:
+            self._stopped.set()
         self._wound.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -41,4 +45,6 @@ class Ticker:
             if self._stopped.wait(self._seconds):
                 return
             self._wound.clear()  # before the call: what comes during it is due after it
+            if self._stopped.is_set():  # just now: its winding may be what was cleared
+                return
             self._function()
