@@ -80,7 +80,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _widths(columns: Sequence[_Column], room: int) -> list[int]:
-    """Natural widths; where they are too wide, heads of numbers give way first, then the widest texts."""
+    """Natural widths; where they are too wide, heads of numbers give way first, then texts from the last one on."""
     widths = [column.natural for column in columns]
     for place, column in enumerate(columns):
         if not column.is_text:
@@ -90,5 +90,5 @@ def _widths(columns: Sequence[_Column], room: int) -> list[int]:
         texts = [place for place, column in enumerate(columns) if column.is_text and widths[place] > column.least]
         if not texts:
             break
-        widths[max(texts, key=widths.__getitem__)] -= 1
+        widths[texts[-1]] -= 1
     return widths

@@ -128,7 +128,10 @@ class TokenDetail(Pens, can_focus=True):
         self.refresh()
 
     def _shown(self) -> int:
-        return max(1, self.room.height - (2 if self.room.height > 4 else 1) - self._footers())
+        height, footers = self.room.height, self._footers()
+        sites = len(self.facts.sites) if self.facts is not None else 0
+        blank = height > 4 and not (footers and height - 1 - footers == sites)
+        return max(1, height - 1 - blank - footers)
 
     def _footers(self) -> int:
         """Lines of ``related`` that fit under the layers."""
