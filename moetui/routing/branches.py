@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -55,6 +55,14 @@ class BranchTree:
     promoted: Mapping[int, int] = field(default_factory=dict)
     current: int | None = None
     chosen: bool = False
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> BranchTree:
+        """The tree after all of these events."""
+        tree = cls()
+        for event in events:
+            tree = tree.after(event)
+        return tree
 
     @property
     def branches(self) -> tuple[Branch, ...]:

@@ -41,9 +41,7 @@ def load_recording(path: str) -> Recording:
         TraceError: no trace, or damaged beyond use.
     """
     trace = open_trace(path)
-    tree = BranchTree()
-    for item in trace.events:
-        tree = tree.after(item.event)
+    tree = BranchTree.of(item.event for item in trace.events)
     return Recording(path, trace.info, trace, tree.branches)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from moetui.routing import ModelError, ModelInfo, TimelineView, join_texts
+from moetui.routing.branches import line_rows
 from moetui.routing.events import Event, Finding, RunState
 from moetui.routing.interventions import Intervention
 from moetui.session.live import LiveOptions, LiveSession
@@ -94,8 +95,9 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     assert info is not None
     view = session.timeline.snapshot()
     tokens = view.tokens(view.first, view.end)
-    last = -1 if session.tree.current is None else session.tree.current
-    keep = ~tokens.pad & (tokens.branch == last) & (tokens.token_id >= 0)
+    tree = session.tree
+    line = () if tree.current is None else tree.line(tree.current)
+    keep = line_rows(tokens, line) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
     return HeadlessRun(
         info=info,

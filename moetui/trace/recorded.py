@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from moetui.routing.events import BranchAdded, Finding, GenerationSettings, InterventionsChanged
+from moetui.routing.branches import BranchTree, line_rows
+from moetui.routing.events import Finding, GenerationSettings, InterventionsChanged
 from moetui.routing.interventions import Intervention
 from moetui.routing.model import ModelInfo
 from moetui.routing.step import join_texts
@@ -70,23 +71,21 @@ def last_interventions(recorded: Recorded) -> tuple[Intervention, ...]:
 
 
 def last_prompt(recorded: Recorded) -> str:
-    """The prompt of the last run."""
-    for item in reversed(recorded.events):
-        if isinstance(item.event, BranchAdded):
-            return item.event.branch.prompt
-    return recorded.prompt
+    """The prompt of the run that it ends on."""
+    tree = BranchTree.of(item.event for item in recorded.events)
+    branch = None if tree.current is None else tree.find(tree.current)
+    return recorded.prompt if branch is None else branch.prompt
 
 
 def last_text(recorded: Recorded) -> str:
-    """The text of the last branch's own tokens, prompt and all, as a person reads it."""
+    """The text of the branch that it ends on, prompt and what it shares and all, as a person reads it."""
     view = recorded.timeline
-    branches = [item.event.branch.id for item in recorded.events if isinstance(item.event, BranchAdded)]
+    tree = BranchTree.of(item.event for item in recorded.events)
+    line = None if tree.current is None else tree.line(tree.current)
     texts: list[str] = []
     for start in range(view.first, view.end, _BLOCK):
         tokens = view.tokens(start, start + _BLOCK)
-        keep = ~tokens.pad & (tokens.token_id >= 0)
-        if branches:
-            keep &= tokens.branch == branches[-1]
+        keep = (tokens.token_id >= 0) & (~tokens.pad if line is None else line_rows(tokens, line))
         texts.extend(view.text(token_id) for token_id in tokens.token_id[keep].tolist())
     return join_texts(texts)
 

@@ -14,7 +14,8 @@ from moetui.console.needs import GENERATE, GO_BACK, REWIND, STEP, STEP_LAYER
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import TimelineView, UsageError, join_texts
-from moetui.routing.events import Branch, GenerationSettings, RunState
+from moetui.routing.branches import Line, line_rows
+from moetui.routing.events import GenerationSettings, RunState
 from moetui.session import Capability, Rewindable
 
 GROUP = "runs"
@@ -204,7 +205,7 @@ def _outcome(console: Context, before: int) -> Result:
     view = console.view
     own = view.tokens(view.first, view.end)
     count = int(((own.branch == branch.id) & ~own.pad).sum())
-    written = _text(view, branch)
+    written = _text(view, console.tree.line(branch.id))
     end = f"{session.state.value}{': ' + session.reason if session.reason else ''}"
     note = text(f"{branch.name} · {count:,} tokens · {end}", "dim")
     data = {
@@ -223,8 +224,8 @@ def _state(console: Context) -> Result:
     return Result((text(shown),), {"state": state.value, "reason": reason})
 
 
-def _text(view: TimelineView, branch: Branch) -> str:
-    """A run's own tokens that went through the model, as a person reads them."""
+def _text(view: TimelineView, line: Line) -> str:
+    """A sequence's tokens that went through the model, as a person reads them."""
     columns = view.tokens(view.first, view.end)
-    keep = ~columns.pad & (columns.branch == branch.id) & (columns.token_id >= 0) & (columns.sequence == 0)
+    keep = line_rows(columns, line) & (columns.token_id >= 0) & (columns.sequence == 0)
     return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
