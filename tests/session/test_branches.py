@@ -12,7 +12,7 @@ from moetui.routing import UsageError
 from moetui.routing.events import BranchAdded, BranchChanged, GenerationSettings, RunState
 from moetui.routing.interventions import ForceExperts
 from moetui.session import Branched, Branching, ReplaySession
-from tests.session.live_sessions import Live, Make
+from tests.session.live_sessions import PATIENCE, Live, Make
 
 PROMPT = "some words to begin with"
 GREEDY = GenerationSettings(max_new_tokens=14)
@@ -117,6 +117,30 @@ class TestSwitching:
         session.settle()
         assert session.state is RunState.PAUSED
         resumed(session)
+        assert written(session, 1) == written(session, 0)
+
+    def test_a_run_that_failed_is_taken_up_before_the_step_that_broke(self, live: Make) -> None:
+        session = live(PROMPT, settings=SAMPLED)
+        passes: list[int] = []
+
+        def break_down(*_: Any) -> None:
+            passes.append(1)
+            if len(passes) == 5:
+                raise RuntimeError("the device is gone")
+
+        hooked = session.call(lambda model, _: model.model.layers[2].register_forward_pre_hook(break_down))
+        hook = hooked.result(PATIENCE)
+        session.restart()
+        session.settle()
+        assert session.state is RunState.FAILED
+        hook.remove()
+        left = len(written(session, 1))
+        session.switch_branch(1)
+        session.settle()
+        assert session.state is RunState.PAUSED
+        assert len(written(session, 1)) == left
+        resumed(session)
+        assert session.state is RunState.FINISHED
         assert written(session, 1) == written(session, 0)
 
     def test_interventions_of_now_act_on_what_follows(self, live: Make) -> None:
