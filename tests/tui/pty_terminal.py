@@ -46,6 +46,8 @@ class Terminal:
             )
             os.environ.pop("SSH_CONNECTION", None)
             os.environ.pop("NO_COLOR", None)
+            for size in ("COLUMNS", "LINES"):  # readline sets them behind Python's back, and they would win
+                os.unsetenv(size)
             os.environ.update(environ or {})
             # The child of a fork must wait for its terminal's size, or it would start at 80×24.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

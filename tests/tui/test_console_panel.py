@@ -50,6 +50,12 @@ async def ran(app: MoetuiApp, pilot: Pilot[Any], text: str) -> None:
     await until(pilot, lambda: text in shown(app) and not app.query_one(ConsolePanel).busy)
 
 
+async def test_an_untouched_console_says_what_it_is() -> None:
+    async with console() as (app, pilot, field):
+        await until(pilot, lambda: " moe› type help" in shown(app))
+        assert field.region.x == 6
+
+
 async def test_lines_are_kept_from_session_to_session(tmp_path: Path) -> None:
     async with console(state=tmp_path) as (app, pilot, _):
         await pilot.press(*"11+1", "enter")

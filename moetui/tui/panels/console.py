@@ -215,8 +215,6 @@ class ConsolePanel(Vertical):
 
     def _say(self) -> None:
         """Say in the line over the input what there is to say, or nothing."""
-        if not self.is_mounted:
-            return
         line = self.input
         mark = "find" if line.search is not None else "moe"
         self.query_one("#console-mark", LineWidget).show(

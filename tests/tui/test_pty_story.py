@@ -1,0 +1,118 @@
+"""The debugger's story in a real terminal: stop on a condition, look, fork, force, go on, compare, save, replay."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tui.pty_terminal import Terminal, terminal
+
+MOETUI = [sys.executable, "-m", "moetui"]
+PLAY = [sys.executable, "-m", "tests.tui.play"]
+PATIENCE = 90.0  # s: torch on a busy machine
+LEFT = b"\x1b[?1049l"  # the alternate screen was left
+ESCAPE, CTRL_C, CTRL_Q, F1 = "\x1b", "\x03", "\x11", "\x1bOP"
+
+
+@pytest.fixture
+def quiet_home(tmp_path: Path) -> dict[str, str]:
+    """No settings, breakpoints or history of whoever runs the tests."""
+    return {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")}
+
+
+def typed(opened: Terminal, text: str, *answers: str) -> None:
+    """Type a line into the console and wait for what it says."""
+    opened.send(f"{text}\r")
+    opened.sees(f"moe› {text}", PATIENCE)
+    for answer in answers:
+        opened.until(lambda answer=answer: re.search(answer, opened.text()), PATIENCE)
+
+
+def test_stop_look_fork_force_compare_save_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
+    trace = tmp_path / "story.msgpack"
+    with terminal([*MOETUI, "run", "demo", "-n", "24"], columns=120, rows=50, environ=quiet_home) as opened:
+        opened.sees("○ ready", PATIENCE)
+        opened.send(f"{ESCAPE}")
+        opened.pump(0.3)
+        opened.send("3")
+        opened.sees("moe›")
+        typed(opened, "break_when entropy < 0.4 and layer == 5", "1: stops when entropy < 0.4 and layer:5")
+        opened.send("\x1b[5;5~" * 2)  # ctrl+page up: letters would be typed
+        opened.sees("filter layer")
+        opened.send("pOnce there was a\r")
+        opened.sees("‖ paused", PATIENCE)
+        opened.sees("entropy < 0.4 and layer:5")
+        opened.until(lambda: re.search(r"token (\d+) · L5 .* entropy = 0\.[0-3]", opened.text()))
+        opened.sees("c continue  n token  s layer  F fork  x stop")
+        found = re.search(r"token (\d+) · L5", opened.text())
+        assert found is not None
+        token = int(found[1])
+        opened.send("3")
+        typed(opened, "why", r"L5 +E\d 0\.\d+")
+        typed(opened, "fork", f"forked before token {token}")
+        typed(opened, "force_expert_selection 0 3 7", "forced experts 0, 3, 7 everywhere")
+        typed(opened, "breakpoints --disable 1", r"stops \(off\)")
+        typed(opened, "continue")
+        opened.sees("✓ finished", PATIENCE)
+        typed(opened, "compare", rf"run 1 and run 1 @{token}", r"choices? differ")
+        typed(opened, "undo", "undone: no interventions")
+        typed(opened, f"save {trace}", r"[\d,]+ bytes")
+        opened.send(CTRL_Q)
+        assert opened.wait(20)[0] == 0
+    with terminal([*MOETUI, "replay", str(trace)], columns=120, rows=50, environ=quiet_home) as opened:
+        opened.sees("following", PATIENCE)
+        opened.send("3")
+        opened.sees("moe›")
+        typed(opened, "speed 64")
+        opened.sees("✓ finished", PATIENCE)
+        typed(opened, "marks", rf"{token} +breakpoint +entropy < 0\.4 and layer:5")
+        assert re.search(rf"branch +run 1 @{token}", opened.text())
+        assert re.search(r"interventions +force", opened.text())
+        assert re.search(r"interventions +none any more", opened.text())
+        typed(opened, "branches", rf"run 1 @{token} +here +[1-9]")
+        typed(opened, "compare", rf"run 1 and run 1 @{token}", r"choices? differ")
+        opened.send(CTRL_Q)
+        assert opened.wait(20)[0] == 0
+
+
+def leave(opened: Terminal, keys: str) -> float:
+    """Seconds from these keys to the moment at which the shell has its screen back."""
+    started = time.monotonic()
+    opened.send(keys)
+    opened.until(lambda: LEFT in opened.received, 10.0)
+    seconds = time.monotonic() - started
+    assert opened.wait()[0] == 0
+    assert b"Traceback" not in opened.received
+    return seconds
+
+
+STATES = {
+    "loading": (["--never-loads"], "importing torch", ""),
+    "ready": ([], "○ ready", ""),
+    "running": ([], "● running", "once there was\r"),
+    "paused": ([], "‖ paused", "once there was\r "),
+    "finished": (["--tokens", "3", "--rate", "200"], "✓ finished", "once there was\r"),
+    "helped": ([], "The prompt before", F1),
+    "in a drawer": ([], "moe›", "once there was\r:"),
+    "at a line": ([], "ctrl+c gives it up", "once there was\r3while 1: __import__('time').sleep(.01)\r\r"),
+    "searching": ([], "find›", "once there was\r3\x12"),
+    "filtering": ([], "token:", "once there was\r/token:"),
+}
+
+
+@pytest.mark.parametrize("keys", [CTRL_Q, CTRL_C + CTRL_C], ids=["ctrl+q", "ctrl+c twice"])
+@pytest.mark.parametrize("state", STATES)
+def test_leaving_takes_less_than_a_second_in_every_state(
+    state: str, keys: str, tmp_path: Path, quiet_home: dict[str, str]
+) -> None:
+    arguments, sign, before = STATES[state]
+    with terminal([*PLAY, *arguments], columns=100, rows=30, environ=quiet_home) as opened:
+        if before:
+            opened.sees("○ ready")
+            opened.send(before)
+        opened.sees(sign)
+        assert leave(opened, keys) < 1.0
