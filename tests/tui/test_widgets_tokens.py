@@ -166,13 +166,15 @@ async def test_a_row_says_what_the_timeline_knows():
         table.go_to(9)
         await pilot.pause()
         lines = lines_of(table)
+        row = next(table.render_line(y) for y, line in enumerate(lines) if line.startswith("▌"))
         view = timeline.snapshot()
     columns, block = view.tokens(9, 10), view.routing(9, 10)
     line = next(line for line in lines if line[:12].split()[-1:] == ["9"] or " 9 " in line[:10])
     words = line.split()
     first = [str(block.indices[0, s, 0]) for s in range(6)]
-    first[3] = "▣"
     assert "".join(first) in words
+    underlined = [segment.text for segment in row if segment.style and segment.style.underline]
+    assert underlined == [first[3]], "forced, and still told by its digit"
     assert f"{columns.entropy[0]:.2f}" in words
     assert f"{columns.confidence[0]:.2f}" in words
     assert f"{columns.logprob[0]:.2f}" in words

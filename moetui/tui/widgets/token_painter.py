@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.style import Style
 
 from moetui.routing import drawable
 from moetui.routing.metrics import first_choices
@@ -21,6 +22,7 @@ from moetui.tui.widgets.pens import Pens
 from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan
 
 # as plain integers: an enumeration's operators take a microsecond each, and there are some for every layer of a row
+_UNDERLINED = Style(underline=True)
 _DROPPED, _FORCED, _NON_FINITE = int(SiteFlag.DROPPED), int(SiteFlag.FORCED), int(SiteFlag.NON_FINITE)
 
 
@@ -134,8 +136,11 @@ class RowPainter:
                 glyphs.dropped if dropped else glyphs.zero, self._pens.row_pen("bad" if dropped else "dim", selected)
             )
             return
-        text = glyphs.forced if flags & _FORCED else expert_digit(expert, experts) if ink.by_digit else glyphs.block
-        line.add(text, self._pens.expert_pen(expert, selected))
+        forced, pen = bool(flags & _FORCED), self._pens.expert_pen(expert, selected)
+        if ink.by_digit:  # which expert is told by the digit alone: forced ones are underlined
+            line.add(expert_digit(expert, experts), pen + _UNDERLINED if forced else pen)
+        else:
+            line.add(glyphs.forced if forced else glyphs.block, pen)
 
     def _draw_pair(self, line: Line, left: int, right: int, flags: int, selected: bool) -> None:
         if flags & _DROPPED:
