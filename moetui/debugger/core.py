@@ -26,7 +26,6 @@ from moetui.routing.events import (
     InterventionsChanged,
     ModelChanged,
 )
-from moetui.routing.scores import token_scores
 
 _HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
 _LAYOUT = ("logits", "weights")
@@ -258,11 +257,9 @@ class MoEDebugger:
 
     def _take_step(self, step: Step) -> None:
         recording = self.recording
-        # Both want the scores, which cost more than all else that is done with a step here.
-        scores = None if recording is None else token_scores(step, self.info.sites)
-        end = self.live_timeline.append(step, scores)
+        end = self.live_timeline.append(step)
         if recording is not None:
-            recording.write_step(step, scores)
+            recording.write_step(step)
         if self._on_step is not None:
             self._on_step(step, end)
         if len(self.interventions) and self.interventions.rules != self._told_rules:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from moetui.routing import ModelInfo, Step, UsageError
 from moetui.routing.events import Event, GenerationSettings
-from moetui.routing.scores import TokenScores
 
 
 class Recording:
@@ -55,11 +54,11 @@ class Recording:
         """What ended the recording early, one line; empty while all is well."""
         return self._writer.problem
 
-    def write_step(self, step: Step, scores: TokenScores | None = None) -> None:
-        """Append a step, with its ``token_scores`` where known; never raises for a full disk (see ``problem``)."""
+    def write_step(self, step: Step) -> None:
+        """Append a step; never raises for a full disk (see ``problem``)."""
         with self._lock:
             if not self._closed:
-                self._writer.write_step(step, scores)
+                self._writer.write_step(step)
 
     def write_event(self, event: Event) -> None:
         """Append an event, if it is of a lasting kind."""

@@ -16,7 +16,8 @@ from moetui.engine.texts import TokenTexts
 from moetui.engine.tokens import TokenArrays, attribute_rows, decode_arrays, token_arrays
 from moetui.routing import Site, Step
 from moetui.routing.events import Finding
-from moetui.routing.step import F16, F32, I32
+from moetui.routing.scores import routing_scores
+from moetui.routing.step import F16, F32, I32, TokenScores
 
 
 class Assembler:
@@ -27,8 +28,9 @@ class Assembler:
         options: what to keep.
         texts: of token ids.
         epoch: ``perf_counter_ns`` that ``Step.started`` counts from.
-        endings: tells padding behind the end of a sequence.
         on_finding: told once of each site whose routing a step cannot show in full.
+        described: gives the sites with all that is known of them by now, for the scores.
+        endings: tells padding behind the end of a sequence.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Assembler:
         texts: TokenTexts,
         epoch: int,
         on_finding: Callable[[Finding], None],
+        described: Callable[[], Sequence[Site]],
         endings: Endings | None = None,
     ) -> None:
         self._endings = endings or Endings()
         self._on_finding = on_finding
         self._sites, self._options, self._texts, self._epoch = tuple(sites), options, texts, epoch
+        self._described = described
         self._kept = [options.layers is None or site.layer in options.layers for site in sites]
         self._told: set[int] = set()
         self._reported: set[tuple[str, int]] = set()
@@ -97,13 +101,17 @@ class Assembler:
             if site.indices.shape[0] != rows:
                 self._fill_part(routing, site, run[0].inputs.get(stack), rows)
         flags = routing.flags(passed)
+        # Of all passes at once: by itself each would cost more than all else that is done with it.
+        scores = routing_scores(routing.indices, routing.weights, routing.logits, flags, self._described())
         logprob, ids, logprobs = self._predictions(prediction, tokens)
         times = self._times(run, passed)
         vocabulary = self._vocabulary(tokens.token_id, ids)
         columns = (tokens.sequence, tokens.position, tokens.token_id, tokens.pad, logprob, ids, logprobs, flags, times)
-        for array in (*columns, routing.indices, routing.weights, routing.logits):
-            if array is not None:
-                array.flags.writeable = False
+        for array in (*columns, scores.entropy, scores.confidence, scores.margin):
+            array.flags.writeable = False
+        for part in (routing.indices, routing.weights, routing.logits):
+            if part is not None:
+                part.flags.writeable = False
         for number, gathered in enumerate(run):
             raw, at = gathered.raw, slice(number * rows, (number + 1) * rows)
             yield Step(
@@ -126,6 +134,7 @@ class Assembler:
                 branch=raw.branch,
                 stack=stack,
                 vocabulary=vocabulary if number == 0 else {},
+                scores=TokenScores(scores.entropy[at], scores.confidence[at], scores.margin[at]),
             )
 
     def _fill_part(self, routing: RoutingArrays, part: SiteTensors, inputs: TokenInputs | None, rows: int) -> None:

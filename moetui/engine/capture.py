@@ -216,7 +216,15 @@ class Capture:
         return Recorder(
             Gatherer(self.handles, options.logits),
             Predictor(candidates) if candidates else None,
-            Assembler(self.sites, options, self._texts, self._epoch, self._find, Endings.of(self.model)),
+            Assembler(
+                self.sites,
+                options,
+                self._texts,
+                self._epoch,
+                self._find,
+                lambda: self.sites,
+                Endings.of(self.model),
+            ),
             self._study,
             self.extras,
             self._on_step,

@@ -20,7 +20,7 @@ from moetui.engine.study import Study
 from moetui.engine.transfer import Transfer
 from moetui.routing import Step
 
-_LINGER = 0.1  # seconds: passes that come within it are worked out together, at a fraction of the cost
+_LINGER = 0.2  # seconds, about a frame: passes that come within it are worked out together, at a fraction of the cost
 _RUN = 64  # passes worked out together at most
 _AT_EXIT = 2.0  # seconds that the interpreter's end waits for what is queued
 _GONE = torch.empty(0)

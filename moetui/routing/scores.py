@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moetui.routing.model import Site
-from moetui.routing.step import F32, NO_EXPERT, Bool, SiteFlag, Step
+from moetui.routing.step import F16, F32, NO_EXPERT, U8, U16, Bool, SiteFlag, Step, TokenScores
 
 _BLOCK = 400_000  # numbers worked on at once: they stay in the processor's cache, which halves the time
 _SOFTMAX = ("softmax", "softmax_top_k")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenScores:
-    """Means over the sites a token passed, ``[T]`` each, NaN where unknown (see ``TokenColumns``)."""
-
-    entropy: F32
-    confidence: F32
-    margin: F32
 
 
 def probabilities(logits: NDArray[Any], site: Site) -> F32:
@@ -146,14 +136,23 @@ def router_entropy(logits: NDArray[Any], site: Site) -> F32:
 
 def token_scores(step: Step, sites: Sequence[Site]) -> TokenScores:
     """Entropy, confidence and margin of a step's tokens, averaged over the sites that each passed."""
-    seen = passed(step.indices, step.flags)
-    count = step.num_tokens
-    share = _first_share(step)
-    certainty = site_confidence(step.logits, sites, count)
+    return step.scores or routing_scores(step.indices, step.weights, step.logits, step.flags, sites)
+
+
+def routing_scores(
+    indices: U16, weights: F16 | None, logits: F16 | None, flags: U8, sites: Sequence[Site]
+) -> TokenScores:
+    """The same from the arrays of any tokens, as ``Step`` has them; of no sites everything is unknown."""
+    count = indices.shape[0]
+    if not sites:
+        unknown = np.full(count, np.nan, np.float32)
+        return TokenScores(unknown, unknown, unknown)
+    seen = passed(indices, flags)
+    certainty = site_confidence(logits, sites, count)
     per_site = (
-        site_entropy(step.logits, sites, count),
-        np.where(np.isnan(certainty), share, certainty),
-        site_margin(step.logits, sites, count),
+        site_entropy(logits, sites, count),
+        np.where(np.isnan(certainty), _first_share(indices, weights), certainty),
+        site_margin(logits, sites, count),
     )
     return TokenScores(*(_mean_over_sites(values, seen) for values in per_site))
 
@@ -186,13 +185,13 @@ def _groups(sites: Sequence[Site]) -> Iterator[tuple[Site, slice | list[int]]]:
         yield group[0], slice(first, last + 1) if last - first + 1 == len(columns) else columns
 
 
-def _first_share(step: Step) -> F32:
+def _first_share(indices: U16, weights: F16 | None) -> F32:
     """Share of the largest gate weight in a token's gate mass, ``[T, S]``; NaN where weights are unknown."""
-    if step.weights is None or not step.indices.shape[2]:
-        return np.full(step.indices.shape[:2], np.nan, np.float32)
-    weights = np.where(step.indices == NO_EXPERT, 0.0, np.abs(np.asarray(step.weights, np.float32)))
+    if weights is None or not indices.shape[2]:
+        return np.full(indices.shape[:2], np.nan, np.float32)
+    masses = np.where(indices == NO_EXPERT, 0.0, np.abs(np.asarray(weights, np.float32)))
     with np.errstate(all="ignore"):
-        return np.asarray(weights.max(-1) / weights.sum(-1), np.float32)
+        return np.asarray(masses.max(-1) / masses.sum(-1), np.float32)
 
 
 def _mean_over_sites(values: F32, seen: Bool) -> F32:

@@ -46,6 +46,15 @@ class SiteFlag(IntFlag):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """Means over the sites a token passed, ``[T]`` each, NaN where unknown (see ``TokenColumns``)."""
+
+    entropy: F32
+    confidence: F32
+    margin: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One forward pass of the model over T tokens of one stack, S sites, K slots, E router classes.
 
@@ -73,6 +82,8 @@ class Step:
             saw it; NaN where unknown.
         vocabulary: text of token ids not met before in this session. Bytes that are no valid UTF-8 stand as lone
             surrogates (``surrogateescape``), so that joining texts and re-encoding gives the original bytes.
+        scores: ``token_scores`` of these tokens where they are known already; None where whoever wants them works
+            them out.
     """
 
     index: int
@@ -94,6 +105,7 @@ class Step:
     branch: int = 0
     stack: str = "decoder"
     vocabulary: Mapping[int, str] = field(default_factory=dict)
+    scores: TokenScores | None = None
 
     @property
     def num_tokens(self) -> int:

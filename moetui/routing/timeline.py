@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from moetui.routing.model import ModelInfo, Site
-from moetui.routing.scores import TokenScores, token_scores
-from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Phase, Step
+from moetui.routing.scores import token_scores
+from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Phase, Step, TokenScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,22 +123,37 @@ class _Columns:
         self.start = 0
         self.stop = 0
 
-    def check(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
-        """Raise ValueError unless ``rows`` are ``count`` rows of these columns: NumPy would repeat what is not."""
+    def check(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> bool:
+        """Whether ``rows`` are exactly as wide as these columns.
+
+        Raises ValueError unless they are ``count`` rows of them: NumPy would repeat what is not.
+        """
         if rows.keys() != self._arrays.keys():
             odd = ", ".join(sorted(rows.keys() ^ self._arrays.keys()))
             raise ValueError(f"steps of one timeline all have {odd}, or none has")
+        fits = True
         for name, array in self._arrays.items():
             shape = (count, *array.shape[1:])
             found = rows[name].shape
+            if found == shape:
+                continue
+            fits = False
             if name in _BY_SLOT:
                 # An intervention may give a token more slots than the model does, or fewer.
                 shape, found = shape[:-1], found[:-1]
             if found != shape:
                 raise ValueError(f"{name} has shape {rows[name].shape}, not {(count, *array.shape[1:])}")
+        return fits
 
-    def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> None:
+    def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int, fits: bool) -> None:
+        """Add what ``check`` looked at, with its answer."""
         self._reserve(count)
+        if fits:
+            place = slice(self.stop, self.stop + count)
+            for name, array in self._arrays.items():
+                array[place] = rows[name]
+            self.stop += count
+            return
         for name in self._arrays:
             self._widen(name, rows[name].shape[1:])
             array, row = self._arrays[name], rows[name]
@@ -247,12 +262,8 @@ class Timeline:
         self._stacks: list[str] = []
         self._vocabulary: dict[int, str] = {}
 
-    def append(self, step: Step, scores: TokenScores | None = None) -> int:
+    def append(self, step: Step) -> int:
         """Add a step's tokens; return the number of tokens that ever were in the timeline.
-
-        Args:
-            step: the step.
-            scores: its ``token_scores``, where they are known already.
 
         Raises:
             ValueError: the step's arrays do not fit those before it.
@@ -260,8 +271,7 @@ class Timeline:
         sites = self._info.sites
         if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
             raise ValueError(f"indices have shape {step.indices.shape}, for {len(sites)} sites")
-        if scores is None:
-            scores = token_scores(step, sites)
+        scores = token_scores(step, sites)
         with self._lock:
             stacks = self._stacks if step.stack in self._stacks else [*self._stacks, step.stack]
             rows = _token_rows(step, stacks.index(step.stack), scores)
@@ -269,10 +279,9 @@ class Timeline:
             columns, steps = self._columns, self._steps
             if columns is None or steps is None:
                 columns, steps = _Columns(rows, 256), _Columns(step_row, 64)
-            columns.check(rows, step.num_tokens)
-            steps.check(step_row, 1)
-            columns.append(rows, step.num_tokens)
-            steps.append(step_row, 1)
+            fits, step_fits = columns.check(rows, step.num_tokens), steps.check(step_row, 1)
+            columns.append(rows, step.num_tokens, fits)
+            steps.append(step_row, 1, step_fits)
             self._columns, self._steps, self._stacks = columns, steps, stacks
             self._vocabulary.update(step.vocabulary)
             self._drop_oldest()
@@ -307,7 +316,7 @@ class Timeline:
         return 0 if self._columns is None else self._columns.stop - self._columns.start
 
     def _drop_oldest(self) -> None:
-        if self._columns is None or self._steps is None:
+        if self._columns is None or self._steps is None or self._held() <= self._max_tokens:
             return
         steps = self._steps.slices()["num_tokens"]
         number = tokens = 0

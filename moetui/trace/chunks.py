@@ -9,9 +9,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from moetui.routing.model import Site
-from moetui.routing.scores import TokenScores, token_scores
-from moetui.routing.step import Step
+from moetui.routing.step import Step, TokenScores
 from moetui.trace.arrays import Array, pack_array, widen
 from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Widths
 
@@ -158,14 +156,6 @@ def fitting_widths(step: Step, widths: Widths) -> Widths:
     if not wider.plausible:
         raise ValueError(f"a step of {wider} is wider than the format allows")
     return wider
-
-
-def scores_of(step: Step, sites: tuple[Site, ...]) -> TokenScores:
-    """``token_scores``, also of a step without sites."""
-    if not sites:
-        unknown = np.full(step.num_tokens, np.nan, np.float32)
-        return TokenScores(unknown, unknown, unknown)
-    return token_scores(step, sites)
 
 
 def _check(name: str, array: Array, shape: tuple[int | None, ...]) -> None:

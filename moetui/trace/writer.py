@@ -18,10 +18,10 @@ from moetui._version import __version__
 from moetui.routing.errors import TraceError
 from moetui.routing.events import BreakpointHit, Event, GenerationSettings, ModelChanged, RunStateChanged
 from moetui.routing.model import ModelInfo
-from moetui.routing.scores import TokenScores
+from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
 from moetui.trace.arrays import pack_array
-from moetui.trace.chunks import ChunkBuilder, fitting_widths, scores_of
+from moetui.trace.chunks import ChunkBuilder, fitting_widths
 from moetui.trace.frames import pack_frame
 from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, MAX_TEXT, VERSION, Widths
 from moetui.trace.plain import clean, to_plain
@@ -101,12 +101,11 @@ class TraceWriter:
         """Why nothing is written any more, in one line; empty while all is well."""
         return self._target.problem
 
-    def write_step(self, step: Step, scores: TokenScores | None = None) -> None:
+    def write_step(self, step: Step) -> None:
         """Add a step.
 
         Args:
             step: its arrays are kept until they are written and must not change.
-            scores: ``token_scores`` of the step, where they are known already.
 
         Raises:
             ValueError: the step's arrays do not fit each other or the model.
@@ -123,7 +122,7 @@ class TraceWriter:
                 self._stacks.append(step.stack)
                 self._add("stacks", {"names": [clean(name) for name in self._stacks]})
             self._vocabulary.update(step.vocabulary)
-            scores = scores or scores_of(step, self._info.sites)
+            scores = token_scores(step, self._info.sites)
             for records in self._chunk.add(step, self._stacks.index(step.stack), scores):
                 self._write(records)
         self._wind()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from moetui.routing.events import (
     RunStateChanged,
 )
 from moetui.routing.interventions import BanExperts, BoostExperts, ExpertCapacity, Scope, SwapExperts
-from moetui.routing.scores import TokenScores
+from moetui.routing.step import TokenScores
 from moetui.trace import TraceWriter
 
 SETTINGS = GenerationSettings(max_new_tokens=4, temperature=0.5, seed=7)
@@ -125,7 +126,7 @@ def write_golden(path, compression):
             for event in EVENTS[index]:
                 writer.write_event(event)
             step = golden_step(index, count, position)
-            writer.write_step(step, golden_scores(step))
+            writer.write_step(replace(step, scores=golden_scores(step)))
             position += count
         for event in EVENTS[3]:
             writer.write_event(event)
