@@ -125,11 +125,11 @@ def test_flags_tell_what_is_not_finite_and_what_is_too_large(zoo_model: Any) -> 
 def test_steps_cannot_be_written_to(zoo_model: Any) -> None:
     built = zoo_model("mixtral")
     (first, *_) = generated(built.model, built.inputs(1, 3), alone=False)
-    for field in dataclasses.fields(Step):
-        value = getattr(first, field.name)
-        for value in (value.entropy, value.confidence, value.margin) if isinstance(value, TokenScores) else (value,):
-            if not isinstance(value, np.ndarray):
-                continue
+    assert first.scores is not None
+    holders: list[tuple[Any, type]] = [(first, Step), (first.scores, TokenScores)]
+    values = [getattr(holder, field.name) for holder, kind in holders for field in dataclasses.fields(kind)]
+    for value in values:
+        if isinstance(value, np.ndarray):
             with pytest.raises(ValueError, match="read-only"):
                 value[...] = 0
 
