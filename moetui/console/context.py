@@ -19,7 +19,7 @@ from moetui.routing.branches import BranchTree, Line, line_rows
 from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.routing.query import Query
 from moetui.routing.totals import RoutingTotals
-from moetui.session import Branched, Configurable, Halting, Recording, Session, Waitable
+from moetui.session import Branched, Branching, Configurable, Halting, Recording, Session, Waitable
 
 if TYPE_CHECKING:
     from moetui.console.registry import Registry
@@ -41,6 +41,7 @@ class Context:
         ascii: draw with ASCII alone.
         watches: queries whose values ``watch`` shows.
         recording: what ``load`` opened.
+        looks_at: number of the branch that commands look at on a session that cannot go there itself.
     """
 
     session: Session
@@ -52,6 +53,7 @@ class Context:
     ascii: bool = False
     watches: list[Query] = field(default_factory=list)
     recording: Recording | None = None
+    looks_at: int | None = None
     _settings: GenerationSettings | None = None
 
     @property
@@ -89,7 +91,11 @@ class Context:
     def tree(self) -> BranchTree:
         """How runs and branches hang together, and where the session stands."""
         session = self.session
-        return session.tree if isinstance(session, Branched) else BranchTree(tuple(session.branches))
+        tree = session.tree if isinstance(session, Branched) else BranchTree(tuple(session.branches))
+        if self.looks_at is not None and tree.find(self.looks_at) is not None:
+            return replace(tree, current=self.looks_at, chosen=True)
+        # What a recording's person had gone to is no choice of the one who looks at it.
+        return tree if isinstance(session, Branching) else replace(tree, chosen=False)
 
     @property
     def standing(self) -> Branch:

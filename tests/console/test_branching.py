@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from moetui.console import Console
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings
-from moetui.session import LiveOptions, LiveSession
+from moetui.session import LiveOptions, LiveSession, ReplaySession
 from tests.console.conftest import drawn
 
 SETTINGS = GenerationSettings(max_new_tokens=10)
@@ -126,3 +127,22 @@ def test_a_fork_at_a_pause_waits(console: Console, session: LiveSession) -> None
     assert {row["first_choices"][1] for row in rows} == {3}
     (deleted,) = run(console, "switch 0", "delete forced")[1:]
     assert "forced" not in deleted["left"]  # type: ignore[index]
+
+
+def test_in_a_recording_switching_is_looking(session: LiveSession, tmp_path: Path) -> None:
+    path = tmp_path / "x.msgpack"
+    session.save(str(path))
+    replay = ReplaySession(path, start="end", paused=True)
+    replay.open()
+    try:
+        console, live = Console(replay), Console(session)
+        everything = console.run("stats").data["tokens"]
+        assert console.run("switch left").data["branch"] == 1
+        run(live, "switch left")
+        assert positions(console, "tokens --rows 99") == positions(live, "tokens --rows 99")
+        assert console.run("stats").data["tokens"] < everything
+        assert console.run("stats --branch all").data["tokens"] == everything
+        assert [item["name"] for item in console.run("branches").data if item["current"]] == ["left"]
+        assert console.run("delete left").error == "a recording cannot change its branches"
+    finally:
+        replay.close()

@@ -61,17 +61,20 @@ def branches(console: Context) -> Result:
     return Result((table(heads, rows, left=("branch", "", "position", "prompt")),), data)
 
 
-@command(GROUP, BRANCH)
+@command(GROUP)
 def switch(console: Context, branch: OneBranch) -> Result:
     """Go to another branch: the session stands paused where that one was left, and 'continue' goes on exactly there.
 
-    What runs now is left where it stands and can be gone back to. Until something else begins, commands that are told
-    of no branch look at this one alone, with all that it shares with the one that it was forked from.
+    What runs now is left where it stands and can be gone back to, as can a run that was stopped or failed. Until
+    something else begins, commands that are told of no branch look at this one alone, with all that it shares with the
+    one that it was forked from. In a recording that is all that it does.
 
     Examples:
         switch 0
-        switch without-3
     """
+    if not isinstance(console.session, Branching):
+        console.looks_at = branch.id
+        return Result((text(f"commands look at {branch.name}"),), {"branch": branch.id, "state": None, "reason": ""})
     _branching(console).switch_branch(branch.id)
     console.settle()
     state, reason = console.session.state.value, console.session.reason
