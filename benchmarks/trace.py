@@ -206,27 +206,32 @@ def jitter(log: dict) -> dict:
 # Rates.
 
 
+def with_scores(step: Step, info: ModelInfo) -> Step:
+    """As the recorder hands them on."""
+    return replace(step, scores=token_scores(step, info.sites))
+
+
 def write_rates(folder: Path) -> dict[str, float]:
     source = Synthetic(synthetic_info())
     steps = [source.step(BLOCK) for _ in range(6)]
     size = sum(s.logits.nbytes + s.weights.nbytes + s.indices.nbytes for s in steps)
-    scored = [(step, token_scores(step, source.info.sites)) for step in steps]
+    scored = [with_scores(step, source.info) for step in steps]
     out = {"raw MB": size / 1e6, "memcpy, MB/s": size / 1e6 / best(lambda: [copied(step) for step in steps])}
-    cases = (("zstd", scored, "zstd"), ("not compressed", scored, None))
-    for title, pairs, compression in (*cases, ("zstd, scores computed too", [(step, None) for step in steps], "zstd")):
+    cases = (("zstd", scored, "zstd"), ("not compressed", scored, None), ("zstd, scores computed too", steps, "zstd"))
+    for title, given, compression in cases:
 
-        def write(pairs=pairs, compression=compression) -> None:
+        def write(given=given, compression=compression) -> None:
             path = folder / "rate.msgpack"
             with TraceWriter(path, source.info, overwrite=True, compression=compression) as writer:
-                for step, scores in pairs:
-                    writer.write_step(step, scores)
+                for step in given:
+                    writer.write_step(step)
 
         out[f"write_step, MB/s, {title}"] = size / 1e6 / best(write)
-    ones = [(step, token_scores(step, source.info.sites)) for step in (source.step(1) for _ in range(500))]
+    ones = [with_scores(step, source.info) for step in (source.step(1) for _ in range(500))]
     with TraceWriter(folder / "rate.msgpack", source.info, overwrite=True) as writer:
         begun = time.process_time()
-        for step, scores in ones:
-            writer.write_step(step, scores)
+        for step in ones:
+            writer.write_step(step)
         out["write_step of one decoded token, ms"] = (time.process_time() - begun) / len(ones) * 1e3
     return out
 
