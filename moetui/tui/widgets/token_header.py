@@ -12,13 +12,13 @@ from moetui.tui.widgets.pens import Pens
 from moetui.tui.widgets.token_columns import TablePlan
 from moetui.tui.widgets.token_painter import most_experts
 from moetui.tui.widgets.token_rows import Sort
-from moetui.tui.widgets.token_timing import span_text
+from moetui.tui.widgets.token_timing import Span
 
 
 def draw_header(
-    pens: Pens, view: TimelineView, plan: TablePlan, sort: Sort, site: int, span: tuple[float, float], width: int
+    pens: Pens, view: TimelineView, plan: TablePlan, sort: Sort, site: int, span: Span, width: int
 ) -> Strip:
-    """The header of a plan's columns; ``site`` is marked over the strip, ``span`` is the waterfall's, in seconds."""
+    """The header of a plan's columns; ``site`` is marked over the strip, ``span`` is the waterfall's."""
     head, glyphs = pens.pen("head"), pens.ink.glyphs
     line = Line()
     for column in sorted((*plan.columns, plan.strip, plan.waterfall), key=lambda column: column.start):
@@ -32,7 +32,7 @@ def draw_header(
         lit = column.name is not None and column.name == sort.key
         arrow = (glyphs.down if sort.descending else glyphs.up) if lit else ""
         if column is plan.waterfall:
-            title = span_text(span, column.width - 2, title)
+            title = span.text(column.width - 2, title)
             line.add(glyphs.rule + " ", pens.pen("dim"))
             line.add(fit(title, column.width - 2), pens.pen("dim"))
             continue

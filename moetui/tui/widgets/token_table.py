@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,7 +27,7 @@ from moetui.tui.widgets.token_columns import TablePlan, plan_columns
 from moetui.tui.widgets.token_header import draw_header
 from moetui.tui.widgets.token_painter import RowLook, RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
-from moetui.tui.widgets.token_timing import Timings
+from moetui.tui.widgets.token_timing import Span, Timings, span_of
 
 
 class TokenTable(Pens, can_focus=True):
@@ -81,7 +80,7 @@ class TokenTable(Pens, can_focus=True):
         self._strips: dict[int, Strip] = {}
         self._timings = Timings()
         self._plan: TablePlan | None = None
-        self._span = (0.0, 1.0)
+        self._span = Span()
         self._text_width = 8
         self._placed: Size | None = None
 
@@ -331,13 +330,10 @@ class TokenTable(Pens, can_focus=True):
         self.refresh()
 
     def _measure(self, view: TimelineView, shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
-        widest, low, high = self._text_width, math.inf, -math.inf
-        for token in shown.tolist():
-            found = self._timings.of(view, token)
-            if found is not None:
-                widest, low, high = max(widest, found.text), min(low, found.start), max(high, found.stop)
-        self._text_width = widest
-        self._span = (low, high) if high > low else (0.0, 1.0)
+        found = [(token, timing) for token in shown.tolist() if (timing := self._timings.of(view, token)) is not None]
+        self._text_width = max([self._text_width, *(timing.text for _, timing in found)])
+        whole = self.sort.key == "index" and len(self.rows.numbers) == self.rows.total
+        self._span = span_of(found, cut_pauses=whole)
 
     def _many_branches(self) -> bool:
         steps = self._timings.steps
@@ -374,9 +370,7 @@ class TokenTable(Pens, can_focus=True):
         rest = width - 1 - left.width
         # Every row is drawn at every step, because all bars move: segments are put together by hand here.
         if fall.width:
-            low, high = self._span
-            scale = 1 / (high - low)
-            start, stop = (timing.start - low) * scale, (timing.stop - low) * scale
+            start, stop = self._span.place(token, timing)
             first, bar = waterfall_bar(start, stop, fall.width - 2, ascii_only=self.ink.ascii_only)
             segments.append(Segment(" " * (first + 1), plain))
             segments.append(Segment(bar, self.row_pen("dim" if timing.prefill else "bar", selected)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from moetui.routing.step import Phase
 from moetui.routing.timeline import StepColumns, TimelineView
 
 _KEPT = 4096
+_PAUSE = 8  # steps
+_LEAST_PAUSE = 0.3  # s: loading and printing take a while too
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,55 @@ class Timings:
         return found
 
 
-def span_text(span: tuple[float, float], width: int, title: str) -> str:
-    """The waterfall's heading: the title, and at the right how much time it shows."""
-    took = span[1] - span[0]
-    text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
-    if width >= len(title) + len(text) + 1:
-        return title + text.rjust(width - len(title))
-    return next((each for each in (text, text.replace(" ", "")) if len(each) <= width), "")
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time that a waterfall shows.
+
+    Attributes:
+        low, high: seconds.
+        cut: by token, the seconds of pauses before it that are left out.
+        pauses: whether any are.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    cut: Mapping[int, float] = field(default_factory=dict)
+    pauses: bool = False
+
+    def place(self, token: int, timing: Timing) -> tuple[float, float]:
+        """Start and end of a token's bar as shares of the span."""
+        low, scale = self.low + self.cut.get(token, 0.0), 1 / (self.high - self.low)
+        return (timing.start - low) * scale, (timing.stop - low) * scale
+
+    def text(self, width: int, title: str) -> str:
+        """The waterfall's heading: the title, and at the right how much time it shows."""
+        took = self.high - self.low
+        text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
+        if self.pauses:
+            text += " + pauses"
+        if width >= len(title) + len(text) + 1:
+            return title + text.rjust(width - len(title))
+        short = text.partition(" +")[0]
+        return next((each for each in (text, short, short.replace(" ", "")) if len(each) <= width), "")
+
+
+def span_of(shown: Sequence[tuple[int, Timing]], *, cut_pauses: bool) -> Span:
+    """The span of rows; a gap of more than ``_PAUSE`` usual steps is a pause, of which only the length of one is kept.
+
+    Args:
+        shown: tokens with their timings.
+        cut_pauses: nothing stands between neighbours in time, so that a gap is a pause.
+    """
+    if not shown:
+        return Span()
+    rows = sorted(shown, key=lambda row: row[1].start)
+    cut: dict[int, float] = {}
+    gone, until = 0.0, rows[0][1].stop
+    usual = sorted(timing.stop - timing.start for _, timing in rows)[len(rows) // 2]
+    for token, timing in rows:
+        if cut_pauses and timing.start - until > max(_PAUSE * usual, _LEAST_PAUSE):
+            gone += timing.start - until - usual
+        cut[token] = gone
+        until = max(until, timing.stop)
+    low, high = rows[0][1].start, until - gone
+    return Span(low, high, cut if gone else {}, gone > 0) if high > low else Span()
