@@ -22,7 +22,8 @@ from moetui.tui.widgets.row_list import RowList
 from moetui.tui.widgets.token_rows import TokenQuery
 
 _REFRESH = 0.5  # s
-_COLUMNS = (("", 3), ("#", 3), ("does", 11), ("ignore", 6), ("hits", 6))
+_COLUMNS = (("does", 11), ("ignore", 6), ("hits", 6))
+_NARROW = 56  # cells; with fewer the condition has all the room
 
 
 class BreakpointRows(RowList):
@@ -49,21 +50,23 @@ class BreakpointRows(RowList):
     def header(self, width: int) -> Line:
         """The columns' names."""
         pen, line = self.pen("head"), Line()
-        for name, cells in _COLUMNS:
-            line.add(fit(name, cells, "left" if name in ("", "does") else "right") + " ", pen)
+        line.add("      # ", pen)
+        for name, cells in _COLUMNS if width >= _NARROW else ():
+            line.add(fit(name, cells, "left" if name == "does" else "right") + " ", pen)
         return line.add(" condition", pen)
 
     def draw_row(self, row: int, width: int, *, selected: bool) -> Line:
         """One of them."""
         point, line = self.points[row], Line()
         pen = self.row_pen("" if point.enabled else "dim", selected)
-        on = "* " if self.ink.ascii_only else "● "
-        off = "o " if self.ink.ascii_only else "○ "
+        on, off = ("*", "o") if self.ink.ascii_only else ("●", "○")
         line.add(f" {on if point.enabled else off}", self.row_pen("bad" if point.enabled else "dim", selected))
-        does = ("logs" if point.log_only else "stops") + (" once" if point.temporary else "")
-        line.add(f" {point.id:>3} {does:<11} {point.ignore or '':>6} {point.hits:>6}  ", pen)
-        room = max(0, width - line.width)
-        return line.add(fit(drawable(point.expression), room, "left", self.ink.glyphs.ellipsis), pen)
+        line.add(f" {point.id:>4} ", pen)
+        if width >= _NARROW:
+            does = ("logs" if point.log_only else "stops") + (" once" if point.temporary else "")
+            line.add(f"{does:<11} {point.ignore or '':>6} {point.hits:>6} ", pen)
+        room = max(0, width - line.width - 1)
+        return line.add(" " + fit(drawable(point.expression), room, "left", self.ink.glyphs.ellipsis), pen)
 
 
 class BreakpointsScreen(ModalScreen[None]):
@@ -92,6 +95,7 @@ class BreakpointsScreen(ModalScreen[None]):
         }
         & BreakpointRows { height: 1fr; background: $surface; }
         & #breakpoint-note { height: 1; }
+        & FilterNote { display: none; }  /* its line has room below */
         & #breakpoint-keys { height: 1; }
     }
     """
@@ -169,13 +173,26 @@ class BreakpointsScreen(ModalScreen[None]):
         self._editing = point
         line = self.query_one(FilterLine)
         line.value = "" if point is None else point.expression
-        self._say("")
-        line.note("enter adds it" if point is None else f"changes {point.id}")
         line.focus_input()
+        self._guide()
 
     @on(FilterLine.Changed)
     def _changed(self, event: FilterLine.Changed) -> None:
         event.stop()
+        self._guide()
+
+    @on(FilterLine.Wrong)
+    def _wrong(self, event: FilterLine.Wrong) -> None:
+        event.stop()
+        self._say(event.error)
+
+    def _guide(self) -> None:
+        """Say below the line what Enter does with it."""
+        if self.focused is not None and self.focused.parent is self.query_one(FilterLine):
+            enter = self.app.get_key_display(Binding("enter", "", ""))
+            what = "adds it" if self._editing is None else f"puts it in the place of {self._editing.id}"
+            keys = [Part(enter, "key"), Part(f" {what}   ", "dim"), Part("tab", "key"), Part(" completes   ", "dim")]
+            self._note([*keys, Part("esc", "key"), Part(" leaves it", "dim")])
 
     @on(FilterLine.Entered)
     def _entered(self, event: FilterLine.Entered) -> None:
@@ -194,7 +211,7 @@ class BreakpointsScreen(ModalScreen[None]):
         event.stop()
         line = self.query_one(FilterLine)
         line.value = ""
-        line.note("")
+        self._note([])
         self.query_one(BreakpointRows).focus()
 
     def _parse(self, text: str) -> TokenQuery:
@@ -242,7 +259,10 @@ class BreakpointsScreen(ModalScreen[None]):
         self.query_one(BreakpointRows).show([held[number] for number in self._order])
 
     def _say(self, text: str) -> None:
-        self.query_one("#breakpoint-note", LineWidget).show([Part(drawable(text), "bad")] if text else [])
+        self._note([Part(drawable(text), "bad")] if text else [])
+
+    def _note(self, parts: Sequence[Part]) -> None:
+        self.query_one("#breakpoint-note", LineWidget).show([Part(" "), *parts])
 
     def _keys(self) -> list[Part]:
         parts: list[Part] = []

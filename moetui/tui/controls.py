@@ -146,12 +146,14 @@ class RunControls(_Base):
         return False
 
     def action_interrupt(self) -> None:
-        """Give up the console's line, or pause a run; quit when neither runs, or when pressed twice."""
+        """Give up the console's line, pause a run or close a dialog; without them, or pressed twice, quit."""
         now = time.monotonic()
         again = now - self._interrupted < _TWICE
         self._interrupted = now
         if not again and self.interrupt_console():
             self.say("interrupted; ctrl+c once more quits")
+        elif not again and self.session.state is not RunState.RUNNING and self.screen.is_modal:
+            self.pop_screen()
         elif again or self.session.state is not RunState.RUNNING:
             self.exit(0)
         elif self.ask(self.session.pause):

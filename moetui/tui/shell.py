@@ -21,6 +21,8 @@ from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.themes import THEMES, theme_name
 
+_KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
+
 
 class Shell(InOrder, Linked, App[int]):
     """An app drawn by ``options``.
@@ -60,6 +62,13 @@ class Shell(InOrder, Linked, App[int]):
     def ink(self) -> Ink:
         """What widgets draw with, by terminal and theme."""
         return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """A key as it is written here: Textual's arrows are words where there is ASCII alone, Enter is one sign."""
+        shown = super().get_key_display(binding)
+        for sign, words in _KEY_WORDS.items():
+            shown = shown.replace(sign, words if self.look.ascii else sign)
+        return shown.replace("⏎", "↵")
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Besides Textual's: no colour and no other character than ASCII where that was asked for."""

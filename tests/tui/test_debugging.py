@@ -88,8 +88,8 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
         assert screen.query_one(FilterLine).value == "entropy<0.4"
         await pilot.press(*" and layer:5", "enter")
         await until(pilot, lambda: ("entropy<0.4 and layer:5", False, True, 0, True) in held(session))
-        if size[0] > 40:
-            assert "stops once" in rows(screen)[0]  # changed in its place
+        assert ("stops once" in rows(screen)[0]) == (size[0] > 40)  # changed in its place
+        assert "entropy<0.4 and layer:5" in rows(screen)[0]
         await pilot.press("d")
         assert [point.expression for point in session.breakpoints] == ["margin<0.01"]
         await pilot.press("escape")
@@ -202,3 +202,24 @@ async def test_force_is_begun_and_compare_is_run_in_the_console() -> None:
         await pilot.press("C")
         await until(pilot, lambda: "moe› compare" in shown(app))
         assert app.query_one(ConsoleInput).value == ""
+
+
+async def test_ctrl_c_closes_a_dialog_and_twice_leaves() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        await opened(app, pilot)
+        await pilot.press("ctrl+c")
+        assert len(app.screen_stack) == 1
+        assert not app._exit
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
+async def test_ctrl_c_in_a_dialog_pauses_a_run() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        await opened(app, pilot)
+        await pilot.press("ctrl+c")
+        assert session.state is RunState.PAUSED
+        assert len(app.screen_stack) == 2

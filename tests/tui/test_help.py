@@ -51,7 +51,7 @@ async def test_every_line_is_a_sentence_and_every_key_stands_once(kind: type[Scr
 async def test_what_a_key_is_shadowed_by_is_what_is_listed() -> None:
     async with running(ScriptedSession(), (120, 40)) as (app, pilot):
         assert rows(app)["^pgdn"] == "The tab to the right"  # an input that scrolls nothing lets it through
-        assert rows(app)["⏎"] == "Run what is typed"
+        assert rows(app)["↵"] == "Run what is typed"
         await pilot.press("ctrl+pagedown")
         assert app.tab == "elements"
         app._leave_prompt()

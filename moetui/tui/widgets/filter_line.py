@@ -133,6 +133,12 @@ class FilterLine(Horizontal):
         query: TokenQuery | None
 
     @dataclass
+    class Wrong(Message):
+        """What was typed does not parse; ``error`` says why."""
+
+        error: str
+
+    @dataclass
     class Entered(Message):
         """Enter was pressed on a query that makes sense; ``Left`` follows."""
 
@@ -206,6 +212,7 @@ class FilterLine(Horizontal):
         except QueryError as error:
             self._wrong.position = error.position
             self.error = error.message + (f" ({error.hint})" if error.hint else "")
+            self.post_message(self.Wrong(self.error))
         else:
             self.post_message(self.Changed(query))
         self._say()
