@@ -14,12 +14,12 @@ from textual.message import Message
 from textual.strip import Strip
 
 from moetui.routing import drawable
-from moetui.routing.step import F64
-from moetui.tui.cells import Line, fit, number
+from moetui.tui.cells import Line, fit
 from moetui.tui.messages import SiteSelected
 from moetui.tui.widgets.heat_cells import HeatCells
 from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, number_columns, plan_grid
-from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatPicture, Levels, Pooling, pool, quantise
+from moetui.tui.widgets.heat_numbers import as_read, beside_row, in_cells, known_span
+from moetui.tui.widgets.heat_values import HeatPicture, Levels, Pooling, pool, quantise
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
 
@@ -85,14 +85,14 @@ class Heatmap(Pens, can_focus=True):
             and np.array_equal(levels, self._levels)
             and before.title == picture.title
             and before.names == picture.names
-            and self._extras_text(before) == self._extras_text(picture)
+            and as_read(before) == as_read(picture)
             and before.cursor_text(*self.cursor) == picture.cursor_text(*self.cursor)
         )
         if before is None or before.heat.diverging != heat.diverging:
             self._strips = {}
             self._cells.forget(diverging=heat.diverging)
         self._picture, self._levels = picture, levels
-        self._trail_span = _span(picture.trail)
+        self._trail_span = known_span(picture.trail)
         if not same:
             self._replan()
 
@@ -293,8 +293,14 @@ class Heatmap(Pens, can_focus=True):
         cursor = cursor_column // grid.fold - self._left if here else -1
         label = self._names[row]
         stopped = not self.swapped and self.stopped is not None and row <= self.stopped < row + grid.stacked
-        extras = self._extras(row) if grid.stats else ("", "", "")
-        texts = self._cell_texts(row) if self.numbers and grid.cell >= 3 and grid.stacked == 1 else ()
+        extras = ("", "", "")
+        texts: tuple[str, ...] = ()
+        if grid.stats:
+            extras = beside_row(picture, row, grid.stacked, self.ink.glyphs, self._trail_span if grid.spark else None)
+        if self.numbers and grid.cell >= 3 and grid.stacked == 1:
+            columns = range(self._left, min(self._left + grid.columns, self._matrix().shape[1]))
+            zero = self.ink.glyphs.zero
+            texts = in_cells(picture, self._matrix()[row], row, columns, swapped=self.swapped, zero=zero)
         key = (
             drawn.tobytes(),
             cursor,
@@ -327,43 +333,6 @@ class Heatmap(Pens, can_focus=True):
         self._strips[key] = strip
         return strip
 
-    # -- numbers ------------------------------------------------------------------------------------------------
-
-    def _extras(self, row: int) -> tuple[str, str, str]:
-        picture = self._picture
-        assert picture is not None
-        until = row + self._grid.stacked
-        spark = ""
-        if self._grid.spark:
-            trail = picture.trail[:, row]
-            spark = self.ink.glyphs.spark(trail.tolist(), 8, *self._trail_span)
-        dash = self.ink.glyphs.dash
-        return (
-            number(_mean(picture.entropy[row:until]), 2, dash),
-            number(_mean(picture.fairness[row:until]), 2, dash),
-            spark,
-        )
-
-    def _extras_text(self, picture: HeatPicture) -> object:
-        return (
-            np.round(picture.entropy, 2).tobytes(),
-            np.round(picture.fairness, 2).tobytes(),
-            np.round(picture.trail, 2).tobytes(),
-        )
-
-    def _cell_texts(self, row: int) -> tuple[str, ...]:
-        picture, grid = self._picture, self._grid
-        assert picture is not None
-        values = picture.heat.values.T if self.swapped else picture.heat.values
-        levels = self._matrix()[row]
-        zero = self.ink.glyphs.zero
-        digits = 0 if picture.heat.unit in ("%", "points") else 1
-        return tuple(
-            zero if levels[c] == ZERO else "?" if levels[c] == UNKNOWN else "" if levels[c] == ABSENT
-            else f"{values[row, c]:.{digits}f}"
-            for c in range(self._left, min(self._left + grid.columns, values.shape[1]))
-        )  # fmt: skip
-
     def _status(self, width: int) -> Strip:
         picture = self._picture
         assert picture is not None
@@ -374,13 +343,3 @@ class Heatmap(Pens, can_focus=True):
         line = Line().add(fit(text, max(0, room), "left", self.ink.glyphs.ellipsis), plain)
         line.to(width - legend.width, plain).extend(legend)
         return line.strip(width, plain)
-
-
-def _mean(values: F64) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _span(values: F64) -> tuple[float, float]:
-    known = values[~np.isnan(values)]
-    return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
