@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -305,6 +306,9 @@ def read_large(path: Path) -> dict[str, float]:
     trace.stats()
     out["stats, s"] = time.process_time() - begun
     out["stats over reading the bytes"] = out["stats, s"] / plain
+    out["reading the file's bytes from the disk, s of wall time"] = cold = from_disk(path, lambda: plain_read(path))
+    out["stats from the disk, s of wall time"] = from_disk(path, trace.stats)
+    out["stats over reading the bytes, both from the disk"] = out["stats from the disk, s of wall time"] / cold
     part = view.clip(4000)
     log = Counter()
     begun = time.process_time()
@@ -330,6 +334,14 @@ def plain_read(path: Path) -> None:
     with path.open("rb", buffering=0) as stream:
         while stream.read(1 << 20):
             pass
+
+
+def from_disk(path: Path, function: Callable[[], object]) -> float:
+    """Seconds of wall time with the file not in the page cache."""
+    forget(path)
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
 
 
 def forget(path: Path) -> None:
