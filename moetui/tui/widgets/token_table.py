@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -17,13 +16,13 @@ from textual.strip import Strip
 
 from moetui.routing.timeline import TimelineView
 from moetui.tui.cells import Line
-from moetui.tui.glyphs import waterfall_bar
 from moetui.tui.messages import SiteSelected, TokenSelected
 from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.pens import PEN_CSS, Pens
 from moetui.tui.widgets.sharing import Rows
 from moetui.tui.widgets.thumb import thumb
 from moetui.tui.widgets.token_columns import TablePlan, plan_columns
+from moetui.tui.widgets.token_fall import with_bar
 from moetui.tui.widgets.token_header import draw_header
 from moetui.tui.widgets.token_painter import RowLook, RowPainter, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
@@ -364,23 +363,9 @@ class TokenTable(Pens, can_focus=True):
         timing = self._timings.of(view, token)
         if timing is None:
             return Strip.blank(width, self.pen())
-        left = self._left_part(view, plan, token, selected)
-        plain, fall = self.row_pen("", selected), plan.waterfall
-        segments = list(left.segments())
-        rest = width - 1 - left.width
-        # Every row is drawn at every step, because all bars move: segments are put together by hand here.
-        if fall.width:
-            start, stop = self._span.place(token, timing)
-            first, bar = waterfall_bar(start, stop, fall.width - 2, ascii_only=self.ink.ascii_only)
-            segments.append(Segment(" " * (first + 1), plain))
-            segments.append(Segment(bar, self.row_pen("dim" if timing.prefill else "bar", selected)))
-            rest -= first + 1 + len(bar)
-        if rest > 0:
-            segments.append(Segment(" " * rest, plain))
+        left, place = self._left_part(view, plan, token, selected), self._span.place(token, timing)
         cell = thumb(y - 1, self._top, self.page, self.total_rows, ascii_only=self.ink.ascii_only)
-        segments.append(Segment(cell, self.pen("head") if cell != " " else plain))
-        strip = Strip(segments, width if rest >= 0 else width - rest)
-        return strip if rest >= 0 else strip.crop(0, width)
+        return with_bar(self, left, plan.waterfall, place, timing, cell, width, selected=selected)
 
     def _left_part(self, view: TimelineView, plan: TablePlan, token: int, selected: bool) -> Line:
         key = (token, selected)
