@@ -41,6 +41,8 @@ class Debugging(_Base):
             return isinstance(self.session, Breakable)
         if action in ("fork", "rewind") and not isinstance(self.session, Rewindable):
             return False
+        if action == "drawer" and self.tab == "console":
+            return False
         if action == "compare" and len(self.session.branches) < 2:
             return None
         return super().can(action)
@@ -53,6 +55,8 @@ class Debugging(_Base):
         self._stops.hit(event)
         info = self.session.info
         site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
+        if self.session.playback is not None and self.session.state is RunState.RUNNING:
+            return  # it plays on, and whoever follows it goes on following
         self._where = hit_parts(event, site)
         self.selection = Selection(event.token, event.site if event.site >= 0 else None)
         self._spread_selection()

@@ -55,7 +55,7 @@ KEYS: list[BindingType] = [
         "pause, twice: quit",
         show=False,
         priority=True,
-        tooltip="Give up the console's line, or pause the run; twice, or where nothing runs: leave",
+        tooltip="Give up the console's line, pause the run or close a dialog; else, or twice: leave",
     ),
     Binding("ctrl+z", "suspend_process", "suspend", show=False, tooltip="Back to the shell; fg returns"),
     Binding("ctrl+l", "redraw", "redraw", id="redraw", show=False, tooltip="Draw everything anew"),
