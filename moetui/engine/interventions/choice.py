@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,7 @@ class Choice:
     bias: dict[int, float] = field(default_factory=dict)
     banned: set[int] = field(default_factory=set)
     forced: tuple[int, ...] | None = None
+    _made: dict[tuple[str, int, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def force(self, experts: tuple[int, ...]) -> None:
         """Send tokens to these experts; bans before it no longer hold for them."""
@@ -59,22 +61,39 @@ class Choice:
             among them unless the scores leave no other (a group limit that shuts all others out).
         """
         if self.forced is not None:
-            row = torch.tensor(self.forced, device=scores.device, dtype=torch.int64)
+            row = self._once("forced", scores, self._row)
             return row.expand(scores.shape[0], -1)
         # NaN ranks above all numbers in topk and would win every slot; here it ranks last, yet before what is banned.
-        lowest = torch.finfo(torch.float32).min
+        lowest, width = torch.finfo(torch.float32).min, scores.shape[-1]
         ranked = torch.nan_to_num(scores.float(), nan=lowest, posinf=torch.inf, neginf=lowest)
         if self.bias:
-            shift = torch.zeros(scores.shape[-1], device=scores.device)
-            for expert, bias in self.bias.items():
-                shift[expert] += bias
-            ranked = (ranked + shift).clamp_min(lowest)
+            ranked = (ranked + self._once("shift", scores, self._shift)).clamp_min(lowest)
         if self.banned:
-            closed = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-            closed[sorted(self.banned)] = True
-            ranked = ranked.masked_fill(closed, -torch.inf)
-        slots = min(self.k, scores.shape[-1] - len(self.banned))
+            ranked = ranked.masked_fill(self._once("closed", scores, self._closed), -torch.inf)
+        slots = min(self.k, width - len(self.banned))
         return torch.topk(ranked, max(slots, 0), dim=-1).indices
+
+    def _once(self, name: str, scores: Tensor, make: Callable[[int], Tensor]) -> Tensor:
+        """What stays the same from step to step, for scores of that width: made on the host, once for each device."""
+        key = name, scores.shape[-1], scores.device
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make(scores.shape[-1]).to(scores.device)
+        return found
+
+    def _row(self, _: int) -> Tensor:
+        return torch.tensor(self.forced, dtype=torch.int64)
+
+    def _shift(self, width: int) -> Tensor:
+        shift = torch.zeros(width)
+        for expert, bias in self.bias.items():
+            shift[expert] += bias
+        return shift
+
+    def _closed(self, width: int) -> Tensor:
+        closed = torch.zeros(width, dtype=torch.bool)
+        closed[sorted(self.banned)] = True
+        return closed
 
     def allowed(self, indices: Tensor) -> Tensor:
         """``[T, K]`` whether each chosen expert may be chosen."""

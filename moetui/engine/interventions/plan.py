@@ -46,7 +46,12 @@ Rule = Literal["numeric", "reroute", "keep_mass"]
 Recorded: TypeAlias = Callable[[Site, Tensor], "tuple[Tensor, Tensor, Tensor] | None"]
 """``(site, positions [T]) -> (indices [T, K], weights [T, K], known [T])`` of a recording; None without such a site."""
 
+_Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``(logits [T, E], positions [T]) -> [T, E]``."""
+
+_NOWHERE = torch.empty(0, dtype=torch.int64)  # the positions of tokens where nothing asks for them
 _CHOICES = (ForceExperts, BanExperts, BoostExperts, SetTopK, RouterTemperature, RouterNoise)
+_BY_POSITION = (RouterNoise, RandomRouting, ExpertCapacity, ReplayRouting)
 _MAX_RANGES = 3
 
 
@@ -114,13 +119,16 @@ class _SiteFunction:
         self._banned = tuple(sorted({e for item in chain if isinstance(item, BanExperts) for e in item.experts}))
         self._trace: RouterTrace | None = None
         self._positions: Tensor | None = None
+        # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
+        self._placed = any(isinstance(item, _BY_POSITION) or item.scope.positions is not None for item in chain)
+        self._prepared: dict[tuple[int, ...], tuple[Choice, tuple[_Change, ...]]] = {}
 
     def __call__(
         self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         site = self._handles()[self._number].site
         logits = None if logits is None else expert_logits(site, logits)
-        positions = self._where(context, site, indices)
+        positions = self._where(context, site, indices) if self._placed else _NOWHERE
         phase = None if context.step is None else context.step.phase(site.stack)
         out = indices, weights
         choices = [item for item in self._choices if _in_phase(item, phase)]
@@ -153,6 +161,8 @@ class _SiteFunction:
         positions: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ranges = sorted({item.scope.positions for item in choices if item.scope.positions is not None}, key=str)
+        if not ranges:
+            return self._route(site, context, logits, indices, weights, choices, positions)
         out = indices, weights
         for pattern in product((False, True), repeat=len(ranges)):
             inside = {span for span, on in zip(ranges, pattern) if on}
@@ -160,8 +170,6 @@ class _SiteFunction:
             if not active:
                 continue
             chosen = self._route(site, context, logits, indices, weights, active, positions)
-            if not ranges:
-                return chosen
             rows = torch.ones_like(positions, dtype=torch.bool)
             for span, on in zip(ranges, pattern):
                 rows &= _within(span, positions) == on
@@ -179,14 +187,11 @@ class _SiteFunction:
         positions: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The routing of all rows under these choices, by the best rule there is."""
-        choice = Choice(site.num_experts, indices.shape[-1])
-        changes: list[Callable[[Tensor], Tensor]] = []
-        for item in active:
-            _gather(item, choice, changes, site, positions)
+        choice, changes = self._prepare(site, active, indices.shape[-1])
 
         def change(values: Tensor) -> Tensor:
             for function in changes:
-                values = function(values)
+                values = function(values, positions)
             return values
 
         if self._trace is None:
@@ -197,6 +202,8 @@ class _SiteFunction:
             found = reroute(context, self._trace, indices, select=choice.select, change=change if changes else None)
             if found is not None:
                 self._rules[site.name] = "reroute"
+                if site.groups == 1 and choice.forced is None:
+                    return self._fitted(found, indices, weights)  # nothing shuts others out: none of them is banned
                 routed = self._settle(found, choice, indices, weights)
                 if not choice.banned or site.groups == 1:
                     return routed
@@ -205,6 +212,18 @@ class _SiteFunction:
                 return _merge(choice.allowed(found[0]).all(-1), routed, fallback)
         self._rules[site.name] = "numeric" if numeric else "keep_mass"
         return self._by_logits(site, logits, indices, weights, choice, change)
+
+    def _prepare(self, site: Site, active: Sequence[Intervention], slots: int) -> tuple[Choice, tuple[_Change, ...]]:
+        """The choice that these make together, gathered once."""
+        key = (slots, *map(id, active))
+        found = self._prepared.get(key)
+        if found is None:
+            choice = Choice(site.num_experts, slots)
+            changes: list[_Change] = []
+            for item in active:
+                _gather(item, choice, changes, site)
+            found = self._prepared[key] = choice, tuple(changes)
+        return found
 
     def _by_logits(
         self,
@@ -235,8 +254,14 @@ class _SiteFunction:
     def _settle(
         routing: tuple[Tensor, Tensor], choice: Choice, indices: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        chosen, found = routing[0], silence(routing[1], choice.allowed(routing[0]))
-        chosen, found = fit(chosen, found, indices.shape[-1])
+        chosen, found = routing
+        if choice.banned:
+            found = silence(found, choice.allowed(chosen))
+        return _SiteFunction._fitted((chosen, found), indices, weights)
+
+    @staticmethod
+    def _fitted(routing: tuple[Tensor, Tensor], indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        chosen, found = fit(*routing, indices.shape[-1])
         return chosen.to(indices.dtype), found.to(weights.dtype)
 
     def _change(
@@ -286,13 +311,7 @@ class _SiteFunction:
         return _merge(known, (chosen, weighted), (indices, weights))
 
 
-def _gather(
-    item: Intervention,
-    choice: Choice,
-    changes: list[Callable[[Tensor], Tensor]],
-    site: Site,
-    positions: Tensor,
-) -> None:
+def _gather(item: Intervention, choice: Choice, changes: list[_Change], site: Site) -> None:
     if isinstance(item, ForceExperts):
         choice.force(item.experts)
     elif isinstance(item, BanExperts):
@@ -303,10 +322,11 @@ def _gather(
         choice.limit(item.k)
     elif isinstance(item, RouterTemperature):
         temperature = item.temperature
-        changes.append(lambda values: values / temperature)
+        changes.append(lambda values, _: values / temperature)
     elif isinstance(item, RouterNoise):
         sigma, seed = item.sigma, item.seed
-        changes.append(lambda values: values + sigma * normal(seed, site.index, positions, values.shape[-1]))
+        number = site.index
+        changes.append(lambda values, at: values + sigma * normal(seed, number, at, values.shape[-1]))
 
 
 def _in_phase(item: Intervention, phase: Phase | None) -> bool:
