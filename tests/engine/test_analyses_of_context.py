@@ -82,8 +82,19 @@ def test_passes_of_many_tokens_are_split(zoo_model: ZooModel, monkeypatch: pytes
     monkeypatch.setattr("moetui.engine.analyses.attribution._TOKENS", 3 * (PLACE + 1))
     split = ask(on, "attribution", branch=0, position=PLACE)
     assert whole.earlier == split.earlier == 0
+    monkeypatch.setattr("moetui.engine.analyses.attribution._WORK", 4 * (PLACE + 1))
+    assert ask(on, "attribution", branch=0, position=PLACE).earlier == PLACE - 3
     np.testing.assert_allclose(split.output, whole.output, atol=1e-4)
     np.testing.assert_allclose(split.routing, whole.routing, atol=1e-4)
+
+
+def test_what_would_fill_the_memory_is_refused(zoo_model: ZooModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = subject(zoo_model("mixtral").model)
+    monkeypatch.setattr("moetui.engine.analyses.attention._free", lambda _: 10_000)
+    with pytest.raises(UnsupportedError, match="attention over 9 tokens takes about") as caught:
+        ask(on, "attention", branch=0, position=PLACE)
+    assert "nearer to the beginning" in caught.value.hint
+    assert ask(on, "attention", branch=0, position=1).layers == (0, 1, 2, 3)
 
 
 def test_what_is_wrong_is_said_and_leaves_nothing(zoo_model: ZooModel) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from moetui.routing.analyses import AttentionPaid
 
 _INNER = "_attn_implementation_internal"
 _ATTENTION = re.compile(r"attn|attention|mixer")
+_COPIES = 4  # scores, mask added, softmax in float32, and its copy in the model's type
 _ROUNDING = 0.01  # by which the weights of a row may miss a sum of one in short number formats
 
 
@@ -36,6 +38,7 @@ def attention(subject: Subject, branch: int, position: int, sequence: int = 0) -
     if not 0 <= position < len(found):
         raise UsageError(f"position must lie between 0 and {len(found) - 1}", "'tokens' lists them")
     ids = [token for token, _ in found[: position + 1]]
+    _check_room(subject.model, len(ids))
     rows: dict[int, list[Tensor]] = {}
     hooks = [
         module.register_forward_hook(_keeper(rows, layer, len(ids)))
@@ -75,6 +78,31 @@ def eager(model: nn.Module) -> Iterator[None]:
     finally:
         for config, own in before:
             vars(config)[_INNER] = own
+
+
+def _check_room(model: Any, length: int) -> None:
+    """Refuse what would fill the memory: one layer's weights at a time are there, several times over.
+
+    Raises:
+        UnsupportedError: they take more than half of what is free.
+    """
+    config: Any = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = getattr(config, "num_attention_heads", None)
+    needed = _COPIES * 4 * (heads if isinstance(heads, int) else 32) * length**2
+    free = _free(model.device)
+    if needed > free / 2:
+        raise UnsupportedError(
+            f"attention over {length:,} tokens takes about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            "a token nearer to the beginning takes less",
+        )
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of memory that are free where the model computes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def _attention_modules(model: nn.Module, handles: Sequence[SiteHandle]) -> list[tuple[int, nn.Module]]:

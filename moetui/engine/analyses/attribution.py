@@ -20,10 +20,13 @@ from moetui.routing.step import F32
 MOST = 64
 """Tokens that are replaced unless asked for more: the newest."""
 _TOKENS = 4096  # in one pass
+_WORK = 1 << 18  # tokens in all passes: nothing else runs on the model meanwhile
 
 
 def attribution(subject: Subject, branch: int, position: int, sequence: int = 0, most: int = MOST) -> Attribution:
     """Replace each of the newest ``most`` tokens up to ``position`` by a neutral one; see ``Attribution``.
+
+    In a sequence of many thousand tokens fewer are replaced, so that a run does not stand still for long.
 
     Raises:
         UsageError: a position that is not held, or fewer than one token to replace.
@@ -36,7 +39,7 @@ def attribution(subject: Subject, branch: int, position: int, sequence: int = 0,
     if most < 1:
         raise UsageError("most must be at least 1", "it is how many tokens are replaced, each in turn")
     ids = [token for token, _ in found[: position + 1]]
-    places = range(max(0, len(ids) - most), len(ids))
+    places = range(max(0, len(ids) - max(1, min(most, _WORK // len(ids)))), len(ids))
     config = getattr(subject.model, "config", None)
     put = [neutral(subject.tokenizer, config, (ids[place],)) for place in places]
     at_once = max(1, _TOKENS // len(ids) - 1)
