@@ -17,7 +17,7 @@ from moetui.tui.ink import Ink
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.ramps import contrast_text
 from moetui.tui.widgets.context import attention_related, attribution_related
-from tests.tui.builders import HeldSession, make_info, make_timeline
+from tests.tui.builders import HeldSession, make_info, make_step, make_timeline
 from tests.tui.hosts import Host, hosted, lines_of
 
 INFO = make_info(4, 8, 2)
@@ -115,6 +115,19 @@ async def test_an_answer_stays_with_its_token_while_others_are_looked_at() -> No
         session.waiting[1].set_result(paid(8))
         await pilot.pause()
         assert "attention of 8" in str(panel.tokens.border_title)
+
+
+async def test_a_new_run_takes_the_answer_off_the_table() -> None:
+    async with asked() as (panel, session, pilot):
+        await pilot.press("A")
+        session.waiting[0].set_result(paid(9))
+        await pilot.pause()
+        assert column(panel)
+        session.source.append(make_step(INFO, 99, np.zeros((1, 4, 8), np.float32), branch=1))
+        panel.refresh_from(session.timeline.snapshot(), session)
+        await pilot.pause()
+        assert column(panel) == []
+        assert any("paid" in each for each in lines_of(panel.detail))
 
 
 async def test_another_question_cancels_the_one_that_waits() -> None:

@@ -35,6 +35,7 @@ class Questions:
         self._waiting: Future[Any] | None = None
         self._shown: Question | None = None
         self._scope = 0
+        self._branch = -1
 
     @property
     def note(self) -> str:
@@ -57,6 +58,7 @@ class Questions:
             self._ask(question, session, token)
         elif self._shown != question:
             self._shown, self._scope = question, 0
+            self._branch = _newest_branch(session.timeline.snapshot())
         elif self._scope == 0:
             self._scope = 1
         else:
@@ -64,7 +66,9 @@ class Questions:
         self._changed()
 
     def overlay(self, view: TimelineView, site: int) -> Related | None:
-        """What the table is to show beside its tokens."""
+        """What the table is to show beside its tokens; nothing once another run writes them."""
+        if self._shown is not None and _newest_branch(view) != self._branch:
+            self._shown = None
         return None if self._shown is None else self._related(self._shown, self._scope, view, site)
 
     def lines(self, view: TimelineView, token: int | None, site: int) -> tuple[Related, ...]:
@@ -79,7 +83,8 @@ class Questions:
         )
 
     def _ask(self, question: Question, session: Analysing, token: int) -> None:
-        columns = session.timeline.snapshot().tokens(token, token + 1)  # type: ignore[attr-defined]
+        view = session.timeline.snapshot()  # type: ignore[attr-defined]
+        columns = view.tokens(token, token + 1)
         if not len(columns.pad):
             return
         try:
@@ -93,9 +98,11 @@ class Questions:
             self._refused(error)
             return
         self._waiting = future
-        self._widget.run_worker(self._answered(question, token, future), group="questions", exclusive=True)
+        self._widget.run_worker(
+            self._answered(question, token, _newest_branch(view), future), group="questions", exclusive=True
+        )
 
-    async def _answered(self, question: Question, token: int, future: Future[Any]) -> None:
+    async def _answered(self, question: Question, token: int, branch: int, future: Future[Any]) -> None:
         refused: MoetuiError | None = None
         try:
             answer = await asyncio.wrap_future(future)
@@ -110,6 +117,7 @@ class Questions:
         if token == self._token:
             self._answers[question] = answer
             self._shown, self._scope = question, 0
+            self._branch = branch
         self._changed()
 
     def _refused(self, error: MoetuiError) -> None:
@@ -133,3 +141,7 @@ class Questions:
         build: Callable[..., Related] = attention_related if question == "attention" else attribution_related
         self._built[key] = build(self._token, answer, text, of)
         return self._built[key]
+
+
+def _newest_branch(view: TimelineView) -> int:
+    return int(view.tokens(view.end - 1, view.end).branch[0]) if view.end > view.first else -1
