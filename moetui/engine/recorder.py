@@ -193,7 +193,7 @@ def _runs(parcels: list[_Parcel], *, alone: bool) -> Iterator[list[_Parcel]]:
 def _key(parcel: _Parcel) -> object:
     """What passes that can be worked out together share; None for a pass that stands alone.
 
-    They add one token to each sequence of the one decoder, at the same sites, and nothing changed their routing.
+    They add one token to each sequence of the one decoder, at the same sites, and the same sites' routing was changed.
     """
     raw = parcel.raw
     inputs = raw.inputs.get("decoder")
@@ -201,7 +201,8 @@ def _key(parcel: _Parcel) -> object:
         return None
     if raw.probes or isinstance(inputs.past, Tensor) or inputs.past == 0:
         return None
-    if raw.before or raw.earlier:
+    if raw.earlier:
         return None
     numbers = [number for number, time in enumerate(raw.times) if time]
-    return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers
+    changed = [(number, getattr(raw.first[number], "shape", None)) for number in raw.before]
+    return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers, changed

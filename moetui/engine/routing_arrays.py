@@ -61,23 +61,28 @@ class RoutingArrays:
     def flags(self, passed: list[SiteTensors]) -> U8:
         """``[T, S]`` ``SiteFlag`` bits."""
         flags: U8 = np.zeros(self.indices.shape[:2], np.uint8)
-        changed = [(site, _moved(site)) for site in passed if site.before_indices is not None]
-        changed = [(site, moved) for site, moved in changed if moved.shape[0] == len(flags)]
-        for site, moved in changed:
-            flags[moved, site.number] |= np.uint8(SiteFlag.FORCED)
+        each = max(1, len(passed) // self._passes)
+        changed = [
+            (slice(place // each * self._rows, (place // each + 1) * self._rows), site)
+            for place, site in enumerate(passed)
+            if site.before_indices is not None and site.indices.shape[0] == self._rows
+        ]
+        moves = _moves([site for _, site in changed])
+        for (rows, site), (moved, _) in zip(changed, moves):
+            flags[rows, site.number][moved] |= np.uint8(SiteFlag.FORCED)
         self._flag_dropped(flags, passed)
         self._flag_non_finite(flags, passed)
-        for site, moved in changed:
-            self._empty(site, moved)
+        for (rows, site), (_, silent) in zip(changed, moves):
+            if silent is not None:
+                self._empty(rows, site.number, silent)
         return flags
 
-    def _empty(self, site: SiteTensors, moved: Bool) -> None:
+    def _empty(self, rows: slice, number: int, silent: Bool) -> None:
         """Slots whose weight an intervention made zero are empty: the experts named there add nothing."""
-        silent = moved[:, None] & np.asarray((site.weights == 0).numpy())
         slots = silent.shape[1]
-        self.indices[:, site.number, :slots][silent] = NO_EXPERT
+        self.indices[rows, number, :slots][silent] = NO_EXPERT
         if self.weights is not None:
-            self.weights[:, site.number, :slots][silent] = np.nan
+            self.weights[rows, number, :slots][silent] = np.nan
 
     def _flag_dropped(self, flags: U8, passed: list[SiteTensors]) -> None:
         if self.weights is None or not passed:
@@ -142,14 +147,31 @@ def _host(values: Tensor, dtype: Any) -> NDArray[Any]:
     return half(values) if dtype is np.float16 else values.numpy().astype(dtype)
 
 
-def _moved(site: SiteTensors) -> Bool:
-    """``[T]`` whether a token's routing is another than the router's."""
-    if site.before_indices is None or site.before_weights is None:
-        return np.zeros(site.indices.shape[0], np.bool_)
-    if site.before_indices.shape != site.indices.shape:
-        return np.ones(site.indices.shape[0], np.bool_)
-    moved = (site.before_indices != site.indices) | (site.before_weights != site.weights)
-    return np.asarray(moved.any(-1).numpy())
+def _moves(sites: list[SiteTensors]) -> list[tuple[Bool, Bool | None]]:
+    """What functions did to sites that they looked at.
+
+    Returns:
+        For each, ``[T]`` which tokens got another routing than the router's, and ``[T, K]`` which of their slots fell
+        silent by that; None where none did.
+    """
+    if not sites:
+        return []
+    looks = {(site.indices.shape, site.indices.dtype, site.weights.dtype) for site in sites}
+    befores = [(site.before_indices, site.before_weights) for site in sites]
+    if len(sites) > 1 and (
+        len(looks) > 1 or any(was is None or was.shape != sites[0].indices.shape for was, _ in befores)
+    ):
+        return [found for site in sites for found in _moves([site])]
+    indices, weights = torch.stack([site.indices for site in sites]), torch.stack([site.weights for site in sites])
+    was_indices = torch.stack([was for was, _ in befores if was is not None])
+    was_weights = torch.stack([was for _, was in befores if was is not None])
+    if was_indices.shape == indices.shape:
+        moved = ((was_indices != indices) | (was_weights != weights)).any(-1)
+    else:
+        moved = torch.ones(indices.shape[:2], dtype=torch.bool)
+    silent = moved.unsqueeze(-1) & (weights == 0)
+    quiet = not bool(silent.any())
+    return [(one, None if quiet else other) for one, other in zip(moved.numpy(), silent.numpy())]
 
 
 def _odd(values: F16, widths: dict[int, int]) -> Bool | None:

@@ -13,19 +13,32 @@ import pytest
 import torch
 
 from moetui.engine import Capture, CaptureOptions
+from moetui.engine.interventions import plan
 from moetui.engine.zoo import build
 from moetui.routing import SiteFlag, Step
+from moetui.routing.interventions import (
+    BanExperts,
+    ExpertCapacity,
+    ForceExperts,
+    Intervention,
+    ScaleExperts,
+    Scope,
+    SetTopK,
+)
 from moetui.routing.step import TokenScores
 
 TIMES = ("started", "duration", "site_ms", "vocabulary")
 ODD = ["mixtral", "dbrx", "jetmoe", "llama4", "doge", "zaya", "switch_transformers", "deepseek_v4", "qwen3_next"]
 
 
-def generated(model: Any, inputs: dict[str, Any], *, alone: bool, **options: Any) -> list[Step]:
+def generated(
+    model: Any, inputs: dict[str, Any], *, alone: bool, interventions: tuple[Intervention, ...] = (), **options: Any
+) -> list[Step]:
     steps: list[Step] = []
     with Capture(model, CaptureOptions(**options), on_step=steps.append) as capture:
         model(**inputs)  # what there is to learn of the model is learnt here
         capture.flush()
+        capture.set_functions(plan(interventions, lambda: capture.handles).functions)
         if alone:
             capture.before_step = lambda _: capture.flush()
         prompt = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
@@ -78,6 +91,26 @@ def test_ids_alone_worked_out_together(zoo_model: Any) -> None:
     alone = generated(built.model, inputs, alone=True, **options)
     for one, other in zip(alone, generated(built.model, inputs, alone=False, **options)):
         same(one, other)
+
+
+@pytest.mark.parametrize(
+    "interventions",
+    [
+        (ForceExperts((0, 3, 7), Scope(layers=(1, 2))),),
+        (BanExperts((1, 2)),),
+        (ScaleExperts((0, 1, 2, 3), 0.0), ExpertCapacity(0.5, Scope(layers=(3,)))),
+        (SetTopK(1, Scope(layers=(0,))), ForceExperts((4,), Scope(layers=(2,), positions=(10, None)))),
+    ],
+)
+def test_changed_routings_worked_out_together(interventions: tuple[Intervention, ...], zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    inputs = built.inputs(2, 6, padding="left")
+    alone = generated(built.model, inputs, alone=True, interventions=interventions)
+    together = generated(built.model, inputs, alone=False, interventions=interventions)
+    assert len(alone) == len(together) > 12
+    for one, other in zip(alone, together):
+        same(one, other)
+    assert any((step.flags & SiteFlag.FORCED).any() for step in together)
 
 
 @torch.no_grad()
