@@ -115,7 +115,12 @@ class Console:
 
     def watched(self, view: TimelineView | None = None) -> Result:
         """What ``watch`` would show now, for a screen that shows it at each stop; empty if nothing is watched."""
-        return self._answered("watch") if self._context.watches else Result()
+        if not self._context.watches:
+            return Result()
+        try:  # not as a typed line: the name may have been given away, and Python would wait for the model
+            return self._context.registry.get("watch").run(self._context, {})
+        except MoetuiError as error:
+            return Result(error=brief(error.message), hint=brief(error.hint))
 
     def _answered(self, source: str) -> Result:
         try:

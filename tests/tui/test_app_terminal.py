@@ -145,6 +145,26 @@ def test_resizing_leaves_no_ghosts() -> None:
         assert opened.text() == before
 
 
+@pytest.mark.parametrize("keys", ["?", "!", ":stats\r", "3"], ids=["help", "findings", "drawer", "console"])
+def test_a_terminal_too_small_for_anything_and_back_again(keys: str) -> None:
+    with terminal(PLAY, columns=100, rows=30) as opened:
+        start_run(opened)
+        opened.send(keys)
+        opened.pump(1.0)
+        for columns, rows in ((40, 12), (20, 5), (40, 12), (100, 30)):
+            opened.resize(columns, rows)
+            opened.pump(0.5)
+        opened.until(lambda: "demo" in opened.screen.display[0] and "help" in opened.screen.display[-1])
+        opened.until(lambda: "needed" not in opened.text())
+        opened.pump(0.5)
+        if keys not in "?!":
+            assert "moe›" in opened.text()
+        assert opened.text().count("Mixtral") == 1
+        opened.send("\x11")
+        assert opened.wait()[0] == 0
+        assert b"Traceback" not in opened.received
+
+
 def test_no_color_means_none() -> None:
     for arguments, environ in (([], {"NO_COLOR": "1"}), (["--color", "none"], {})):
         with terminal([*PLAY, *arguments], environ=environ) as opened:

@@ -248,6 +248,15 @@ async def test_watches_follow_the_run() -> None:
         await until(pilot, lambda: not app.query_one(Watches).display)
 
 
+async def test_watches_are_shown_though_their_name_was_given_away() -> None:
+    async with console(size=(120, 30)) as (app, pilot, _):
+        await pilot.press(*"watch entropy < 0.5", "enter")
+        await until(pilot, lambda: app.query_one(Watches).display)
+        await pilot.press(*"watch = 7", "enter", *"6 * watch", "enter")
+        await ran(app, pilot, "42")
+        assert "entropy < 0.5" in app.query_one(Watches).render_line(0).text
+
+
 async def test_clear_empties_the_log_and_another_width_draws_it_anew() -> None:
     async with console(size=(120, 30)) as (app, pilot, _):
         await pilot.press(*"help", "enter")
