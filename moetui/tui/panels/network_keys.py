@@ -58,7 +58,7 @@ class NetworkKeys(Widget):
             "attention",
             id="network.attention",
             show=False,
-            tooltip="What the token attended to: at this layer, in all, hide",
+            tooltip="What the token attended to: at this layer, in all",
         ),
         Binding(
             "W",
@@ -66,7 +66,7 @@ class NetworkKeys(Widget):
             "why",
             id="network.why",
             show=False,
-            tooltip="What earlier tokens were worth to it: to the next token, to the routing, hide",
+            tooltip="What earlier tokens were worth to its output, its routing",
         ),
         Binding("S", "sort", "sort", id="network.sort", show=False, tooltip="Sort the tokens by the next column"),
         Binding("R", "reverse", "reverse", id="network.reverse", show=False, tooltip="Reverse the order of tokens"),
