@@ -86,8 +86,9 @@ class WordList(Widget):
             return Strip.blank(width, base)
         pen = base + style("here") if number == self._chosen else base
         count = self._count(self.size.height) if y == self.size.height - 1 else ""
-        text = fit(" " + drawable(self._words[number]), width - len(count), "left", ink_of(self).glyphs.ellipsis)
-        return Line().add(text, pen).add(count, base + style("dim")).strip(width, base)
+        text = fit(drawable(self._words[number]), width - 1 - len(count), "left", ink_of(self).glyphs.ellipsis)
+        # An edge, for terminals where the ground does not tell the list from the log.
+        return Line().add("▏", base + style("dim")).add(text, pen).add(count, base + style("dim")).strip(width, base)
 
     def on_click(self, event: object) -> None:
         """A click takes the word."""
