@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 
 from moetui.routing import MoetuiError
@@ -39,7 +41,10 @@ def main() -> int:
     except MoetuiError as error:
         sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
         return error.exit_status
-    sys.stdout.write("closed\n" if session.asked[-1][0] == "close" else "left open\n")
+    # A terminal that reads nothing any more must not keep this program either.
+    os.set_blocking(sys.stdout.fileno(), False)
+    with contextlib.suppress(BlockingIOError):
+        os.write(sys.stdout.fileno(), b"closed\n" if session.asked[-1][0] == "close" else b"left open\n")
     return status
 
 
