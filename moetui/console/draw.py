@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moetui.console.fitting import FittingTable
+from moetui.console.tables import HeatTable, PairTable
 from moetui.routing import drawable
 
 UNKNOWN = "–"
@@ -87,7 +88,7 @@ def named(rows: Sequence[Sequence[Text]]) -> Table:
 
 def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
     """Names and values, a row each."""
-    out = Table.grid(padding=(0, 2, 0, 0))
+    out = PairTable.grid(padding=(0, 2, 0, 0))
     for name, value in rows:
         out.add_row(text(name, "dim"), value if isinstance(value, Text) else text(value))
     return out
@@ -158,7 +159,7 @@ def heat(
             cells.append((mark * 2 + " ") if width == 3 else mark, intensity(0.0 if math.isnan(share) else share))
         extra = [text(cell) for cell in beside[number_]] if beside else []
         out.add_row(text(name), cells, *extra)
-    return Group(out, text(legend, "dim")) if legend else out
+    return HeatTable(Group(out, text(legend, "dim")) if legend else out, rows, values)
 
 
 def _ruler(count: int, width: int) -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -10,6 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from moetui.console.tables import PlainRow, plain_text, plain_value
 
 Cell = Text | Table
 _GAP = 2
@@ -59,6 +61,13 @@ class FittingTable:
         missing = ", ".join(name for column in columns[kept:] if (name := column.head.plain.strip()))
         if missing:
             yield Text(f"no room for: {missing}", "dim", overflow="ellipsis", no_wrap=True)
+
+    def plain_rows(self) -> Iterator[PlainRow]:
+        """Heads and rows of all columns, also of those that had no room; texts stay texts."""
+        yield [head.plain for head in self.heads]
+        for row in self.rows:
+            texts = [plain_text(cell) for cell in row]
+            yield [text if place in self._left else plain_value(text) for place, text in enumerate(texts)]
 
     def _columns(self, console: Console) -> list[_Column]:
         out = []

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from textual import events, on
-from textual.app import ComposeResult, SystemCommand
+from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import Screen
 from textual.widget import Widget
 
 from moetui.routing import ModelError
@@ -43,6 +42,7 @@ from moetui.tui.prompting import Prompting
 from moetui.tui.shell import Shell
 from moetui.tui.stops import Stops
 from moetui.tui.ticker import FASTEST, Rate, Ticker
+from moetui.tui.widgets.sharing import Shared, nearest_shared
 
 # tab → where its panel lives: imported after the first paint, built when first shown.
 PANELS = {
@@ -323,20 +323,15 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         """Hide the keys of what the session cannot do; dim those that do nothing now."""
         return self.can(action)
 
+    def shared_part(self) -> Shared | None:
+        """What the focus is in; with the focus at the prompt, the tab that is shown."""
+        return super().shared_part() or nearest_shared(self._panels.get(self.tab))
+
     def action_findings(self) -> None:
         """List what the diagnostics found."""
         from moetui.tui.findings import FindingsScreen
 
         self.push_screen(FindingsScreen(self.session.findings))
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The command palette: what the keys do, and the themes."""
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if active.enabled and binding.tooltip and active.node is self:
-                title = f"{binding.description.capitalize()}  ({self.get_key_display(binding)})"
-                yield SystemCommand(title, binding.tooltip, lambda action=binding.action: self.run_action(action))
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small for anything."""

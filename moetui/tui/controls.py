@@ -56,7 +56,7 @@ class RunControls(_Base):
         needs = _NEEDS.get(action)
         if needs is not None and not needs & self.session.capabilities:
             return False
-        if action in _ONLY_IN and self.session.info is None:
+        if action in (*_ONLY_IN, "copy", "save_csv") and self.session.info is None:
             return False
         replay = Capability.SEEK in self.session.capabilities
         if not replay and action in _ONLY_IN and self.session.state not in _ONLY_IN[action]:

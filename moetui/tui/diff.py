@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import on
-from textual.app import ComposeResult, SystemCommand
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import Screen
 
 from moetui.routing import drawable
 from moetui.tui.bars import KeyBar
@@ -231,10 +230,6 @@ class DiffApp(Shell):
     def on_resize(self) -> None:
         """Everything is sent anew, and the place in the lists kept."""
         self.forget_screen()
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The command palette: the themes."""
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
 
 def _numbers(experts: tuple[int, ...]) -> str:

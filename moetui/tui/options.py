@@ -57,12 +57,14 @@ class Look:
     Attributes:
         colors: how many the terminal is sent: ``truecolor``, ``256``, ``16`` or ``none``.
         slow: the line is to be spared: fewer frames, and of the mouse clicks only, not its motion.
+        clipboard: the terminal may take text for its clipboard (OSC 52); False where it is known not to.
     """
 
     colors: Literal["truecolor", "256", "16", "none"]
     slow: bool
     ascii: bool
     mouse: bool
+    clipboard: bool = True
 
 
 def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
@@ -73,7 +75,7 @@ def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
         colors = "none" if environ.get("NO_COLOR") else _terminal_colors(environ)
         if slow and colors == "truecolor":
             colors = "256"
-    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse)
+    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse, _clipboard(environ))
 
 
 def _terminal_colors(environ: Mapping[str, str]) -> Literal["truecolor", "256", "16"]:
@@ -83,6 +85,13 @@ def _terminal_colors(environ: Mapping[str, str]) -> Literal["truecolor", "256", 
     if term.endswith(("-direct", "-truecolor")):
         return "truecolor"
     return "256" if "256color" in term or term.startswith(("xterm-kitty", "alacritty", "foot", "tmux")) else "16"
+
+
+def _clipboard(environ: Mapping[str, str]) -> bool:
+    """False for consoles without a clipboard, for GNU screen, which keeps such sequences, and for macOS's Terminal."""
+    if environ.get("TERM_PROGRAM") == "Apple_Terminal" or ("STY" in environ and "TMUX" not in environ):
+        return False
+    return not environ.get("TERM", "").lower().startswith(("linux", "vt", "cons"))
 
 
 def _unicode(environ: Mapping[str, str]) -> bool:

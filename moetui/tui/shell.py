@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
+from textual.screen import Screen
 
-from moetui.routing import UsageError, drawable
+from moetui.routing import UsageError
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter
+from moetui.tui.handing_on import HandingOn
 from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
 from moetui.tui.link import Linked
@@ -24,7 +25,7 @@ from moetui.tui.themes import THEMES, theme_name
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
 
-class Shell(InOrder, Linked, App[int]):
+class Shell(HandingOn, InOrder, Linked, App[int]):
     """An app drawn by ``options``.
 
     Args:
@@ -38,6 +39,8 @@ class Shell(InOrder, Linked, App[int]):
     TITLE = "moetui"
     ENABLE_SELECT_AUTO_SCROLL = False
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y,f7", "copy", "copy", id="copy", show=False, tooltip="Copy the table or map that has the focus"),
+        Binding("Y,f8", "save_csv", "save csv", id="save", show=False, tooltip="Write it to a CSV file"),
         Binding("P", "picture", "picture", id="picture", show=False, tooltip="Write the screen to an SVG file"),
     ]
 
@@ -113,18 +116,14 @@ class Shell(InOrder, Linked, App[int]):
 
         self.push_screen(HelpScreen(self.screen))
 
-    async def action_picture(self) -> None:
-        """Write what is on the screen to an SVG file in the working folder, and say where."""
-        from moetui.tui.picture import self_contained
-        from moetui.tui.widgets.sharing import write_new
-
-        svg = self.export_screenshot(title="moetui")
-        try:
-            path = await asyncio.to_thread(lambda: write_new(Path.cwd(), "moetui-screen", ".svg", self_contained(svg)))
-        except OSError as error:
-            self.notify(f"not written: {drawable(error.strerror or str(error))}", severity="error", markup=False)
-            return
-        self.notify(f"the screen is in {drawable(path.name)}", markup=False)
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: what the app's keys do, and the themes."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.enabled and binding.tooltip and active.node is self:
+                title = f"{binding.description.capitalize()}  ({self.get_key_display(binding)})"
+                yield SystemCommand(title, binding.tooltip, lambda action=binding.action: self.run_action(action))
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     def action_redraw(self) -> None:
         """Draw everything anew: a stray line of another program may have spoilt the screen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -282,3 +283,32 @@ def test_models_that_cannot_be_compared_are_said_so(tmp_path: Path, opened: Open
     b = write_recording(tmp_path / "b", make_info(experts=8))
     with pytest.raises(UsageError, match="experts"):
         opened(a, b)
+
+
+# -- to take along ----------------------------------------------------------------------------------------------
+
+
+async def test_pairs_sites_flips_and_shift_can_be_copied(write: Write, opened: Opened) -> None:
+    texts = {number: "=1+1" if number == 2 else f" w{number}" for number in range(40)}
+    runs = opened(write("a", [1, 2, 3, 4, 5], texts=texts), write("b", [1, 2, 3, 9], {1: 2}, texts))
+
+    async def copied(of: type[Any]) -> list[list[str]]:
+        part(pilot, of).focus()
+        pilot.app._clipboard = ""
+        await press(pilot, "y")
+        for _ in range(100):
+            if pilot.app.clipboard:
+                break
+            await pilot.pause(0.02)
+        return list(csv.reader(pilot.app.clipboard.splitlines(), delimiter="\t"))
+
+    async with shown(runs) as pilot:
+        pairs = await copied(PairList)
+        assert [row[2] for row in pairs] == ["token_a", "·w1", "'=1+1", "·w3", "·w4", "·w5"]
+        assert [row[5] for row in pairs][-2:] == ["·w9", ""]
+        assert [row[7] for row in pairs[1:]] == [str(count) for count in runs.flips.tolist()]
+        sites = await copied(SiteList)
+        assert [row[0] for row in sites] == ["site", *(site.site for site in runs.comparison.sites)]
+        assert float(sites[1][1]) == pytest.approx(runs.comparison.sites[0].same_top1, abs=1e-5)
+        assert len(await copied(FlipList)) == 1 + len(runs.comparison.top_flips)
+        assert len(await copied(Heatmap)) == 1 + SITES

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
+from moetui.session import ReplaySession
 from moetui.tui.app import MoetuiApp
 from moetui.tui.help import HelpScreen, _groups
+from moetui.tui.options import ScreenOptions
+from tests.tui.recordings import write_recording
 from tests.tui.scripted import ScriptedSession
-from tests.tui.test_app_shell import PROMPT, Recording, calm, running, shown, until
+from tests.tui.test_app_shell import LOOK, PROMPT, Recording, calm, running, shown, until
 from tests.tui.test_debugging import Debugged
 
 
@@ -84,3 +90,64 @@ async def test_all_of_it_can_be_read(size: tuple[int, int]) -> None:
             seen += " ".join(re.sub("[│╭╮╰╯─▁▂▃▄▅▆▇█▔]", " ", shown(app)).split())
             await pilot.press("pagedown")
         assert not [text for text in wanted if text not in seen and len(text) < size[0] * 0.6]
+
+
+async def test_a_recording_lists_no_key_that_takes_the_model(tmp_path: Path) -> None:
+    session = ReplaySession(write_recording(tmp_path / "a.msgpack", decode=30), start="end", paused=True)
+    app = MoetuiApp(session, ScreenOptions(), LOOK)
+    refused: list[tuple[str, str]] = []
+    pressed = ""
+
+    def notify(message: str, *, severity: str = "information", **_: Any) -> None:
+        if severity != "information":
+            refused.append((pressed, message))
+
+    app.notify = notify  # type: ignore[method-assign, assignment]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.settled)
+        listed = set()
+        for tab in ("network", "elements", "profiler"):
+            await app.action_tab(tab)
+            await until(pilot, lambda: app.settled)
+            assert rows(app)["y f7"]
+            here = {active.binding.key: active.binding.action for active in app.screen.active_bindings.values()}
+            leave = {"quit", "interrupt", "suspend_process", "picture", "copy", "save_csv"}
+            for pressed, action in here.items():
+                if action in leave | listed or action.startswith(("tab(", "next_tab", "screen.", "command_palette")):
+                    continue
+                listed.add(action)
+                await pilot.press(pressed)
+                await pilot.pause()
+                if app.screen.is_modal:
+                    await pilot.press("escape")
+                if app.screen.has_class("-drawer"):
+                    await app.action_drawer()
+                if isinstance(app.focused, Input):
+                    await pilot.press("escape")
+        await pilot.pause()
+    session.close()
+    assert not refused
+    assert {"step", "step_back", "toggle_run", "loop", "seek_dialog", "mark", "measure"} <= listed
+    assert not {"ask('attention')", "ask('attribution')", "fork", "rewind", "force", "prompt", "stop"} & listed
+
+
+class Asked(ScriptedSession):
+    """A scripted session that says it can be asked."""
+
+    analyses = ("attention", "attribution")
+
+    def analyze(self, name: str, **_: Any) -> Future[Any]:
+        self.asked.append((name, None))
+        return Future()
+
+
+async def test_a_live_session_that_analyses_lists_the_questions() -> None:
+    async with running(Asked(), (120, 40)) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        assert rows(app)["A"].startswith("What the token attended to")
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        assert "A" not in rows(app)
+        assert "W" not in rows(app)

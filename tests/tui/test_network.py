@@ -345,39 +345,6 @@ async def test_marks():
         assert panel.tokens.token == 33
 
 
-async def test_copy_and_save(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    async with network(make_timeline(decode=30)) as (panel, pilot):
-        await pilot.press("y")
-        await pilot.pause(0.1)
-        assert pilot.app.clipboard.count("\n") == 36
-        assert pilot.app.clipboard.startswith("index\tbranch\tphase")
-        panel.heatmap.focus()
-        await pilot.press("y")
-        await pilot.pause(0.1)
-        assert pilot.app.clipboard.splitlines()[0] == "site\t0\t1\t2\t3\t4\t5\t6\t7"
-        await pilot.press("Y")
-        await pilot.press("Y")
-        await pilot.pause(0.1)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["moetui-heatmap-2.csv", "moetui-heatmap.csv"]
-        panel.detail.focus()
-        await pilot.press("Y")
-        await pilot.pause(0.1)
-        assert (tmp_path / "moetui-token-34.csv").read_text().count("\n") == 13
-
-
-async def test_a_copy_too_long_for_a_terminal_goes_to_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    async with network(bulk_timeline(make_info(), 3000)) as (_panel, pilot):
-        await pilot.press("y")
-        for _ in range(100):
-            await pilot.pause(0.05)
-            if pilot.app.said:
-                break
-        assert pilot.app.said == ["3,000 rows in moetui-tokens.csv"]
-        assert not pilot.app.clipboard
-
-
 # -- sizes ----------------------------------------------------------------------------------------------------------
 
 

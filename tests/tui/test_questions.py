@@ -168,7 +168,7 @@ async def test_what_cannot_be_had_is_said() -> None:
         assert "asking" not in str(panel.tokens.border_title)
         session.analyses = ()
         await pilot.press("W")
-        assert "a recording does not hold it" in app.said[-1]
+        assert len(session.asked) == 1, "where nobody answers, the key is none"
 
 
 @pytest.mark.parametrize("ink", [Ink(), Ink("256"), Ink("16"), Ink("none"), Ink("none", ascii_only=True)])

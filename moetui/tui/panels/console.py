@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from moetui.console import Console, History, Result, history_path
+from moetui.console.tables import Tabular, tables_of
 from moetui.routing import TimelineView, drawable
 from moetui.routing.events import RunState
 from moetui.session import Session
@@ -25,6 +27,7 @@ from moetui.tui.panels.console_log import ConsoleLog
 from moetui.tui.panels.console_thread import ConsoleThread
 from moetui.tui.panels.console_watches import Watches
 from moetui.tui.panels.console_words import WordList
+from moetui.tui.widgets.sharing import Rows, Shared
 
 _MARK_WIDTH = 6
 _SOON = 0.4  # s; what is over by then is not worth a word
@@ -57,6 +60,8 @@ class ConsolePanel(Vertical):
         self._thread: ConsoleThread | None = None
         self._session: Session | None = None
         self._hint: list[Part] = []
+        self._line = ""
+        self._answer: Shared | None = None
 
     def compose(self) -> ComposeResult:
         """Log, watches, help, input, and the words over the log."""
@@ -154,9 +159,19 @@ class ConsolePanel(Vertical):
         event.stop()
         self.run_line(event.text)
 
+    def shared(self) -> Shared | None:
+        """The tables of the newest answer in the log that has any."""
+        return self._answer
+
+    def _keep_tables(self, result: Result) -> None:
+        tables = tables_of(result.renderables)
+        if tables:
+            self._answer = (f"moetui-{_command(self._line)}", lambda: _rows(tables))
+
     def _echo(self, line: str) -> None:
         if not self.is_mounted:
             return
+        self._line = line
         prompt = styles_of(self, "say")("prompt")
         first, more = ("moe> ", "  .. ") if self._ascii else ("moe› ", "  ·· ")
         text = Text()
@@ -173,7 +188,8 @@ class ConsolePanel(Vertical):
     def write(self, result: Result) -> None:
         """Append a result to the log."""
         if result.clear:
-            self.log_view.empty()
+            self._cleared()
+        self._keep_tables(result)
         style = styles_of(self, "say")
         shown: list[RenderableType] = list(result.renderables)
         if result.error:
@@ -190,6 +206,7 @@ class ConsolePanel(Vertical):
     @on(ConsoleInput.LogCleared)
     def _cleared(self) -> None:
         self.log_view.empty()
+        self._answer = None
 
     # ------------------------------------------------------------------ what helps while typing
 
@@ -239,3 +256,17 @@ class ConsolePanel(Vertical):
         text, cursor = (chosen + " ", len(chosen) + 1) if chosen else (line.text, line.cursor_position)
         hint = self._moe.hint(text, cursor) if self._moe is not None else ""
         return [Part(hint, "dim")] if hint else []
+
+
+def _command(line: str) -> str:
+    """The name of what a line calls, for a file's name."""
+    found = re.match(r"\s*(?:moe\.)?([A-Za-z_]\w*)", line, re.ASCII)
+    return found[1].lower().replace("_", "-")[:32] if found else "answer"
+
+
+def _rows(tables: Sequence[Tabular]) -> Rows:
+    """The tables one below the other, an empty row between them."""
+    for number, table in enumerate(tables):
+        if number:
+            yield ()
+        yield from table.plain_rows()

@@ -9,14 +9,23 @@ from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.widgets import Static
 
 from moetui.routing import ModelInfo, MoetuiError, TimelineView, drawable
 from moetui.session import Capability, Session
-from moetui.tui.ink import Ink, ink_of
+from moetui.tui.ink import ink_of
 from moetui.tui.messages import Selection, SiteSelected, Stop
 from moetui.tui.panels.element_facts import Recent, expert_facts, recent, router_facts, usage
+from moetui.tui.panels.element_sharing import (
+    HEADER,
+    Fact,
+    expert_shared,
+    module_shared,
+    parameter_shared,
+    site_shared,
+    weight_shared,
+)
 from moetui.tui.panels.element_text import (
     Rows,
     expert_rows,
@@ -30,6 +39,8 @@ from moetui.tui.panels.element_text import (
 from moetui.tui.panels.outline import Entry, Outline
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.weights import WeightFacts, weight_reader
+from moetui.tui.widgets.box import Box
+from moetui.tui.widgets.sharing import Shared
 
 
 class ElementsPanel(Horizontal):
@@ -66,8 +77,12 @@ class ElementsPanel(Horizontal):
         tree = OutlineView(id="outline")
         tree.border_title = "model"
         yield tree
-        with VerticalScroll(id="facts"):
+        with Box(id="facts"):
             yield Static(id="facts-text")
+
+    def shared(self) -> Shared | None:
+        """The tree: what is handed on where no part has the focus."""
+        return self.view.shared()
 
     @property
     def view(self) -> OutlineView:
@@ -114,21 +129,33 @@ class ElementsPanel(Horizontal):
             return
         seen = seen or recent(view)
         rows: Rows = []
+        facts: list[Fact] = [HEADER]
         site = None if entry.site is None else outline.info.sites[entry.site]
         ink = ink_of(self)
         if site is not None and entry.expert is not None:
             title = f"{drawable(site.name)} · expert {entry.expert}"
-            rows += expert_rows(expert_facts(seen, site, entry.expert), view, ink)
+            expert = expert_facts(seen, site, entry.expert)
+            rows += expert_rows(expert, view, ink)
+            facts += expert_shared(expert, view)
         elif site is not None:
             title = f"{drawable(site.name)} · {entry.label}"
-            rows += site_rows(router_facts(seen, site), site, ink)
+            router = router_facts(seen, site)
+            rows += site_rows(router, site, ink)
+            facts += site_shared(router, site)
         else:
             title = drawable(entry.path) or entry.label
         if not entry.path:
             rows += module_rows(outline.info) + part_rows(outline, ink)
+            facts += module_shared(outline.info, outline)
         else:
-            rows += self._weight_rows(entry, outline, ink) + parameter_rows(entry, outline)
-        self.query_one("#facts").border_title = title
+            weights = self._weights_of(entry, outline)
+            rows += [] if weights is None else weight_rows(self._weights.get(weights), ink)
+            rows += parameter_rows(entry, outline)
+            facts += weight_shared(self._weights.get(weights or ""))
+            facts += parameter_shared(entry, outline)
+        box = self.query_one("#facts", Box)
+        box.border_title = title
+        box.offer(("moetui-element", lambda: facts))
         self.query_one("#facts-text", Static).update(self._text(rows))
 
     def _text(self, rows: Rows) -> Text:
@@ -140,22 +167,23 @@ class ElementsPanel(Horizontal):
 
     # ------------------------------------------------------------------ weights
 
-    def _weight_rows(self, entry: Entry, outline: Outline, ink: Ink) -> Rows:
+    def _weights_of(self, entry: Entry, outline: Outline) -> str | None:
+        """Under which name a node's weights are held once they are read; None where there are none to be read."""
         session = self._session
         node = outline.node(entry)
         if session is None or Capability.INSPECT not in session.capabilities:
-            return []
+            return None
         path, expert = (node.path, None) if node is not None else ("", entry.expert)
         if node is None and entry.expert is not None and entry.site is not None:
             path = outline.info.sites[entry.site].path
         direct = node is None or any(len(parameter.shape) > 1 for parameter in node.parameters)
         if not path or not direct:
-            return []
+            return None
         key = f"{path}[{expert}]"
         if key not in self._asked:
             self._asked.add(key)
             self._ask(session, key, path, expert)
-        return weight_rows(self._weights.get(key), ink)
+        return key
 
     def _ask(self, session: Session, key: str, path: str, expert: int | None) -> None:
         app = self.app

@@ -9,12 +9,12 @@ from textual.widget import Widget
 
 from moetui.routing.timeline import TimelineView
 from moetui.session import Session
-from moetui.tui.panels.questions import Questions
+from moetui.tui.panels.questions import Questions, can_ask
 from moetui.tui.widgets.context import Question
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heatmap import Heatmap
-from moetui.tui.widgets.sharing import copy, save
+from moetui.tui.widgets.sharing import Shared
 from moetui.tui.widgets.token_detail import TokenDetail
 from moetui.tui.widgets.token_rows import SORT_KEYS
 from moetui.tui.widgets.token_table import TokenTable
@@ -87,8 +87,6 @@ class NetworkKeys(Widget):
             show=False,
             tooltip="To the one before that matches",
         ),
-        Binding("y", "copy", "copy", id="network.copy", show=False, tooltip="Copy what has the focus"),
-        Binding("Y", "save", "save csv", id="network.save", show=False, tooltip="Write it to a CSV file"),
         Binding("m", "mark", "mark", id="network.mark", show=False, tooltip="Mark the token, or unmark it"),
         Binding(
             "apostrophe",
@@ -218,14 +216,12 @@ class NetworkKeys(Widget):
         else:
             self.tokens.go_to(found)
 
-    async def action_copy(self) -> None:
-        """Copy the focused part: rows of the table, cells of the heatmap, experts of the detail."""
-        await copy(self, *self._focused_part().shared())
+    def shared(self) -> Shared | None:
+        """The table: what is handed on where no part has the focus."""
+        return self.tokens.shared()
 
-    async def action_save(self) -> None:
-        """Write the focused part to a CSV file."""
-        await save(self, *self._focused_part().shared())
-
-    def _focused_part(self) -> TokenTable | Heatmap | TokenDetail:
-        focused = self.screen.focused
-        return focused if isinstance(focused, (Heatmap, TokenDetail)) else self.tokens
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide the keys that ask the model where there is none to ask."""
+        if action == "ask" and self._session is not None:
+            return can_ask(self._session, parameters[0])
+        return super().check_action(action, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from moetui.tui.cells import Line, fit
 from moetui.tui.ink import colored, ink_of
 from moetui.tui.lines import styles_of
 from moetui.tui.panels.outline import Entry, Outline, count_text
+from moetui.tui.widgets.sharing import Rows, Shared
 
 _BAR, _FULL = 8, 4.0  # cells of a bar, and how many times the even share fills it
 
@@ -83,6 +85,20 @@ class OutlineView(ScrollView, can_focus=True):
     def entry(self) -> Entry | None:
         """The line under the cursor."""
         return self._rows[self._cursor][0] if self._rows else None
+
+    def shared(self) -> Shared | None:
+        """The lines of the tree as it is opened, with a header."""
+        lines, usage = tuple(self._rows), self._usage
+
+        def rows() -> Rows:
+            yield ("depth", "path", "name", "what", "parameters", "bytes", "share_of_tokens")
+            for entry, depth in lines:
+                share = math.nan
+                if usage is not None and entry.site is not None and entry.expert is not None:
+                    share = float(usage[entry.site, entry.expert])
+                yield (depth, entry.path, entry.label, entry.note, entry.parameters, entry.nbytes, share)
+
+        return ("moetui-modules", rows) if lines else None
 
     def load(self, outline: Outline) -> None:
         """Show another model's tree, opened down to the layers."""

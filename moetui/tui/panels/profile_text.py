@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from moetui.routing import Site, drawable
-from moetui.session import Session
+from moetui.routing import ModelInfo, Site, drawable
 from moetui.tui.ink import Ink
 from moetui.tui.panels.element_text import Piece, Row, Rows, percent
 from moetui.tui.panels.outline import bytes_text
@@ -101,12 +101,15 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink, wi
     return rows
 
 
-def memory_rows(session: Session) -> Rows:
-    """What the process holds."""
+def memory_held() -> int:
+    """Bytes of memory that the process holds."""
     import psutil
 
-    rss = psutil.Process().memory_info().rss
-    info = session.info
+    return int(psutil.Process().memory_info().rss)
+
+
+def memory_rows(rss: int, info: ModelInfo | None) -> Rows:
+    """What the process holds."""
     rows = [Row("process", (Piece(bytes_text(rss), "strong"), Piece("  resident", "dim")))]
     if info is not None and info.nbytes:
         rows.append(
@@ -115,13 +118,13 @@ def memory_rows(session: Session) -> Rows:
     return rows
 
 
-def cost_rows(session: Session, line: LineFacts) -> Rows:
+def cost_rows(costs: Mapping[str, float], line: LineFacts) -> Rows:
     """What the debugger takes, measured: shares of the run's wall time, and the way to the terminal."""
     rows = [Row()]
-    if session.costs:
-        total = sum(session.costs.values())
+    if costs:
+        total = sum(costs.values())
         rows.append(Row("itself", (Piece(percent(total), "strong"), Piece("  of the run's time", "dim"))))
-        for name, share in session.costs.items():
+        for name, share in costs.items():
             rows.append(Row(f"  {drawable(name)}", (Piece(percent(share, 2)),)))
     else:
         rows.append(Row("itself", (Piece("not measured: nothing runs here", "dim"),)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.style import Style
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from moetui.routing import TimelineView
@@ -17,8 +18,12 @@ from moetui.tui.lines import styles_of
 from moetui.tui.messages import Selection, Stop
 from moetui.tui.panels.element_text import Rows, rows_text
 from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_facts, stretches
-from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_rows, rate_rows, stretch_rows
+from moetui.tui.panels.profile_sharing import cost_shared, loads_shared, rate_shared, stretch_shared
+from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_held, memory_rows, rate_rows, stretch_rows
 from moetui.tui.status import LineFacts
+from moetui.tui.widgets.box import Box
+from moetui.tui.widgets.sharing import Rows as SharedRows
+from moetui.tui.widgets.sharing import Shared
 
 if TYPE_CHECKING:
     from textual_plotext import PlotextPlot
@@ -65,17 +70,21 @@ class ProfilerPanel(Vertical):
     def compose(self) -> ComposeResult:
         """The boxes; the chart comes with the first data."""
         with Horizontal(id="profile-top"):
-            with Vertical(id="profile-rate", classes="box") as rate:
+            with Box(id="profile-rate", classes="box") as rate:
                 rate.border_title = "tokens a second"
                 yield Static(id="profile-rate-text")
-            with VerticalScroll(id="profile-self", classes="box") as own:
+            with Box(id="profile-self", classes="box") as own:
                 own.border_title = "memory · the debugger itself"
                 yield Static(id="profile-self-text")
         with Horizontal(id="profile-bottom"):
-            with VerticalScroll(id="profile-layers", classes="box"):
+            with Box(id="profile-layers", classes="box"):
                 yield Static(id="profile-layers-text")
-            with VerticalScroll(id="profile-experts", classes="box"):
+            with Box(id="profile-experts", classes="box"):
                 yield Static(id="profile-experts-text")
+
+    def shared(self) -> Shared | None:
+        """The rates: what is handed on where no box has the focus."""
+        return self.query_one("#profile-rate", Box).shared()
 
     def select(self, selection: Selection) -> None:
         """Show the times of the selected token's step."""
@@ -91,21 +100,29 @@ class ProfilerPanel(Vertical):
         ink = ink_of(self)
         steps = view.steps()
         facts = step_facts(steps)
-        self._fill("profile-rate-text", rate_rows(facts, ink))
-        self._fill("profile-self-text", [*memory_rows(session), *cost_rows(session, self._line())])
+        self._fill("profile-rate", rate_rows(facts, ink), lambda: rate_shared(facts))
+        rss, line, costs = memory_held(), self._line(), dict(session.costs)
+        self._fill(
+            "profile-self",
+            [*memory_rows(rss, session.info), *cost_rows(costs, line)],
+            lambda: cost_shared(rss, session.info, costs, line),
+        )
         step = self._selected_step(view)
         parts, number = stretches(steps, view.sites, step)
         about = f"step {step}" if step is not None else f"mean of {number} steps"
         self.query_one("#profile-layers").border_title = f"host time by layer · {about}"
         site = None if self._stop is None else self._stop.site
         stopped = "" if site is None or site >= len(view.sites) else view.sites[site].name
-        self._fill("profile-layers-text", stretch_rows(parts, ink, self._room("profile-layers"), stopped))
+        shown = stretch_rows(parts, ink, self._room("profile-layers"), stopped)
+        self._fill("profile-layers", shown, lambda: stretch_shared(parts))
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
             self.set_timer(_SLOWLY, self._again)
         title = "busiest experts" if self._loads is None else f"busiest experts · last {self._loads.tokens:,} · × even"
         self.query_one("#profile-experts").border_title = title
-        self._fill("profile-experts-text", expert_rows(self._loads, view.sites, ink, self._room("profile-experts")))
+        loads, sites = self._loads, view.sites
+        shown = expert_rows(loads, sites, ink, self._room("profile-experts"))
+        self._fill("profile-experts", shown, lambda: loads_shared(loads, sites))
         if facts.number > 1 and now - self._plotted > _SLOWLY:
             self._plotted = now
             self._plot([float(rate) for rate in facts.rate])
@@ -126,10 +143,11 @@ class ProfilerPanel(Vertical):
             return None
         return int(view.tokens(token, token + 1).step[0])
 
-    def _fill(self, name: str, rows: Rows) -> None:
+    def _fill(self, name: str, rows: Rows, shared: Callable[[], SharedRows]) -> None:
         style = styles_of(self, "prof")
         styles: dict[str, Style] = {name: style(name) for name in ("label", "dim", "strong", "bar", "bad")}
-        self.query_one(f"#{name}", Static).update(rows_text(rows, styles, ink_of(self), label=_LABEL))
+        self.query_one(f"#{name}-text", Static).update(rows_text(rows, styles, ink_of(self), label=_LABEL))
+        self.query_one(f"#{name}", Box).offer((f"moetui-{name}", shared))
 
     def _room(self, name: str) -> int:
         return self.query_one(f"#{name}").scrollable_content_region.width

@@ -15,7 +15,11 @@ from moetui.session import Analysing, Session
 from moetui.tui.widgets.context import Question, Related, attention_related, attribution_related
 
 _SCOPES: dict[Question, tuple[str, str]] = {"attention": ("site", "whole"), "attribution": ("whole", "site")}
-_WORDS: dict[Question, str] = {"attention": "what it attended to", "attribution": "what its predecessors were worth"}
+
+
+def can_ask(session: Session, question: object) -> bool:
+    """Whether there is a model that can answer: a recording does not hold it."""
+    return isinstance(session, Analysing) and question in session.analyses
 
 
 class Questions:
@@ -44,11 +48,7 @@ class Questions:
 
     def press(self, question: Question, session: Session, token: int | None) -> None:
         """Ask, show the answer in another scope, or hide it again."""
-        if token is None:
-            return
-        if not isinstance(session, Analysing) or question not in session.analyses:
-            hint = "open the model with moetui run to ask that"
-            self._say(f"{_WORDS[question]} takes the model: a recording does not hold it\n{hint}")
+        if token is None or not isinstance(session, Analysing) or not can_ask(session, question):
             return
         under = tuple(session.interventions)
         if (token, under) != (self._token, self._under):

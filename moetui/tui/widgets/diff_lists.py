@@ -12,6 +12,7 @@ from moetui.tui.cells import Line, fit, number
 from moetui.tui.diff_rows import NOBODY, Side, TwoRuns
 from moetui.tui.glyphs import expert_digit
 from moetui.tui.widgets.row_list import RowList
+from moetui.tui.widgets.sharing import Rows, Shared
 
 _TEXT = 18  # cells a token's text takes at most
 _BAR = 10
@@ -29,6 +30,21 @@ class PairList(RowList):
     def total(self) -> int:
         """Rows."""
         return len(self._runs.numbers)
+
+    def shared(self) -> Shared | None:
+        """The pairs: experts of a token by site joined by +, sites by blanks."""
+        runs = self._runs
+
+        def rows() -> Rows:
+            yield ("position", "index_a", "token_a", "experts_a", "index_b", "token_b", "experts_b", "flips")
+            for row, (left, right) in enumerate(runs.numbers.tolist()):
+                side, token = (runs.a, left) if left != NOBODY else (runs.b, right)
+                position = int(side.view.tokens(token, token + 1).position[0])
+                one, other = (_joined(experts) for experts in runs.experts(row))
+                a, b = ("" if number == NOBODY else number for number in (left, right))
+                yield (position, a, _text(runs.a, left), one, b, _text(runs.b, right), other, int(runs.flips[row]))
+
+        return "moetui-pairs", rows
 
     def header(self, width: int) -> Line:
         """Which column is which run."""
@@ -109,6 +125,10 @@ def _text(side: Side, token: int) -> str:
     return drawable(side.view.text(int(side.view.tokens(token, token + 1).token_id[0])), spaces=True) or "‹›"
 
 
+def _joined(experts: tuple[tuple[int, ...], ...] | None) -> str:
+    return " ".join("+".join(map(str, chosen)) or "-" for chosen in experts or ())
+
+
 # title, cells, what it says of a site, digits; the last ones are left out where room is short
 _Column = tuple[str, int, Callable[[SiteComparison], float | None], int]
 _COLUMNS: tuple[_Column, ...] = (
@@ -140,6 +160,20 @@ class SiteList(RowList):
     def total(self) -> int:
         """Sites."""
         return len(self.sites)
+
+    def shared(self) -> Shared | None:
+        """The sites; nothing where a number is unknown."""
+        sites = self.sites
+
+        def rows() -> Rows:
+            yield ("site", "same_top1", "same_set", "jaccard", "kl", "l1", "load_shift", "entropy_shift", "flips")
+            for site in sites:
+                yield (
+                    *(site.site, site.same_top1, site.same_set, site.jaccard, site.kl, site.l1),
+                    *(site.load_shift, site.entropy_shift, site.flips),
+                )
+
+        return "moetui-sites", rows
 
     def show(self, *, prefix: bool) -> None:
         """Say which pairs are measured."""
@@ -205,6 +239,18 @@ class FlipList(RowList):
     def total(self) -> int:
         """Flips listed."""
         return len(self.flips)
+
+    def shared(self) -> Shared | None:
+        """The flips listed."""
+        flips = self.flips
+
+        def rows() -> Rows:
+            yield ("position", "token", "site", "margin", "lost", "gained", "same_token")
+            for flip in flips:
+                lost, gained = (" ".join(map(str, experts)) for experts in (flip.lost, flip.gained))
+                yield (flip.position, flip.text, flip.site, flip.margin, lost, gained, flip.same_token)
+
+        return "moetui-flips", rows
 
     def header(self, width: int) -> Line:
         """What the columns are."""

@@ -7,8 +7,10 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from textual.widget import Widget
+from textual.app import App
+from textual.dom import DOMNode
 
 from moetui.routing import drawable
 from moetui.routing.text import no_formula
@@ -17,6 +19,26 @@ CLIPBOARD_BYTES = 70_000
 """Terminals drop longer OSC 52 sequences without a word."""
 
 Rows = Iterable[Sequence[object]]
+Shared = tuple[str, Callable[[], Rows]]
+"""The stem of a file's name, and what makes the rows, the first of them a header; it is called in another thread."""
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A widget that hands on what it shows."""
+
+    def shared(self) -> Shared | None:
+        """What it shows now; None while that is nothing."""
+
+
+def nearest_shared(at: DOMNode | None) -> Shared | None:
+    """What the nearest of a widget and those around it hands on."""
+    while at is not None:
+        found = at.shared() if isinstance(at, Shares) else None
+        if found is not None:
+            return found
+        at = at.parent
+    return None
 
 
 def as_csv(rows: Rows, delimiter: str = ",") -> str:
@@ -64,22 +86,26 @@ def _write_rows(folder: Path, stem: str, rows: Callable[[], Rows]) -> tuple[Path
     return write_new(folder, stem, ".csv", text), max(0, text.count("\n") - 1)
 
 
-async def save(widget: Widget, stem: str, rows: Callable[[], Rows]) -> None:
+async def save(app: App[Any], stem: str, rows: Callable[[], Rows]) -> None:
     """Write rows as a new CSV file into the working folder, off the event loop, and say where."""
     try:
         path, count = await asyncio.to_thread(_write_rows, Path.cwd(), stem, rows)
     except OSError as error:
-        reason = drawable(error.strerror or str(error))
-        widget.notify(f"not written: {reason}", severity="error", markup=False)
+        not_written(app, error)
         return
-    widget.notify(f"{count:,} rows in {drawable(path.name)}", markup=False)
+    app.notify(f"{count:,} rows in {drawable(path.name)}", markup=False)
 
 
-async def copy(widget: Widget, stem: str, rows: Callable[[], Rows]) -> None:
-    """Put rows, tab-separated, on the terminal's clipboard (OSC 52); into a file if they are too long for it."""
+def not_written(app: App[Any], error: OSError) -> None:
+    """Say why there is no file."""
+    app.notify(f"not written: {drawable(error.strerror or str(error))}", severity="error", markup=False)
+
+
+async def copy(app: App[Any], stem: str, rows: Callable[[], Rows], most: int = CLIPBOARD_BYTES) -> None:
+    """Put rows, tab-separated, on the terminal's clipboard (OSC 52); into a file if they are longer than ``most``."""
     text = await asyncio.to_thread(lambda: as_csv(rows(), "\t"))
-    if len(text.encode("utf-8", "replace")) > CLIPBOARD_BYTES:
-        await save(widget, stem, rows)
+    if len(text.encode("utf-8", "replace")) > most:
+        await save(app, stem, rows)
         return
-    widget.app.copy_to_clipboard(text)
-    widget.notify(f"{max(0, text.count(chr(10)) - 1):,} rows sent to the terminal's clipboard", markup=False)
+    app.copy_to_clipboard(text)
+    app.notify(f"{max(0, text.count(chr(10)) - 1):,} rows sent to the terminal's clipboard", markup=False)

@@ -1,0 +1,22 @@
+"""A framed part of a tab that scrolls, has the focus like any other, and hands on what it shows."""
+
+from __future__ import annotations
+
+from textual.containers import VerticalScroll
+
+from moetui.tui.widgets.sharing import Shared
+
+
+class Box(VerticalScroll):
+    """What is inside draws itself; whoever fills it says with ``offer`` what can be taken along."""
+
+    HELP_TITLE = "this part"
+    _offered: Shared | None = None
+
+    def offer(self, shared: Shared) -> None:
+        """Hand this on from now on."""
+        self._offered = shared
+
+    def shared(self) -> Shared | None:
+        """What was offered last."""
+        return self._offered
