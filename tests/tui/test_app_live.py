@@ -31,7 +31,7 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
         opened.sees("token 24/24")
         opened.send("2")
         opened.sees("MixtralForCausalLM")
-        opened.sees("by part")
+        opened.sees("parameters by part")
         opened.send("4")
         opened.sees("host time by layer")
         opened.send("3")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from textual.events import Key
 from textual.widgets import Static
 
@@ -20,12 +22,14 @@ from moetui.tui.messages import Selection, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
+from moetui.tui.panels.elements import ElementsPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
 from moetui.tui.panels.weights import WeightFacts
+from moetui.tui.widgets.box import Box
 from tests.tui.scripted import LIVE, Router, ScriptedSession, model_info
-from tests.tui.test_app_shell import calm, running, shown, until
+from tests.tui.test_app_shell import PROMPT, calm, running, shown, until
 
 LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
 
@@ -314,3 +318,35 @@ def test_the_app_has_one_look() -> None:
     assert not app.ink.dark
     with pytest.raises(UsageError, match="no such"):
         MoetuiApp(ScriptedSession(), ScreenOptions(theme="no such"), LOOK)
+
+
+@pytest.mark.parametrize("tab", ["elements", "profiler"])
+async def test_no_number_is_cut_and_no_bar_is_squeezed_in_a_narrow_terminal(tab: str) -> None:
+    session = ScriptedSession()
+    async with running(session, (80, 24)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(20)
+        app._leave_prompt()
+        await app.action_tab(tab)
+        await calm(app, pilot)
+
+        def cut() -> list[str]:
+            texts = [str(static.render()) for static in app.query(Static) if (static.id or "").endswith("-text")]
+            rooms = [box.content_region.width for box in app.query(Box)]
+            assert len(texts) == len(rooms)
+            rows = [(row, room) for text, room in zip(texts, rooms) for row in text.split("\n")]
+            return [row for row, room in rows if cell_len(row.rstrip()) > room and re.search(r"\d|━", row)]
+
+        assert cut() == []
+        if tab == "elements":
+            for expert in (None, 5):
+                app.query_one(ElementsPanel).view.reveal(3, expert)
+                app.query_one(ElementsPanel)._show()
+                await calm(app, pilot)
+                assert cut() == []
+            bars = [row.count("━") for row in str(app.query_one("#facts-text", Static).render()).split("\n")]
+            assert max(bars) <= 24
+        else:
+            rows = str(app.query_one("#profile-experts-text", Static).render()).split("\n")
+            lengths = [row.count("━") for row in rows if "tokens" in row and "━" in row]
+            assert lengths == sorted(lengths, reverse=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.color import Color
 from rich.style import Style
 from rich.text import Text
@@ -18,7 +20,9 @@ from moetui.tui.panels.outline import Entry, Outline, bytes_text, count_text, ro
 from moetui.tui.panels.weights import WeightFacts
 from moetui.tui.status import dtype_name
 
-_LABEL = 14
+LABEL = 14  # cells
+_LOADS = 19  # cells before the bar of an expert's load
+_PART = 18  # and of a part's parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,37 @@ class Row:
 Rows = list[Row]
 
 
-def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink, *, label: int = _LABEL) -> Text:
-    """The rows as one text, with a label column of so many cells."""
+def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink, *, label: int = LABEL, width: int = 0) -> Text:
+    """The rows as one text, with a label column of so many cells.
+
+    Args:
+        rows: what to say.
+        styles: of the roles.
+        ink: of experts' colours.
+        label: cells of the label column.
+        width: cells there are; a piece that does not fit begins a line of its own (0: no such limit).
+    """
     text = Text()
     for number, row in enumerate(rows):
         text.append("\n" if number else "")
-        if row.label is not None and row.pieces:
-            text.append(fit(row.label, label), styles["label"])
+        start = label if row.label is not None and row.pieces else 0
+        if start:
+            text.append(fit(row.label or "", label), styles["label"])
+        at = start
         for piece in row.pieces:
-            text.append(piece.text, _style(piece, styles, ink))
+            for part in _parts(piece.text, width - start if width else 0):
+                if width and at > start and at + cell_len(part.rstrip()) > width:
+                    part = part.lstrip()
+                    text.append("\n" + " " * start)
+                    at = start
+                text.append(part, _style(piece, styles, ink))
+                at += cell_len(part)
     return text
+
+
+def _parts(text: str, room: int) -> list[str]:
+    """The text, or its words where it is longer than a line."""
+    return re.findall(r"\s*\S+", text) if room and cell_len(text.strip()) > room else [text]
 
 
 def _style(piece: Piece, styles: Mapping[str, Style], ink: Ink) -> Style:
@@ -102,8 +127,8 @@ def expert_rows(facts: ExpertFacts, view: TimelineView, ink: Ink) -> Rows:
     return [*rows, Row()]
 
 
-def site_rows(facts: RouterFacts, site: Site, ink: Ink) -> Rows:
-    """A router's rule, and what it did over the recent tokens."""
+def site_rows(facts: RouterFacts, site: Site, ink: Ink, room: int = 40) -> Rows:
+    """A router's rule, and what it did over the recent tokens; ``room``: cells beside the labels."""
     rule = [Piece(router_note(site), "strong"), Piece(f"  top-{site.top_k} of {site.num_experts}")]
     if site.scale is not None and site.scale != 1.0:
         rule.append(Piece(f"  scaled by {site.scale:g}", "dim"))
@@ -115,7 +140,8 @@ def site_rows(facts: RouterFacts, site: Site, ink: Ink) -> Rows:
     if not facts.tokens:
         return [*rows, Row("entropy", (Piece("no token passed here yet", "dim"),)), Row()]
     most = math.log(max(2, site.num_classes))
-    spark = ink.glyphs.spark(facts.history, len(facts.history), 0.0, most)
+    history = facts.history[-max(1, room) :]
+    spark = ink.glyphs.spark(history, len(history), 0.0, most)
     rows += [
         Row(
             "entropy",
@@ -130,10 +156,10 @@ def site_rows(facts: RouterFacts, site: Site, ink: Ink) -> Rows:
         Row("fairness", (Piece(value(facts.fairness, 2)), Piece("  1 even, 1/E all to one", "dim"))),
         Row(),
     ]
-    return rows + _load_rows(facts, site, ink) + [Row()]
+    return rows + _load_rows(facts, site, ink, room) + [Row()]
 
 
-def _load_rows(facts: RouterFacts, site: Site, ink: Ink, most: int = 16) -> Rows:
+def _load_rows(facts: RouterFacts, site: Site, ink: Ink, room: int, most: int = 16) -> Rows:
     """The busiest experts as bars, relative to the even share."""
     even = facts.tokens * site.top_k / site.num_experts
     order = sorted(range(site.num_experts), key=lambda e: -int(facts.loads[e]))
@@ -142,7 +168,7 @@ def _load_rows(facts: RouterFacts, site: Site, ink: Ink, most: int = 16) -> Rows
     rows = []
     for number, expert in enumerate(shown):
         load = int(facts.loads[expert])
-        length = round(24 * load / top)
+        length = round(max(1, min(24, room - _LOADS)) * load / top)
         title = ("loads" if site.num_experts <= most else f"busiest {most}") if number == 0 else ""
         bar = ink.glyphs.bar * length or ("" if load else ink.glyphs.zero)
         rows.append(
@@ -175,25 +201,20 @@ def module_rows(info: ModelInfo) -> Rows:
     return [*rows, Row()]
 
 
-def part_rows(outline: Outline, ink: Ink) -> Rows:
-    """Parameters of the whole model by what they belong to."""
+def part_rows(outline: Outline, ink: Ink, room: int = 40) -> Rows:
+    """Parameters of the whole model by what they belong to; ``room``: cells beside the labels."""
     sums = outline.by_role()
     total = sum(sums.values())
-    rows = []
-    for number, (role, count) in enumerate(sorted(sums.items(), key=lambda item: -item[1])):
+    rows = [Row(None, (Piece("parameters by part", "dim"),))] if total else []
+    for role, count in sorted(sums.items(), key=lambda item: -item[1]):
         if count:
-            bar = ink.glyphs.bar * round(20 * count / total)
-            pieces = (
-                Piece(f"{role:<15}"),
-                Piece(f"{count / total:>6.1%} {count_text(count):>9}  "),
-                Piece(bar, "bar"),
-            )
-            rows.append(Row("by part" if number == 0 else "", pieces))
+            bar = ink.glyphs.bar * round(max(1, min(20, room - _PART)) * count / total)
+            rows.append(Row(role, (Piece(f"{count / total:>6.1%} {count_text(count):>9}  "), Piece(bar, "bar"))))
     return rows
 
 
 def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
-    """Shapes, types and places of the parameters in and below a node."""
+    """Shapes and types of the parameters in and below a node, and where those are that are not where the model is."""
     parameters = outline.parameters(entry)
     if not parameters:
         return []
@@ -201,6 +222,7 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
     rows = [Row("parameters", total)]
     width = min(40, max(len(parameter.name) for parameter in parameters[:most]))
     for parameter in parameters[:most]:
+        elsewhere = f" {drawable(parameter.device)}" if parameter.device != outline.info.device else ""
         shape = "×".join(str(length) for length in parameter.shape) or "1"
         rows.append(
             Row(
@@ -208,7 +230,7 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
                 (
                     Piece(f"{fit(drawable(parameter.name), width)}  "),
                     Piece(f"{shape:<10} {bytes_text(parameter.nbytes):>8}  {dtype_name(parameter.dtype)}", "dim"),
-                    Piece(f" {drawable(parameter.device)}", "dim"),
+                    Piece(elsewhere, "dim"),
                 ),
             )
         )

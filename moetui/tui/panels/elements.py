@@ -27,6 +27,7 @@ from moetui.tui.panels.element_sharing import (
     weight_shared,
 )
 from moetui.tui.panels.element_text import (
+    LABEL,
     Rows,
     expert_rows,
     module_rows,
@@ -109,6 +110,10 @@ class ElementsPanel(Horizontal):
         self.view.show_usage(usage(view, seen))
         self._show(seen)
 
+    def on_resize(self) -> None:
+        """Bars and lines as long as there is room for."""
+        self._show()
+
     def select(self, selection: Selection) -> None:
         """Move to the selected router or expert."""
         if selection.site is not None and self._outline is not None:
@@ -131,7 +136,8 @@ class ElementsPanel(Horizontal):
         rows: Rows = []
         facts: list[Fact] = [HEADER]
         site = None if entry.site is None else outline.info.sites[entry.site]
-        ink = ink_of(self)
+        box, ink = self.query_one("#facts", Box), ink_of(self)
+        room = max(0, box.room - LABEL)
         if site is not None and entry.expert is not None:
             title = f"{drawable(site.name)} · expert {entry.expert}"
             expert = expert_facts(seen, site, entry.expert)
@@ -140,12 +146,12 @@ class ElementsPanel(Horizontal):
         elif site is not None:
             title = f"{drawable(site.name)} · {entry.label}"
             router = router_facts(seen, site)
-            rows += site_rows(router, site, ink)
+            rows += site_rows(router, site, ink, room)
             facts += site_shared(router, site)
         else:
             title = drawable(entry.path) or entry.label
         if not entry.path:
-            rows += module_rows(outline.info) + part_rows(outline, ink)
+            rows += module_rows(outline.info) + part_rows(outline, ink, room)
             facts += module_shared(outline.info, outline)
         else:
             weights = self._weights_of(entry, outline)
@@ -153,7 +159,6 @@ class ElementsPanel(Horizontal):
             rows += parameter_rows(entry, outline)
             facts += weight_shared(self._weights.get(weights or ""))
             facts += parameter_shared(entry, outline)
-        box = self.query_one("#facts", Box)
         box.border_title = title
         box.offer(("moetui-element", lambda: facts))
         self.query_one("#facts-text", Static).update(self._text(rows))
@@ -163,7 +168,7 @@ class ElementsPanel(Horizontal):
             name: self.get_component_rich_style(f"fact--{name}", partial=True)
             for name in ("label", "dim", "strong", "bar", "bad")
         }
-        return rows_text(rows, styles, ink_of(self))
+        return rows_text(rows, styles, ink_of(self), width=self.query_one("#facts", Box).room)
 
     # ------------------------------------------------------------------ weights
 

@@ -16,15 +16,16 @@ _BAR = 28
 _EMPTY = [Row(None, (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
 
 
-def rate_rows(facts: StepFacts, ink: Ink) -> Rows:
-    """Decode rate and step times, with the last 24 steps as a spark."""
+def rate_rows(facts: StepFacts, ink: Ink, room: int) -> Rows:
+    """Decode rate and step times, with up to the last 24 steps as a spark; ``room``: cells beside the labels."""
     if not facts.number and math.isnan(facts.prefill_rate):
         return list(_EMPTY)
     rows = []
     if facts.number:
         rate = 1e3 / facts.median if facts.median > 0 else math.nan
-        spark = ink.glyphs.spark([float(value) for value in facts.rate], 24, 0.0)
-        rows.append(Row("decode", (Piece(f"{rate:.1f}", "strong"), Piece(" steps/s  "), Piece(spark, "bar"))))
+        now = f"{rate:.1f}"
+        spark = ink.glyphs.spark([float(value) for value in facts.rate], max(1, min(24, room - len(now) - 10)), 0.0)
+        rows.append(Row("decode", (Piece(now, "strong"), Piece(" steps/s  "), Piece(spark, "bar"))))
         times = f"{facts.median:.1f} ms median  {facts.high:.1f} 95%"
         rows.append(Row("step", (Piece(times), Piece(f"  of {facts.number}", "dim"))))
     if not math.isnan(facts.prefill_rate):
@@ -79,7 +80,7 @@ def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink, wi
                     Piece(f"{drawable(site.name):<6} ", "dim"),
                     Piece(f"E{expert:<4}", expert=expert),
                     Piece(f"{load:>6,} tokens {relative:>4.1f}{times} "),
-                    Piece(ink.glyphs.bar * min(12, width - 31, round(relative * 3)), expert=expert),
+                    Piece(ink.glyphs.bar * max(1, min(12, width - 32, round(relative * 3))), expert=expert),
                 ),
             )
         )
@@ -123,7 +124,7 @@ def cost_rows(costs: Mapping[str, float], line: LineFacts) -> Rows:
     rows = [Row()]
     if costs:
         total = sum(costs.values())
-        rows.append(Row("itself", (Piece(percent(total), "strong"), Piece("  of the run's time", "dim"))))
+        rows.append(Row("itself", (Piece(percent(total), "strong"), Piece("  of the run", "dim"))))
         for name, share in costs.items():
             rows.append(Row(f"  {drawable(name)}", (Piece(percent(share, 2)),)))
     else:

@@ -100,7 +100,9 @@ class ProfilerPanel(Vertical):
         ink = ink_of(self)
         steps = view.steps()
         facts = step_facts(steps)
-        self._fill("profile-rate", rate_rows(facts, ink), lambda: rate_shared(facts))
+        self._fill(
+            "profile-rate", rate_rows(facts, ink, self._room("profile-rate") - _LABEL), lambda: rate_shared(facts)
+        )
         rss, line, costs = memory_held(), self._line(), dict(session.costs)
         self._fill(
             "profile-self",
@@ -127,6 +129,10 @@ class ProfilerPanel(Vertical):
             self._plotted = now
             self._plot([float(rate) for rate in facts.rate])
 
+    def on_resize(self) -> None:
+        """Bars as long as there is room for."""
+        self._again()
+
     def _again(self) -> None:
         # The last tokens of a run may have come right after a count: look once more when it may be done again.
         mark = getattr(self.app, "mark_dirty", None)
@@ -146,11 +152,13 @@ class ProfilerPanel(Vertical):
     def _fill(self, name: str, rows: Rows, shared: Callable[[], SharedRows]) -> None:
         style = styles_of(self, "prof")
         styles: dict[str, Style] = {name: style(name) for name in ("label", "dim", "strong", "bar", "bad")}
-        self.query_one(f"#{name}-text", Static).update(rows_text(rows, styles, ink_of(self), label=_LABEL))
-        self.query_one(f"#{name}", Box).offer((f"moetui-{name}", shared))
+        box = self.query_one(f"#{name}", Box)
+        text = rows_text(rows, styles, ink_of(self), label=_LABEL, width=box.room)
+        self.query_one(f"#{name}-text", Static).update(text)
+        box.offer((f"moetui-{name}", shared))
 
     def _room(self, name: str) -> int:
-        return self.query_one(f"#{name}").scrollable_content_region.width
+        return self.query_one(f"#{name}", Box).room
 
     def _plot(self, rates: list[float]) -> None:
         if ink_of(self).ascii_only:

@@ -13,6 +13,11 @@ class Box(VerticalScroll):
     HELP_TITLE = "this part"
     _offered: Shared | None = None
 
+    @property
+    def room(self) -> int:
+        """Cells of a line, whether or not a scroll bar is there."""
+        return max(0, self.content_region.width - self.styles.scrollbar_size_vertical)
+
     def offer(self, shared: Shared) -> None:
         """Hand this on from now on."""
         self._offered = shared
