@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.screen import Screen
 
+from moetui.tui.keys import is_typed
 from moetui.tui.lines import LineWidget, Part
 
 # What a newcomer must find on the narrowest screen is dropped last.
@@ -47,7 +48,7 @@ class KeyBar(LineWidget):
             binding = active.binding
             rank = _KEPT.get(binding.id or "", len(_KEPT) + place)
             known = (active.node, binding.action)
-            if not binding.show or not binding.description or known in seen:
+            if not binding.show or not binding.description or known in seen or is_typed(screen, binding.key):
                 continue
             seen.add(known)
             action = f"app.press('{binding.key}')"

@@ -17,6 +17,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from moetui.tui.keys import is_typed
 from moetui.tui.lines import styles_of
 
 
@@ -79,20 +80,18 @@ _PLAINLY = {
     "command_palette": "Find a command by its name",
 }
 _SCROLLS = re.compile(r"(scroll|page)_(up|down|left|right|home|end)\Z")
-_TEXT_KEYS = {"plus": "+"}  # keys that Textual does not know to be text
 
 
 def _groups(screen: Screen[Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
     """Title and rows (keys, what they do, whether they do it now) of every node with keys; the screen's come last."""
-    app, focused = screen.app, screen.focused
+    app = screen.app
     nodes: dict[DOMNode, dict[str, tuple[list[str], str, bool]]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
         text = _sentence(active.node, binding)
-        typed = _TEXT_KEYS.get(binding.key)
         if not text or binding.system or binding.key.startswith("super+"):  # no terminal sends that
             continue
-        if typed and focused is not None and focused.check_consume_key(binding.key, typed):
+        if is_typed(screen, binding.key):
             continue
         node = app if active.node is screen and not screen.is_modal else active.node
         if _goes_past(active.node, binding.action):

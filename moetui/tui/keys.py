@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+# Keys whose characters Textual does not know: it would offer them where they are typed.
+_CHARACTERS = {"plus": "+", "minus": "-", "slash": "/", "backslash": "\\", "at": "@", "underscore": "_"}
+
+
+def is_typed(screen: Screen[Any], key: str) -> bool:
+    """Whether what has the focus takes the key as text."""
+    character, focused = _CHARACTERS.get(key), screen.focused
+    return character is not None and focused is not None and focused.check_consume_key(key, character)
+
 
 RUN = Binding.Group("run")
 KEYS: list[BindingType] = [

@@ -71,6 +71,12 @@ async def test_what_a_key_is_shadowed_by_is_what_is_listed() -> None:
 async def test_letters_that_are_typed_are_no_keys() -> None:
     async with running(Recording(), (120, 40)) as (app, pilot):
         assert rows(app)["+ ="] == "Play twice as fast"
+        assert "/ filter" in shown(app)
+        await pilot.press("slash")
+        await pilot.pause()
+        assert not [keys for keys in rows(app) if set(keys.split()) & set("+-/\\fyY")]
+        assert "/ filter" not in shown(app)
+        await pilot.press("escape")
         await app.action_tab("console")
         await calm(app, pilot)
         assert not [keys for keys, text in rows(app).items() if text == "Play twice as fast"]

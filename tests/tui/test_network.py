@@ -268,7 +268,7 @@ async def test_keys_change_what_the_heatmap_shows():
             "gate mass",
             "mean probability",
             "entropy of its tokens",
-            "load share, difference",
+            "load share",
         ]
         await pilot.press("r")
         assert "uniform" not in str(panel.heatmap.border_title)
@@ -321,6 +321,22 @@ def test_every_key_has_a_name_and_a_word_of_help_and_takes_none_of_the_apps():
     assert len({binding.id for binding in ours}) == len(ours)
     taken = {key for binding in KEYS for key in binding.key.split(",")}
     assert not taken & {key for binding in ours for key in binding.key.split(",")}
+
+
+async def test_a_difference_is_offered_where_there_is_something_to_differ_from():
+    timeline = make_timeline(decode=30)
+    async with network(timeline) as (panel, pilot):
+        seen = []
+        for _ in range(5):
+            await pilot.press("v")
+            seen.append(panel.source.measure)
+        assert seen == ["mass", "chance", "entropy", "load", "mass"]
+    async with network(timeline) as (panel, pilot):
+        panel.compare_with("other", timeline.snapshot())
+        await pilot.press("w")
+        assert "of whole runs" in pilot.app.said[-1]
+        await pilot.press("v", "w")
+        assert "last 256 tokens" in str(panel.heatmap.border_title)
 
 
 async def test_sort_and_reverse():

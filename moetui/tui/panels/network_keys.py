@@ -164,11 +164,14 @@ class NetworkKeys(Widget):
 
     def action_measure(self) -> None:
         """Show another measure in the heatmap."""
-        self.source.next_measure()
+        self.source.next_measure(self._view)
         self._draw()
 
     def action_window(self) -> None:
         """Show other tokens in the heatmap."""
+        if self.source.measure == "difference" and not self.tokens.rows.filtered:
+            self.notify("a difference is of whole runs (v shows something else)", markup=False)
+            return
         self.source.next_window(filtered=self.tokens.rows.filtered)
         self._draw()
 

@@ -50,9 +50,12 @@ class HeatSource:
         self.recording, self._others = (name, view), SlidingSums()
         self.measure = "difference"
 
-    def next_measure(self) -> None:
-        """The next of ``MEASURES``."""
-        self.measure = MEASURES[(MEASURES.index(self.measure) + 1) % len(MEASURES)]
+    def next_measure(self, view: TimelineView | None) -> None:
+        """The next of ``MEASURES``; a difference only where there is another run to compare with."""
+        comparable = self.recording is not None or (view is not None and len(np.unique(view.steps().branch)) > 1)
+        offered = [measure for measure in MEASURES if comparable or measure != "difference"]
+        at = offered.index(self.measure) if self.measure in offered else -1
+        self.measure = offered[(at + 1) % len(offered)]
 
     def next_window(self, *, filtered: bool) -> None:
         """The next window; the filtered tokens only where there is a filter."""
