@@ -350,3 +350,21 @@ async def test_no_number_is_cut_and_no_bar_is_squeezed_in_a_narrow_terminal(tab:
             rows = str(app.query_one("#profile-experts-text", Static).render()).split("\n")
             lengths = [row.count("━") for row in rows if "tokens" in row and "━" in row]
             assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("tab", ["network", "elements", "profiler"])
+async def test_without_colour_the_focus_is_seen_at_the_title(tab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    session = ScriptedSession()
+    async with running(session, (120, 40), Look("none", slow=False, ascii=False, mouse=True)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(20)
+        app._leave_prompt()
+        await app.action_tab(tab)
+        await calm(app, pilot)
+        parts = [widget for widget in app.query_one(f"#{tab}").query("*") if widget.focusable and widget.border_title]
+        assert len(parts) > 1
+        for part in parts:
+            app.screen.set_focus(part)
+            await pilot.pause()
+            assert [other for other in parts if "reverse" in str(other.styles.border_title_style)] == [part]
