@@ -132,6 +132,15 @@ def test_what_is_not_known_is_not_zero():
     assert (quantise(heat_values(sums, make_info().sites, "mass", relative=True), 0, 1) == UNKNOWN).all()
 
 
+@pytest.mark.parametrize("measure", ["load", "mass", "chance", "entropy"])
+def test_before_the_first_token_nothing_is_unknown(measure):
+    info = make_info()
+    none = heat_values(no_sums(info.sites), info.sites, measure, relative=True)
+    assert (quantise(none, 0.0, none.high) == ZERO).all()
+    compared = heat_values(no_sums(info.sites), info.sites, "difference", relative=True)
+    assert (quantise(compared, compared.low, compared.high) == UNKNOWN).all()
+
+
 def test_an_unused_expert_looks_other_than_a_little_used_one():
     timeline = make_timeline(decode=64)
     sums = sum_tokens(timeline.snapshot(), 0, 69)
@@ -143,7 +152,7 @@ def test_an_unused_expert_looks_other_than_a_little_used_one():
 def test_experts_that_a_site_has_not_are_absent():
     sites = (*make_info(1, 4, 1).sites, *make_info(1, 8, 1).sites)
     heat = heat_values(no_sums(sites), sites, "load", relative=True)
-    assert (quantise(heat, 0, 1)[0] == [UNKNOWN] * 4 + [ABSENT] * 4).all()
+    assert (quantise(heat, 0, 1)[0] == [ZERO] * 4 + [ABSENT] * 4).all()
 
 
 def test_difference_needs_another_run():

@@ -85,6 +85,8 @@ def heat_values(
             zero &= np.zeros_like(zero) if baseline is None else baseline.loads == 0
     values = np.where(absent, np.nan, values)
     zero &= np.isfinite(values) | (measure == "entropy")
+    if not sums.loads.any() and not diverging:
+        zero = ~absent  # before the first token nothing is unknown: there is nothing yet
     peak = float(np.nanmax(np.abs(values), initial=0.0))
     high = nice_ceiling(peak, doubling=unit == "× uniform" and not diverging)
     return HeatValues(values, zero, absent, -high if diverging else 0.0, high, unit, diverging)
