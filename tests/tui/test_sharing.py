@@ -11,7 +11,8 @@ import pytest
 from textual.pilot import Pilot
 
 from moetui.console.tables import plain_value
-from moetui.routing import Phase
+from moetui.routing import Phase, drawable
+from moetui.session import ReplaySession
 from moetui.tui.app import MoetuiApp
 from moetui.tui.help import HelpScreen
 from moetui.tui.options import Look, ScreenOptions, resolve
@@ -21,8 +22,9 @@ from moetui.tui.widgets.heatmap import Heatmap
 from moetui.tui.widgets.sharing import as_csv
 from moetui.tui.widgets.token_detail import TokenDetail
 from tests.tui.scripted import WORDS, ScriptedSession
-from tests.tui.test_app_shell import calm, running, shown, until
+from tests.tui.test_app_shell import LOOK, calm, running, shown, until
 from tests.tui.test_help import rows as keys_of
+from tests.tui.test_hostile import CORPUS, record
 
 
 def test_rows_carry_no_formulas() -> None:
@@ -146,6 +148,29 @@ async def test_the_newest_table_of_the_console(tmp_path: Path, monkeypatch: pyte
         assert [sum(map(float, row[1:])) for row in heat[1:]] == pytest.approx([8.0] * 6, abs=1e-4)
         await pilot.press("ctrl+l", "f7")
         assert app.shared_part() is None
+
+
+async def test_nothing_of_a_recording_is_copied_raw(tmp_path: Path) -> None:
+    session = ReplaySession(record(tmp_path / "a.msgpack", CORPUS, "=\x1b]0;x\x07\u202e"), start="end", paused=True)
+    app = MoetuiApp(session, ScreenOptions(), LOOK)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.settled)
+        seen = []
+        for tab in ("network", "elements", "profiler", "console"):
+            await app.action_tab(tab)
+            await until(pilot, lambda: app.settled)
+            if tab == "console":
+                await pilot.press(*"layers", "enter")
+                await until(pilot, lambda: app.shared_part() is not None)
+            for part in [part for part in app.query_one(f"#{tab}").query("*") if part.focusable]:
+                app.screen.set_focus(part)
+                await pilot.pause()
+                seen += await copied(app, pilot, "f7")
+    session.close()
+    cells = [cell for row in seen for cell in row]
+    assert len(cells) > 1000
+    assert [cell for cell in cells if cell != drawable(cell)] == []
+    assert [cell for cell in cells if cell[:1] in ("=", "+", "@") and not cell[1:2].isdigit()] == []
 
 
 async def test_what_a_terminal_cannot_take_is_written_to_a_file(
