@@ -58,3 +58,17 @@ def test_sessions_are_there_before_torch_is(name: str) -> None:
 @pytest.mark.parametrize("room", ["routing", "trace", "session", "console"])
 def test_only_the_tui_draws(room: str) -> None:
     assert "textual" not in modules_after(f"import moetui.{room}")
+
+
+def test_the_first_picture_waits_for_no_room_that_it_does_not_show() -> None:
+    """All that ``moetui run`` imports before the app runs; the console's sixty commands load behind the picture."""
+    loaded = modules_after(
+        "import moetui.tui\n"
+        "moetui.tui.run_app = lambda session, screen: 0\n"
+        "import moetui.cli, moetui.tui.app\n"
+        "try:\n    moetui.cli.main(['run', 'demo'])\n"
+        "except SystemExit as end:\n    assert end.code in (0, None), end.code"
+    )
+    assert "moetui.tui.app" in loaded
+    assert not [name for name in loaded if name.startswith("moetui.console")]
+    assert not loaded & set(HEAVY)

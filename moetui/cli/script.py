@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moetui.console import Console, Result, ScriptError
 from moetui.routing.errors import UsageError
 from moetui.routing.text import drawable
-from moetui.session import Session
+
+if TYPE_CHECKING:
+    from moetui.console import Result
+    from moetui.session import Session
 
 _MAX_BYTES = 2**20
 _HINT = "a script is a text file of console commands, one a line"
@@ -42,6 +45,8 @@ def commands(lines: list[str], name: str, *, quiet: bool) -> Callable[[Session],
 
     def run(session: Session) -> None:
         from rich.console import Console as Terminal
+
+        from moetui.console import Console, ScriptError
 
         terminal = Terminal(stderr=True, markup=False, highlight=False, emoji=False)
 
