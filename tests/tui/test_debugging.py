@@ -223,3 +223,12 @@ async def test_ctrl_c_in_a_dialog_pauses_a_run() -> None:
         await pilot.press("ctrl+c")
         assert session.state is RunState.PAUSED
         assert len(app.screen_stack) == 2
+
+
+async def test_what_is_dim_elsewhere_is_read_on_the_coloured_ground_of_a_stop() -> None:
+    async with running(Debugged(), (120, 40)) as (app, _):
+        plain = app.query_one("#title").get_component_rich_style("line--dim", partial=True).color
+        on_ground = app.query_one("#state-keys").get_component_rich_style("line--dim", partial=True).color
+        assert plain is not None
+        assert on_ground is not None
+        assert min(on_ground.get_truecolor()) > max(plain.get_truecolor())
