@@ -102,7 +102,7 @@ class TestHits:
         before = run(built)
         with MoEDebugger(built.model, on_event=events.append) as debugger:
             debugger.breakpoints.add("position == 12")
-            monkeypatch.setattr("moetui.routing.query.Query.match", explode)
+            monkeypatch.setattr("moetui.routing.query.Query.matching", explode)
             assert torch.equal(run(built), before)
             assert len(debugger.breakpoints) == 0
         assert [event.severity for event in events if isinstance(event, Notice)] == ["error"]

@@ -13,7 +13,7 @@ from moetui.engine.options import CaptureOptions
 from moetui.routing import TimelineView, UnsupportedError, UsageError
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import BreakpointHit, Event, Notice
-from moetui.routing.query import Query, parse
+from moetui.routing.query import Query, match_all, parse
 from moetui.routing.timeline import TimelineSource
 
 if TYPE_CHECKING:
@@ -204,10 +204,9 @@ class BreakpointSet:
         view = self._timeline.snapshot()
         start = _first_of_step(view, self._capture.steps - 1)
         out: list[tuple[BreakpointHit, Action | None]] = []
-        for point in self._points.values():
-            if not point.shown.enabled:
-                continue
-            matches = start + np.flatnonzero(point.query.match(view, start, view.end))
+        points = [point for point in self._points.values() if point.shown.enabled]
+        for point, found in zip(points, match_all([point.query for point in points], view, start, view.end)):
+            matches = start + np.flatnonzero(found)
             if len(matches):
                 out += [(hit, point.action) for hit in self._hits(point, view, matches.tolist())]
         return out

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moetui.routing import NO_EXPERT, Phase, QueryError, SiteFlag, TimelineView, empty_view
-from moetui.routing.query import complete, parse
+from moetui.routing.query import complete, match_all, parse
 from moetui.routing.query.tree import Member, Text
 from tests.routing import query_cases
 from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
@@ -442,3 +442,21 @@ def test_members_are_whole_numbers() -> None:
     assert str(parse("layer:2,4-6")) == "layer:2,4-6"
     assert str(parse("entropy:0.5-1")) == "entropy:0.5-1"
     assert make_step(INFO, np.zeros((1, 3, 2)), phase=Phase.DECODE).num_tokens == 1
+
+
+def test_several_queries_at_once_are_each_by_itself() -> None:
+    view = random_view(7)
+    texts = [
+        "entropy < 1.2",
+        "pad",
+        "expert:1 and margin > 0.1",
+        "7 in topk",
+        'token:"a"',
+        "nan or dropped",
+        "load_cv > 0.4",
+    ]
+    queries = [parse(text) for text in texts]
+    alone = [query.match(view, 2, view.end).tolist() for query in queries]
+    assert [found.tolist() for found in match_all(queries, view, 2, view.end)] == alone
+    assert [found.tolist() for found in match_all(queries[::-1], view, 2, view.end)] == alone[::-1]
+    assert match_all([], view, 0, view.end) == []

@@ -5,6 +5,17 @@ from __future__ import annotations
 from moetui.routing.query.complete import Completion, complete
 from moetui.routing.query.explain import Explanation, TermTruth
 from moetui.routing.query.fields import FIELDS, FieldSpec
-from moetui.routing.query.language import Needs, Query, parse
+from moetui.routing.query.language import Needs, Query, match_all, parse
 
-__all__ = ["FIELDS", "Completion", "Explanation", "FieldSpec", "Needs", "Query", "TermTruth", "complete", "parse"]
+__all__ = [
+    "FIELDS",
+    "Completion",
+    "Explanation",
+    "FieldSpec",
+    "Needs",
+    "Query",
+    "TermTruth",
+    "complete",
+    "match_all",
+    "parse",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,7 @@ class Query:
         Returns:
             ``[n]``, one for each token of the range that the view holds, as ``view.tokens(start, stop)`` has them.
         """
-        return np.concatenate([self._matching(frame) for frame in self._frames(view, start, stop)])
+        return match_all((self,), view, start, stop)[0]
 
     def match_sites(self, view: TimelineView, start: int, stop: int) -> Bool:
         """Where they match: at which of the sites that a matching token passed the site-level terms hold.
@@ -94,8 +94,8 @@ class Query:
         Returns:
             ``[n, S]``; of a query without site-level terms, all sites passed. All False for tokens that do not match.
         """
-        frames = self._frames(view, start, stop)
-        return np.concatenate([at_sites(self.tree, frame) & self._matching(frame)[:, None] for frame in frames])
+        frames = _frames(view, start, stop)
+        return np.concatenate([at_sites(self.tree, frame) & self.matching(frame)[:, None] for frame in frames])
 
     def explain(self, view: TimelineView, token: int) -> Explanation:
         """Why the token matches or not, with the values of each term.
@@ -107,18 +107,29 @@ class Query:
             raise IndexError(f"token {token} is not held")
         return explain_tree(self.tree, Frame.of(Source(view), token, token + 1))
 
-    def _frames(self, view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
-        """The range in pieces, one at least; each is forgotten before the next is read."""
-        low = min(max(start, view.first), view.end)
-        high = max(low, min(stop, view.end))
-        source, size = Source(view), chunk_tokens(view.sites)
-        for at in range(low, max(high, low + 1), size):
-            yield Frame.of(source, at, min(at + size, high))
-
-    def _matching(self, frame: Frame) -> Bool:
+    def matching(self, frame: Frame) -> Bool:
+        """Which of a frame's tokens match; padding does only where the query asks about it."""
         found = matching(self.tree, frame)
         padding = any("pad" in names(leaf) for leaf in leaves(self.tree))
         return found if padding else found & ~frame.columns.pad
+
+
+def match_all(queries: Sequence[Query], view: TimelineView, start: int, stop: int) -> list[Bool]:
+    """Which tokens match each of several queries, as ``Query.match`` says of one; what they ask about is read once."""
+    found: list[list[Bool]] = [[] for _ in queries]
+    for frame in _frames(view, start, stop):
+        for query, pieces in zip(queries, found):
+            pieces.append(query.matching(frame))
+    return [np.concatenate(pieces) for pieces in found]
+
+
+def _frames(view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
+    """The range in pieces, one at least; each is forgotten before the next is read."""
+    low = min(max(start, view.first), view.end)
+    high = max(low, min(stop, view.end))
+    source, size = Source(view), chunk_tokens(view.sites)
+    for at in range(low, max(high, low + 1), size):
+        yield Frame.of(source, at, min(at + size, high))
 
 
 def parse(text: str, branches: Mapping[str, int] | None = None) -> Query:
