@@ -91,16 +91,7 @@ def plan_columns(
         else:
             numbers.remove(min(numbers, key=lambda entry: entry[3]))
     room = max(0, width - fixed - token - _GAPS - sum(w + 2 for _, _, w, _ in numbers))
-    folded = -(-sites // 2)
-    if sites <= room - (12 if sites > 24 else 0) or (sites <= room and not foldable):
-        strip, fold = sites, 1
-    elif foldable:
-        strip, fold = min(folded, room), 2
-    else:
-        strip, fold = min(sites, room), 1
-    first = 0
-    if strip * fold < sites:
-        first = max(0, min(sites - strip * fold, site - strip * fold // 2))
+    strip, fold, first = _fit_strip(sites, room, foldable=foldable, site=site)
     columns, at = [], _GUTTER
     columns.append(Column("index", "#", at, digits))
     at += digits + 2
@@ -122,3 +113,13 @@ def plan_columns(
     rest = width - at
     waterfall = Column(None, "waterfall", at, rest if rest >= 6 else 0, right=False)
     return TablePlan(tuple(columns), strip_column, fold, first, waterfall)
+
+
+def _fit_strip(sites: int, room: int, *, foldable: bool, site: int) -> tuple[int, int, int]:
+    """Cells of the strip, layers that share one, and the first layer in it, so that ``site`` is visible."""
+    if sites <= room - (12 if sites > 24 else 0) or (sites <= room and not foldable):
+        return sites, 1, 0
+    fold = 2 if foldable else 1
+    strip = min(-(-sites // fold), room)
+    shown = strip * fold
+    return strip, fold, max(0, min(sites - shown, site - shown // 2)) if shown < sites else 0
