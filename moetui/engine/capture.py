@@ -46,7 +46,7 @@ class Capture:
     Args:
         model: any transformers model; it is not changed but for hooks, and those leave with ``detach``.
         options: what to keep; may be replaced while detached (the sample rate at any time).
-        on_step: called with each step, in the recorder's thread.
+        on_step: called with each step, in the recorder's thread; in the generating thread while ``after_step`` is set.
         on_event: called with ``ModelChanged`` (more became known of the model: before the steps it applies to) and
             ``FindingRaised``, mostly in the recorder's thread; must be quick and thread-safe.
         tokenizer: for the text of tokens; None shows ids.
@@ -328,7 +328,8 @@ class Capture:
                 return
             try:
                 note_output(frame, output, self._vocabulary)
-                recorder.put(frame)
+                # What looks at a step right behind it needs it now.
+                (recorder.put if self.after_step is None else recorder.record)(frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
             self.hook_ns += frame.cost

@@ -6,6 +6,7 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,9 @@ class _Parcel:
 class Recorder:
     """Owns a daemon thread; ``put`` is called in the generating thread, every callable given here in its own.
 
-    A bounded queue lies between the two: only when the recorder is that many steps behind does ``put`` wait.
+    A bounded queue lies between the two: only when the recorder is that many steps behind does ``put`` wait. Who needs
+    a pass's steps before going on calls ``record`` instead, which works in the calling thread: to hand it over and wait
+    for it would take longer.
 
     Args:
         gatherer, predictor, assembler: the parts of the work; without a predictor there are no predictions.
@@ -65,6 +68,9 @@ class Recorder:
         self._room = threading.Semaphore(queue_size)
         self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
+        self._working = threading.Lock()
+        self._worker = 0  # the thread that holds it
+        self._taken = self._handed_on = 0  # passes put, and those of them done
         self._enough = min(_RUN, queue_size)
         self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
         self._thread.start()
@@ -72,18 +78,26 @@ class Recorder:
 
     def put(self, raw: RawStep) -> None:
         """Take a finished pass. Off the host, or with a graph attached, it is gathered here and now."""
-        parcel = _Parcel(raw)
-        if torch.is_grad_enabled() or not _on_host(raw):
-            with torch.no_grad():
-                self._send(parcel)
+        parcel = self._parcel(raw)
         self._room.acquire()
+        self._taken += 1
         self._queue.put(parcel)
         if self._queue.qsize() >= self._enough:
             self._hurry.set()
 
+    def record(self, raw: RawStep) -> None:
+        """Take a finished pass, and hand its steps on before returning; those put before come first."""
+        parcel = self._parcel(raw)
+        self.flush()
+        with self._at_work(), torch.no_grad():
+            self._record_safely([parcel])
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was put before is handed on; False if it took longer than ``timeout`` seconds."""
-        if not self._thread.is_alive() or threading.current_thread() is self._thread:
+        if not self._thread.is_alive() or self._worker == threading.get_ident():
+            return True
+        if self._taken == self._handed_on and self._working.acquire(blocking=False):
+            self._working.release()
             return True
         done = threading.Event()
         self._queue.put(done)
@@ -95,9 +109,25 @@ class Recorder:
         atexit.unregister(self.close)
         self._queue.put(None)
         self._hurry.set()
-        if threading.current_thread() is not self._thread:
+        if self._worker != threading.get_ident():
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._working:
+            self._worker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker = 0
+
+    def _parcel(self, raw: RawStep) -> _Parcel:
+        parcel = _Parcel(raw)
+        if torch.is_grad_enabled() or not _on_host(raw):
+            with torch.no_grad():
+                self._send(parcel)
+        return parcel
 
     def _send(self, parcel: _Parcel) -> None:
         """Gather a pass in the generating thread and start its way to the host."""
@@ -124,8 +154,11 @@ class Recorder:
                 self._hurry.wait(_LINGER)
             self._hurry.clear()
             items = [item, *self._waiting()]
-            for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
-                self._record_safely(run)
+            with self._at_work():
+                for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
+                    self._record_safely(run)
+                    self._handed_on += len(run)
+                    self._room.release(len(run))
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
@@ -141,8 +174,6 @@ class Recorder:
             self._record(run)
         except Exception as error:  # noqa: BLE001 - one bad step must not silence those after it
             self._on_error(run[0].raw.index, error)
-        finally:
-            self._room.release(len(run))
 
     def _record(self, run: list[_Parcel]) -> None:
         passes = [self._arrived(parcel) for parcel in run]

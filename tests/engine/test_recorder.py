@@ -16,6 +16,7 @@ from moetui.engine import Capture, CaptureOptions
 from moetui.engine.interventions import plan
 from moetui.engine.zoo import build
 from moetui.routing import SiteFlag, Step
+from moetui.routing.events import FindingRaised
 from moetui.routing.interventions import (
     BanExperts,
     ExpertCapacity,
@@ -40,7 +41,7 @@ def generated(
         capture.flush()
         capture.set_functions(plan(interventions, lambda: capture.handles).functions)
         if alone:
-            capture.before_step = lambda _: capture.flush()
+            capture.after_step = lambda: None
         prompt = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
         model.generate(**prompt, max_new_tokens=12, min_new_tokens=12, do_sample=False)
     return steps
@@ -183,6 +184,33 @@ def test_a_flush_from_the_reader_does_not_lock(zoo_model: Any) -> None:
     with capture:
         model(input_ids=torch.tensor([[5, 6]]))
     assert seen == [0]
+
+
+@torch.no_grad()
+def test_what_looks_behind_each_step_gets_it_in_its_own_thread(zoo_model: Any) -> None:
+    """Passes put before are handed on first, by the recorder's thread; a callback that breaks loses its step alone."""
+    model = zoo_model("mixtral").model
+    told, seen, looked = [], [], []
+    capture: Capture
+
+    def read(step: Step) -> None:
+        assert step.index == 0 or capture.flush(5)
+        seen.append((step.index, threading.current_thread() is threading.main_thread()))
+        if step.index == 2:
+            raise ValueError("no")
+
+    capture = Capture(model, on_step=read, on_event=told.append)
+    with capture:
+        model(input_ids=torch.tensor([[5, 6]]))
+        capture.after_step = lambda: looked.append([index for index, _ in seen])
+        for _ in range(3):
+            model(input_ids=torch.tensor([[5, 6]]))
+        capture.after_step = None
+        model(input_ids=torch.tensor([[5, 6]]))
+    assert looked == [[0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    assert seen == [(0, False), (1, True), (2, True), (3, True), (4, False)]
+    lost = [event.finding.kind for event in told if isinstance(event, FindingRaised)]
+    assert lost.count("step_lost") == 1
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from moetui.routing.query.evaluate import at_sites, matching
 from moetui.routing.query.explain import Explanation, explain_tree
 from moetui.routing.query.frame import Frame, Source
 from moetui.routing.query.parser import parse_tree
-from moetui.routing.query.tree import Node, is_site_level, leaves, names
+from moetui.routing.query.tree import Node, asks_about, is_site_level, leaves, names
 from moetui.routing.step import Bool
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import chunk_tokens
@@ -110,8 +110,7 @@ class Query:
     def matching(self, frame: Frame) -> Bool:
         """Which of a frame's tokens match; padding does only where the query asks about it."""
         found = matching(self.tree, frame)
-        padding = any("pad" in names(leaf) for leaf in leaves(self.tree))
-        return found if padding else found & ~frame.columns.pad
+        return found if asks_about(self.tree, "pad") else found & ~frame.columns.pad
 
 
 def match_all(queries: Sequence[Query], view: TimelineView, start: int, stop: int) -> list[Bool]:

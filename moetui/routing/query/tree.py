@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from moetui.routing.query.fields import FIELDS
@@ -205,6 +206,7 @@ def names(leaf: Leaf) -> Iterator[str]:
         yield "flip" if isinstance(leaf, Flip) else "token"
 
 
+@lru_cache(maxsize=1024)  # asked again and again of a breakpoint's terms, step by step
 def is_site_level(node: Node) -> bool:
     """Whether the truth of ``node`` depends on the site."""
     return any(FIELDS[name].level == "site" for leaf in leaves(node) for name in names(leaf))
@@ -241,3 +243,9 @@ def _weight_of(term: Node, expert: int) -> Node:
         for operand in term.operands
     )
     return Compare(operands, term.operators)
+
+
+@lru_cache(maxsize=1024)
+def asks_about(node: Node, field: str) -> bool:
+    """Whether ``node`` asks about a field."""
+    return any(field in names(leaf) for leaf in leaves(node))
