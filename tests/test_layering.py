@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tui.pty_terminal import terminal
+
+GOLDEN = Path(__file__).parent / "trace" / "golden" / "v1.msgpack"
 HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
 
 
@@ -55,20 +58,43 @@ def test_sessions_are_there_before_torch_is(name: str) -> None:
     assert not loaded & {*HEAVY, "textual"}
 
 
+@pytest.mark.parametrize("room", ["routing", "session"])
+def test_doors_load_without_arrays(room: str) -> None:
+    loaded = modules_after(f"import moetui.{room}\nassert 'drawable' in dir(moetui.routing)")
+    assert "numpy" not in loaded
+
+
 @pytest.mark.parametrize("room", ["routing", "trace", "session", "console"])
 def test_only_the_tui_draws(room: str) -> None:
     assert "textual" not in modules_after(f"import moetui.{room}")
 
 
-def test_the_first_picture_waits_for_no_room_that_it_does_not_show() -> None:
-    """All that ``moetui run`` imports before the app runs; the console's sixty commands load behind the picture."""
-    loaded = modules_after(
-        "import moetui.tui\n"
-        "moetui.tui.run_app = lambda session, screen: 0\n"
-        "import moetui.cli, moetui.tui.app\n"
-        "try:\n    moetui.cli.main(['run', 'demo'])\n"
-        "except SystemExit as end:\n    assert end.code in (0, None), end.code"
-    )
-    assert "moetui.tui.app" in loaded
-    assert not [name for name in loaded if name.startswith("moetui.console")]
-    assert not loaded & set(HEAVY)
+FIRST_PICTURE = """
+import json, sys
+import moetui.tui.app as it
+def begin(app):
+    json.dump(sorted(sys.modules), open({note!r}, "w"))
+    app.exit(0)
+it.MoetuiApp._begin = begin
+from moetui.cli import main
+main({arguments!r})
+"""
+
+
+@pytest.mark.parametrize("arguments", [["run", "demo"], ["replay", str(GOLDEN)]], ids=["run", "replay"])
+def test_the_first_picture_waits_for_nothing_that_it_does_not_show(arguments: list[str], tmp_path: Path) -> None:
+    """All that was imported when the first picture was on the screen; what is behind it comes behind it."""
+    note = tmp_path / "modules.json"
+    code = FIRST_PICTURE.format(note=str(note), arguments=arguments)
+    with terminal([sys.executable, "-c", code], environ={"XDG_CONFIG_HOME": str(tmp_path)}) as opened:
+        assert opened.wait(30)[0] == 0
+    for shown in ("moetui", "Profiler", "loading", "opening", "quit" if "replay" in arguments else "help"):
+        assert shown.encode() in opened.received
+    loaded = set(json.loads(note.read_text()))
+    assert not loaded & {*HEAVY, "numpy", "janus", "importlib.metadata", "email.message"}
+    assert not loaded & {"moetui.routing.timeline", "moetui.routing.query", "moetui.routing.metrics"}
+    rooms = [name for name in loaded if name.startswith(("moetui.console", "moetui.debugger", "moetui.engine"))]
+    panels = [name for name in loaded if name.startswith("moetui.tui.panels.")]
+    sessions = [name for name in loaded if name in ("moetui.session.live", "moetui.session.replay")]
+    files = [name for name in loaded if name.startswith("moetui.trace.") and name != "moetui.trace.frames"]
+    assert [*rooms, *panels, *sessions, *files] == []

@@ -21,8 +21,27 @@ from moetui.cli.options import SCREEN, grouped
 def command(ctx: click.Context, /, trace: Path, speed: float, follow: bool, **options: Any) -> int:
     """Open the recording TRACE; needs no model and no torch."""
     from moetui.cli.screen import screen_options
-    from moetui.session import ReplaySession
+    from moetui.session import ComingSession, Playback, Session
     from moetui.tui import run_app
 
-    session = ReplaySession(trace, speed=speed, follow=follow)
-    return run_app(session, screen_options(options, ctx.ensure_object(Common).keys))
+    def replay() -> Session:
+        from moetui.session import ReplaySession
+
+        return ReplaySession(trace, speed=speed, follow=follow)
+
+    screen = screen_options(options, ctx.ensure_object(Common).keys)
+    if not _begins_well(trace):  # it is refused, and before there is a screen
+        return run_app(replay(), screen)
+    return run_app(ComingSession(str(trace), replay, playback=Playback(0, 0, speed)), screen)
+
+
+def _begins_well(path: Path) -> bool:
+    from moetui.trace.frames import PREFIX
+
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(PREFIX)) == PREFIX
+    except OSError:
+        return False

@@ -33,28 +33,34 @@ def command(
     from moetui.cli.screen import screen_options
     from moetui.cli.script import script_lines
     from moetui.cli.values import generation_settings, load_request, prompt_of
-    from moetui.session import LiveOptions, LiveSession
+    from moetui.session import ComingSession, Session
     from moetui.tui import run_app
 
     prompt = prompt_of(options["prompt"], options["prompt_file"])
     if record is not None:
         check_writable(record, force=force)
     lines = [] if script is None else script_lines(script)
-    session = LiveSession(
-        LiveOptions(
-            load=load_request(model, options),
-            prompt=prompt or "",
-            begin=not lines,
-            settings=generation_settings(options),
-            record=record,
-            force=force,
-            logits=options["logits"],
-            sample_rate=options["sample_rate"],
-            buffer_tokens=options["buffer_tokens"],
-            state=user_state_path("moetui"),
+    settings = generation_settings(options)
+
+    def live() -> Session:
+        from moetui.session import LiveOptions, LiveSession
+
+        return LiveSession(
+            LiveOptions(
+                load=load_request(model, options),
+                prompt=prompt or "",
+                begin=not lines,
+                settings=settings,
+                record=record,
+                force=force,
+                logits=options["logits"],
+                sample_rate=options["sample_rate"],
+                buffer_tokens=options["buffer_tokens"],
+                state=user_state_path("moetui"),
+            )
         )
-    )
+
     screen = screen_options(options, ctx.ensure_object(Common).keys)
     if lines:  # the prompt runs behind them
         screen = replace(screen, script=tuple(lines), script_name=script or "", prompt=prompt or "")
-    return run_app(session, screen)
+    return run_app(ComingSession(model, live, settings=settings), screen)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moetui.engine.models import LoadRequest
 from moetui.routing.errors import UsageError
 from moetui.routing.events import GenerationSettings
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, Scope, SetTopK
+
+if TYPE_CHECKING:
+    from moetui.engine.models import LoadRequest
 
 _MAX_NUMBER = 100_000
 _MAX_PROMPT_BYTES = 16 * 2**20
@@ -80,6 +82,8 @@ def interventions_of(
 
 def load_request(model: str, options: dict[str, Any]) -> LoadRequest:
     """The model options as the engine takes them."""
+    from moetui.engine.models import LoadRequest
+
     names = ("device", "dtype", "quantization", "device_map", "revision", "trust_remote_code")
     implementations = ("attn_implementation", "experts_implementation")
     return LoadRequest(model=model, **{name: options[name] for name in (*names, *implementations)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
 from moetui.routing.model import Site
-from moetui.routing.step import Phase
+from moetui.routing.phase import Phase
 
 
 @dataclass(frozen=True, slots=True)

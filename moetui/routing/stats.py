@@ -22,7 +22,8 @@ from moetui.routing.metrics.loads import (
     max_violation,
 )
 from moetui.routing.model import ModelInfo
-from moetui.routing.step import F64, Phase
+from moetui.routing.phase import Phase
+from moetui.routing.step import F64
 from moetui.routing.timeline import StepColumns, TimelineView
 from moetui.routing.totals import RoutingTotals
 

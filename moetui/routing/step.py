@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from moetui.routing.phase import Phase
 
 NO_EXPERT = 0xFFFF
 """In ``indices``: no expert in this slot (site not passed, token dropped, fewer experts than slots)."""
@@ -23,18 +25,6 @@ F16: TypeAlias = NDArray[np.float16]
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
 Bool: TypeAlias = NDArray[np.bool_]
-
-
-class Phase(IntEnum):
-    """Which kind of step a token went through the model in."""
-
-    PREFILL = 0
-    DECODE = 1
-
-    @property
-    def label(self) -> str:
-        """The word shown and typed: ``prefill`` or ``decode``."""
-        return self.name.lower()
 
 
 class SiteFlag(IntFlag):

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from moetui.routing.model import ModelInfo, Site
+from moetui.routing.phase import Phase
 from moetui.routing.scores import token_scores
-from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Phase, Step, TokenScores
+from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Step, TokenScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,9 @@ import numpy as np
 from moetui.routing.branches import Line, line_rows
 from moetui.routing.metrics.loads import loads, mass_and_known
 from moetui.routing.model import Site
+from moetui.routing.phase import Phase
 from moetui.routing.scores import passed, site_entropy
-from moetui.routing.step import F64, I64, Bool, Phase, SiteFlag
+from moetui.routing.step import F64, I64, Bool, SiteFlag
 from moetui.routing.timeline import RoutingBlock, TimelineView
 
 _CHUNK_BYTES = 16_000_000

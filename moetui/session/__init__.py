@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.breakpoints import Breakpoint
+from moetui.session.coming import ComingSession
 from moetui.session.offers import (
     Analysing,
     Branched,
@@ -34,6 +35,7 @@ __all__ = [
     "Breakable",
     "Breakpoint",
     "Capability",
+    "ComingSession",
     "Configurable",
     "Filing",
     "Halting",

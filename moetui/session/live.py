@@ -28,7 +28,7 @@ from moetui.routing.timeline import TimelineSource
 from moetui.session.breaking import Breaking
 from moetui.session.holdings import EventLog, HoldingFiles
 from moetui.session.mailbox import Mailbox
-from moetui.session.protocol import Capability, Playback
+from moetui.session.protocol import LIVE, Capability, Playback
 from moetui.session.steering import Steering
 from moetui.session.worker import Worker
 from moetui.trace.recorded import Held
@@ -122,15 +122,7 @@ class LiveSession(Steering, Breaking, HoldingFiles):
     @property
     def capabilities(self) -> Capability:
         """Everything but seeking."""
-        return (
-            Capability.GENERATE
-            | Capability.STEP
-            | Capability.STEP_LAYER
-            | Capability.INTERVENE
-            | Capability.REWIND
-            | Capability.INSPECT
-            | Capability.PYTHON
-        )
+        return LIVE
 
     @property
     def info(self) -> ModelInfo | None:

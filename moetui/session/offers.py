@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from moetui.routing.branches import BranchTree
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import Branch, BreakpointHit, GenerationSettings
 from moetui.routing.model import ModelInfo
-from moetui.routing.timeline import TimelineSource
+
+if TYPE_CHECKING:
+    from moetui.routing.branches import BranchTree
+    from moetui.routing.timeline import TimelineSource
 
 
 @runtime_checkable

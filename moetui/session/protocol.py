@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from moetui.routing.events import Branch, Event, Finding, GenerationSettings, RunState
 from moetui.routing.interventions import Intervention
 from moetui.routing.model import ModelInfo
-from moetui.routing.timeline import TimelineSource
+
+if TYPE_CHECKING:
+    from moetui.routing.timeline import TimelineSource
 
 
 class Capability(Flag):
@@ -25,6 +27,21 @@ class Capability(Flag):
     INSPECT = auto()  # parameters' values, not only their shapes
     PYTHON = auto()  # expressions on the model
     SEEK = auto()  # move the cursor: a recording
+
+
+LIVE = (
+    Capability.GENERATE
+    | Capability.STEP
+    | Capability.STEP_LAYER
+    | Capability.INTERVENE
+    | Capability.REWIND
+    | Capability.INSPECT
+    | Capability.PYTHON
+)
+"""What a session on a model can do: everything but seeking."""
+
+REPLAYED = Capability.STEP | Capability.SEEK
+"""What a session on a recording can do: pausing, stepping, seeking."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from moetui.session.mailbox import Mailbox
 from moetui.session.no_model import NoModel
 from moetui.session.offers import Mark
 from moetui.session.playhead import Playhead
-from moetui.session.protocol import Capability, Playback
+from moetui.session.protocol import REPLAYED, Capability, Playback
 from moetui.session.transport import Transport, check_speed
 from moetui.trace import Trace, open_trace
 
@@ -87,7 +87,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
     @property
     def capabilities(self) -> Capability:
         """Pausing, stepping, seeking."""
-        return Capability.STEP | Capability.SEEK
+        return REPLAYED
 
     @property
     def info(self) -> ModelInfo:

@@ -11,7 +11,8 @@ import numpy as np
 
 from moetui.routing.errors import TraceError
 from moetui.routing.events import BranchAdded, BreakpointHit, InterventionsChanged
-from moetui.routing.step import Phase, Step
+from moetui.routing.phase import Phase
+from moetui.routing.step import Step
 from moetui.routing.timeline import TimelineView
 from moetui.trace.arrays import Array
 from moetui.trace.recorded import Recorded

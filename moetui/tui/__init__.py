@@ -18,7 +18,7 @@ def run_app(session: Session, options: ScreenOptions | None = None) -> int:
     """Show a session until the person leaves; the session is closed then.
 
     Args:
-        session: live or replayed, not yet opened.
+        session: live or replayed, not yet opened; a ``ComingSession`` is made behind the first picture.
         options: how to draw.
 
     Returns:
@@ -44,7 +44,7 @@ def run_app(session: Session, options: ScreenOptions | None = None) -> int:
     try:
         status = app.run(mouse=look.mouse)
     finally:
-        session.close()
+        app.session.close()
     if app.crash is not None:
         raise app.crash
     failure = app.failure()

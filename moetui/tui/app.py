@@ -27,7 +27,7 @@ from moetui.routing.events import (
     RunState,
     RunStateChanged,
 )
-from moetui.session import Session
+from moetui.session import ComingSession, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
 from moetui.tui.debugging import Debugging
@@ -52,13 +52,15 @@ PANELS = {
     "profiler": ("moetui.tui.panels.profiler", "ProfilerPanel"),
 }
 _SLOW_CEILING = 4.0  # Hz
+_MEANWHILE = "type a prompt meanwhile: it runs as soon as the model is ready"
 
 
 class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     """The screen of one session.
 
     Args:
-        session: live or replayed; opened after the first paint, closed by whoever made it.
+        session: live or replayed; opened after the first paint, and made only then if it is a ``ComingSession``.
+            Whoever runs the app closes the one that it has at its end.
         options: how to draw.
         look: what the environment allows; found out if not given.
     """
@@ -103,7 +105,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         yield LineWidget(id="state")
         yield LineWidget(id="state-keys")
         with Vertical(id="body"):
-            yield LoadingView(self.session.name)
+            yield LoadingView(self.session.name, "" if self.replaying else _MEANWHILE)
         yield KeyBar()
         yield LineWidget(id="too-small")
 
@@ -111,7 +113,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         """Paint the frame first, then begin."""
         self.watch_terminal()
         self.query_one(TabBar).show_tabs(self.tab)
-        self.paint_bars(self.session.timeline.snapshot())
+        self.paint_bars()
         if not self.replaying:
             line = self.query_one(PromptLine)
             if self.look.ascii:
@@ -123,8 +125,11 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     def _begin(self) -> None:
         self.set_keymap(dict(self.options.keys))
+        self.send_differences()
         # Before the model's libraries compete for the interpreter: the panel that will be shown first.
         importlib.import_module(PANELS[self.tab][0])
+        if isinstance(self.session, ComingSession):
+            self.session = self.session.make()
         self._reader = asyncio.create_task(self._guarded(self._read_events()), name="moetui-events")
         self._painter = asyncio.create_task(self._guarded(self.ticker.run()), name="moetui-ticker")
         self.session.open()

@@ -94,6 +94,7 @@ class DiffApp(Shell):
         return self.query_one(PairList)
 
     def _begin(self) -> None:
+        self.send_differences()
         first = self.runs.next_difference(NOBODY, 1)
         self._go(first if first is not None else 0)
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moetui.routing import TimelineView
 from moetui.routing.events import RunState
 from moetui.session import Capability, Session
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.status import (
     LEAST_RATE,
+    RunFacts,
     current_last,
     fits,
-    run_facts,
     state_parts,
     title_parts,
     transport_parts,
 )
 
 if TYPE_CHECKING:
+    from moetui.routing import TimelineView
     from moetui.tui.shell import Shell
     from moetui.tui.ticker import Ticker
 
@@ -46,11 +46,15 @@ class Frame(_Base):
         """Whether a recording plays."""
         return Capability.SEEK in self.session.capabilities
 
-    def paint_bars(self, view: TimelineView) -> None:
-        """Draw them."""
-        plain = self.look.ascii
-        facts, line = run_facts(view, current_last(self.session)), self.line_facts()
-        left, right = title_parts(self.session, facts, line, self._limit, ascii_only=plain)
+    def paint_bars(self, view: TimelineView | None = None) -> None:
+        """Draw them; without a view there is no run to tell of yet."""
+        run = RunFacts()
+        if view is not None:
+            from moetui.tui.run_facts import run_facts  # it brings NumPy, which a first picture does not wait for
+
+            run = run_facts(view, current_last(self.session))
+        line = self.line_facts()
+        left, right = title_parts(self.session, run, line, self._limit, ascii_only=self.look.ascii)
         if line.kilobytes >= LEAST_RATE and not self._settling:
             self._settling = True  # a rate is true for a moment only: look again when nothing else happens
             self.set_timer(_SOON, self._settle)

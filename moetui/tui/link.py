@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.status import LineFacts
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from textual.app import App
     from textual.screen import Screen
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     _Base = App[int]
 else:
     _Base = object
+
+Update: TypeAlias = LayoutUpdate | ChopsUpdate
 
 QUERY = "\x1b[6n"  # "where is the cursor": answered only when all before it was swallowed
 IN_FLIGHT = 2  # live frames that may be unanswered
@@ -64,25 +68,50 @@ class Pacing:
         return True
 
 
+class _Noted(CompositorUpdate):
+    """Stands in for an update: sent whole, as Textual does, and noted when it is."""
+
+    def __init__(self, update: Update, sent: list[Update]) -> None:
+        self._update, self._sent = update, sent
+
+    def render_segments(self, console: Console) -> str:
+        """Called by Textual when it sends; only then does the terminal get it."""
+        self._sent.append(self._update)
+        return self._update.render_segments(console)
+
+
 class Linked(_Base):
     """Mixed into the app: sends differences, asks behind live frames, and knows how the line does."""
 
     _sent: SentScreen | None = None
+    _whole: list[Update] | None = None
     _live = False
     pacing: Pacing
 
     def start_link(self, *, delta: bool = True) -> None:
-        """Use differences where the installed Textual is the one that they were proven with."""
+        """Send pictures; ``delta``: note them too, so that ``send_differences`` knows what the terminal shows."""
+        self.pacing = Pacing()
+        self._whole = [] if delta else None
+
+    def send_differences(self) -> None:
+        """Send what changes alone from now on, where the installed Textual is the one that this was proven with.
+
+        Not before the first picture, which has nothing to differ from: what finds differences takes a while to load.
+        """
         from moetui.tui.delta import SentScreen, supported
 
-        self.pacing = Pacing()
-        if delta and supported():
+        whole, self._whole = self._whole, None
+        if whole is not None and supported():
             self._sent = SentScreen(self.console._color_system)
+            for update in whole:
+                self._sent.encode(update)
 
     def forget_screen(self) -> None:
         """Send everything anew: the terminal may show anything."""
         if self._sent is not None:
             self._sent.forget()
+        elif self._whole is not None:
+            self._whole.clear()
         self.refresh(layout=True)
 
     def live_frame(self) -> None:
@@ -109,18 +138,19 @@ class Linked(_Base):
         return 0.0
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        # Textual's own way of sending an update, with the update exchanged for its difference.
-        if self._sent is not None:
-            from textual._compositor import ChopsUpdate, LayoutUpdate
+        # Textual's own way of sending an update, with the update exchanged for one of the same picture.
+        if isinstance(renderable, LayoutUpdate | ChopsUpdate):
+            super()._display(screen, self._stand_in(renderable))  # type: ignore[arg-type]
+        else:
+            super()._display(screen, renderable)
+        self._ask()
 
+    def _stand_in(self, update: Update) -> CompositorUpdate:
+        if self._sent is not None:
             from moetui.tui.delta import Encoded
 
-            if isinstance(renderable, LayoutUpdate | ChopsUpdate):
-                super()._display(screen, Encoded(renderable, self._sent))  # type: ignore[arg-type]
-                self._ask()
-                return
-        super()._display(screen, renderable)
-        self._ask()
+            return Encoded(update, self._sent)
+        return update if self._whole is None else _Noted(update, self._whole)
 
     def _ask(self) -> None:
         if self._live and not self._batch_count:

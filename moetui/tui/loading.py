@@ -31,9 +31,9 @@ class LoadingView(Widget):
     }
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, hint: str = "") -> None:
         super().__init__(id="loading")
-        self._what = drawable(name)
+        self._what, self._hint = drawable(name), hint
         self._message = "starting"
         self._fraction: float | None = None
         self._failure: tuple[str, str] | None = None
@@ -75,6 +75,6 @@ class LoadingView(Widget):
             bar,
             Text(f"{self._message}{share}", style("rest")),
             Text(""),
-            Text("type a prompt meanwhile: it runs as soon as the model is ready", style("hint")),
+            Text(self._hint, style("hint")),
         ]
         return Text("\n", justify="center").join(lines)

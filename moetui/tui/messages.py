@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from textual.message import Message
 
-from moetui.routing.timeline import TimelineView
-from moetui.session import Session
+if TYPE_CHECKING:
+    from moetui.routing import TimelineView
+    from moetui.session import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moetui.routing import ModelInfo, Phase, TimelineView, drawable
-from moetui.routing.branches import BranchTree, line_rows
+from moetui.routing import ModelInfo, drawable
 from moetui.routing.events import Branch, BreakpointHit, RunState
 from moetui.session import Branched, Playback, Session
 from moetui.tui.lines import Part
@@ -24,7 +20,6 @@ _MARKS = {
     RunState.FAILED: ("✗", "x", "bad"),
 }
 _SHORT_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
-_RATE_STEPS = 32
 LEAST_RATE = 0.05  # KB/s that are worth telling
 
 
@@ -58,36 +53,6 @@ def current_last(session: Session) -> Sequence[Branch]:
     return sorted(tree.branches, key=lambda branch: branch.id == tree.current)
 
 
-def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
-    """Tokens and rate of the last of the branches; for a recording of unknown branches, of all steps."""
-    steps = view.steps()
-    mine = np.flatnonzero(steps.branch == branches[-1].id) if branches else np.arange(len(steps.index))
-    if not mine.size:
-        return RunFacts()
-    decode = mine[steps.phase[mine] == Phase.DECODE]
-    whole = mine if not branches or branches[-1].parent is None else _whole(view, branches)
-    written = int((steps.phase[whole] == Phase.DECODE).sum())
-    generated = written + (1 if written < whole.size else 0)
-    last = decode[-_RATE_STEPS:]
-    if last.size < 2:
-        return RunFacts(generated)
-    # Gaps between steps are the generation loop's own, except where the run was paused: then they say nothing.
-    seconds = np.diff(steps.started[last])
-    usual = 4.0 * float(np.median(seconds))
-    spent = float(np.minimum(seconds, usual).sum())
-    sequences = float(steps.num_tokens[last[1:]].sum())
-    return RunFacts(generated, sequences / spent if spent > 0 else math.nan)
-
-
-def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:
-    """Which steps wrote the last branch's sequence, with what it shares."""
-    steps, columns = view.steps(), view.tokens(view.first, view.end)
-    keep = line_rows(columns, BranchTree(tuple(branches)).line(branches[-1].id))
-    at = steps.first_token.astype(np.int64) - view.first
-    held = np.flatnonzero((at >= 0) & (at < keep.size))
-    return held[keep[at[held]]]
-
-
 def short_architecture(info: ModelInfo) -> str:
     """``Mixtral 6×8 top-2`` from a ``MixtralForCausalLM`` of six sites with eight experts."""
     name = info.architecture
@@ -115,7 +80,7 @@ def title_parts(
         left.append(Part(f" · {drawable(info.device)} {dtype_name(info.dtype)}".rstrip(), "dim", 7))
     right = [state_part(session.state, ascii_only=ascii_only)]
     playback = session.playback
-    if playback is not None:
+    if playback is not None and info is not None:
         right.append(Part(f"  token {playback.position:,}/{playback.end:,}", "", 2))
     elif run.generated:
         right.append(Part(f"  token {run.generated}/{max(limit, run.generated)}", "", 2))

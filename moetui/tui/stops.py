@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from moetui.routing.events import BreakpointHit, RunState
-from moetui.routing.timeline import TimelineView
 from moetui.tui.messages import Stop
+
+if TYPE_CHECKING:
+    from moetui.routing import TimelineView
 
 
 class Stops:

@@ -17,7 +17,7 @@ from moetui.routing.events import Finding, RunState
 from moetui.tui.app import MoetuiApp
 from moetui.tui.delta import SentScreen, supported
 from moetui.tui.driver import Meter
-from moetui.tui.link import IN_FLIGHT, PATIENCE, Pacing
+from moetui.tui.link import IN_FLIGHT, PATIENCE, Linked, Pacing
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.ticker import LIGHT, SLOWEST, USUAL, Rate
 from tests.tui.scripted import ScriptedSession
@@ -97,6 +97,45 @@ async def test_a_run_and_every_tab(size: tuple[int, int]) -> None:
                 session.advance(4)
                 await pilot.pause(0.15)
             assert app.differences() == []
+
+
+class OwnSending(TwoTerminals):
+    """The other terminal gets what the app itself sends."""
+
+    def start_link(self, *, delta: bool = True) -> None:
+        super().start_link()
+        Linked.start_link(self)
+        self.console._color_system = ColorSystem.TRUECOLOR
+        self.before = [0, 0]
+
+    def send_differences(self) -> None:
+        super().send_differences()
+        self.before = list(self.bytes)
+
+    def _display(self, screen: Any, renderable: Any) -> None:
+        if isinstance(renderable, CompositorUpdate) and not self._batch_count:
+            if self.screens is None:
+                self.terminals(*self.size)
+            for at, update in enumerate((renderable, self._stand_in(renderable))):  # type: ignore[arg-type]
+                text = update.render_segments(self.console_of_test)
+                self.streams[at].feed(text)
+                self.bytes[at] += len(text.encode())
+        MoetuiApp._display(self, screen, renderable)
+
+
+async def test_the_first_pictures_go_out_whole_and_are_not_sent_again() -> None:
+    session = ScriptedSession(loads=False)
+    app = OwnSending(session, ScreenOptions(), LOOK)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await calm(app, pilot)
+        assert app.before[0] == app.before[1] > 2000, "there was a picture before what finds differences was loaded"
+        app.refresh(layout=True)
+        await calm(app, pilot)
+        whole, part = (now - before for now, before in zip(app.bytes, app.before))
+        assert part < whole / 4, "a line of progress, and nothing of the first picture"
+        session.finish_loading()
+        await calm(app, pilot)
+        assert app.differences() == []
 
 
 async def test_overlays_scrolling_and_resizing() -> None:

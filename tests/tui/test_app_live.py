@@ -45,7 +45,7 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
     assert trace.stat().st_size > 1000
     with terminal([*MOETUI, "replay", str(trace)], columns=100, rows=30, environ=quiet_home) as opened:
         opened.sees("x.msgpack", PATIENCE)
-        opened.sees("following", PATIENCE)
+        opened.sees("27/27", PATIENCE)  # played to its end: sought in before, it would play on
         opened.send("g")
         opened.sees("go to token", PATIENCE)
         opened.pump(0.3)

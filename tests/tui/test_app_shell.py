@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from moetui.routing import Timeline
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
-from moetui.session import Capability, Playback
+from moetui.session import Capability, ComingSession, Playback
 from moetui.tui.app import MoetuiApp
 from moetui.tui.bars import TABS, TabBar
 from moetui.tui.lines import LineWidget, Part, choose
@@ -73,6 +73,24 @@ async def test_the_first_picture_comes_before_the_model(size: tuple[int, int]) -
         session.finish_loading()
         await until(pilot, lambda: not app.query(LoadingView))
         assert app.query("#network")
+
+
+async def test_a_session_is_made_behind_the_first_picture() -> None:
+    session = ScriptedSession(loads=False)
+    pictures: list[str] = []
+
+    def make() -> ScriptedSession:
+        pictures.append(shown(app))
+        return session
+
+    app = MoetuiApp(ComingSession("demo", make, settings=session.settings), ScreenOptions(), LOOK)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: ("open", None) in session.asked)
+        await calm(app, pilot)
+        assert app.session is session
+        for text in ("demo", "loading", "1 Network", "4 Profiler", "type a prompt", "opening demo", "help"):
+            assert text in pictures[0], text
+        assert [*pictures[1:]] == [], "made once"
 
 
 async def test_a_prompt_typed_while_loading_runs_when_ready() -> None:
@@ -391,7 +409,7 @@ def test_parts_are_dropped_by_rank() -> None:
 
 
 def test_a_run_of_unknown_branches_is_counted_from_all_steps() -> None:
-    from moetui.tui.status import run_facts
+    from moetui.tui.run_facts import run_facts
 
     session = ScriptedSession()
     assert isinstance(session.timeline, Timeline)
@@ -404,7 +422,7 @@ def test_a_run_of_unknown_branches_is_counted_from_all_steps() -> None:
 
 
 def test_a_fork_counts_what_it_shares() -> None:
-    from moetui.tui.status import run_facts
+    from moetui.tui.run_facts import run_facts
 
     session = ScriptedSession()
     session.generate(PROMPT)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from moetui.routing.metrics.loads import coefficient_of_variation
 from moetui.routing.metrics.tokens import first_choices, overlap, set_sizes
 from moetui.routing.model import Site
+from moetui.routing.phase import Phase
 from moetui.routing.scores import passed, site_entropy, site_margin
-from moetui.routing.step import F32, F64, I64, NO_EXPERT, Bool, Phase
+from moetui.routing.step import F32, F64, I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
 
 LOAD_WINDOW = 64

@@ -18,7 +18,8 @@ from moetui.routing.events import (
     InterventionsChanged,
     RunStateChanged,
 )
-from moetui.routing.step import Phase, join_texts
+from moetui.routing.phase import Phase
+from moetui.routing.step import join_texts
 from moetui.routing.text import drawable
 from moetui.routing.timeline import StepColumns, TimelineView
 from moetui.trace.recorded import Recorded

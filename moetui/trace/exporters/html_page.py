@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from moetui.routing.phase import Phase
 from moetui.routing.stats import dead_text
-from moetui.routing.step import NO_EXPERT, Phase
+from moetui.routing.step import NO_EXPERT
 from moetui.routing.text import drawable
 from moetui.trace.arrays import Array
 from moetui.trace.exporters.numbers import number

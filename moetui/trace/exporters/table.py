@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from moetui.routing.events import BranchAdded
-from moetui.routing.step import NO_EXPERT, Phase
+from moetui.routing.phase import Phase
+from moetui.routing.step import NO_EXPERT
 from moetui.routing.timeline import TimelineView
 from moetui.trace.arrays import Array
 from moetui.trace.recorded import Recorded

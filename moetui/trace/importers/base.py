@@ -12,7 +12,8 @@ import numpy as np
 from moetui.routing.errors import TraceError
 from moetui.routing.events import Branch, BranchAdded, Finding, FindingRaised
 from moetui.routing.model import LogitsForm, ModelInfo, Scoring, Site
-from moetui.routing.step import NO_EXPERT, Phase, Step
+from moetui.routing.phase import Phase
+from moetui.routing.step import NO_EXPERT, Step
 from moetui.trace.arrays import Array
 from moetui.trace.layout import Widths
 from moetui.trace.values import last_component

@@ -20,7 +20,8 @@ from moetui.tui.messages import Selection, SiteSelected, Stop, TokenSelected
 from moetui.tui.panels.network_keys import NetworkKeys
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
 from moetui.tui.panels.questions import Questions
-from moetui.tui.status import current_last, run_facts
+from moetui.tui.run_facts import run_facts
+from moetui.tui.status import current_last
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
 from moetui.tui.widgets.filter_line import FilterLine
 from moetui.tui.widgets.flow import FlowView

@@ -11,8 +11,9 @@ from rich.style import Style
 
 from moetui.routing import drawable
 from moetui.routing.metrics import first_choices
+from moetui.routing.phase import Phase
 from moetui.routing.scores import passed, site_margin
-from moetui.routing.step import I64, NO_EXPERT, Phase, SiteFlag
+from moetui.routing.step import I64, NO_EXPERT, SiteFlag
 from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
 from moetui.tui.cells import Line, fit
 from moetui.tui.glyphs import expert_digit

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moetui.routing.step import Phase
+from moetui.routing.phase import Phase
 from moetui.routing.timeline import StepColumns, TimelineView
 
 _KEPT = 4096

@@ -1,0 +1,46 @@
+"""What the title says of a run, from the timeline's arrays: nothing that a first picture needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moetui.routing import Phase, TimelineView
+from moetui.routing.branches import BranchTree, line_rows
+from moetui.routing.events import Branch
+from moetui.tui.status import RunFacts
+
+_RATE_STEPS = 32
+
+
+def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
+    """Tokens and rate of the last of the branches; for a recording of unknown branches, of all steps."""
+    steps = view.steps()
+    mine = np.flatnonzero(steps.branch == branches[-1].id) if branches else np.arange(len(steps.index))
+    if not mine.size:
+        return RunFacts()
+    decode = mine[steps.phase[mine] == Phase.DECODE]
+    whole = mine if not branches or branches[-1].parent is None else _whole(view, branches)
+    written = int((steps.phase[whole] == Phase.DECODE).sum())
+    generated = written + (1 if written < whole.size else 0)
+    last = decode[-_RATE_STEPS:]
+    if last.size < 2:
+        return RunFacts(generated)
+    # Gaps between steps are the generation loop's own, except where the run was paused: then they say nothing.
+    seconds = np.diff(steps.started[last])
+    usual = 4.0 * float(np.median(seconds))
+    spent = float(np.minimum(seconds, usual).sum())
+    sequences = float(steps.num_tokens[last[1:]].sum())
+    return RunFacts(generated, sequences / spent if spent > 0 else math.nan)
+
+
+def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:
+    """Which steps wrote the last branch's sequence, with what it shares."""
+    steps, columns = view.steps(), view.tokens(view.first, view.end)
+    keep = line_rows(columns, BranchTree(tuple(branches)).line(branches[-1].id))
+    at = steps.first_token.astype(np.int64) - view.first
+    held = np.flatnonzero((at >= 0) & (at < keep.size))
+    return held[keep[at[held]]]
