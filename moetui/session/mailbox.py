@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from moetui.routing.events import (
 
 _NEWEST_COUNTS = (StepCaptured, LoadProgress, RecordingChanged)
 _PASSING = (RunState.RUNNING, RunState.PAUSED)
+_REST = 0.1  # s between two events of which the newest counts: waking the event loop for each step costs the model time
 
 
 class Mailbox:
@@ -28,7 +30,8 @@ class Mailbox:
 
     While the reader is slow, events merge: of ``StepCaptured``, ``LoadProgress`` and ``RecordingChanged`` the newest
     replaces those waiting (it moves to the end, so that what it tells of was told before), and a ``RunStateChanged``
-    replaces a waiting one right before it if that said only running or paused. If still more than ``capacity`` events
+    replaces a waiting one right before it if that said only running or paused. After one whose newest counts, the
+    reader is left alone for a moment, unless an event of another kind comes. If still more than ``capacity`` events
     wait, log lines leave first, then the oldest others, and a ``Notice`` says how many.
     """
 
@@ -38,6 +41,7 @@ class Mailbox:
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self._closed = False
+        self._resting = False
         self._bell: janus.Queue[None] | None = None
 
     @property
@@ -54,7 +58,7 @@ class Mailbox:
             self._waiting.append(event)
             if len(self._waiting) > self._capacity:
                 self._drop_one()
-            bell = self._bell
+            bell = None if self._resting and isinstance(event, _NEWEST_COUNTS) else self._bell
         if bell is not None:
             _ring(bell)
 
@@ -72,12 +76,29 @@ class Mailbox:
             event = self._take()
             if event is not None:
                 yield event
+                if isinstance(event, _NEWEST_COUNTS):
+                    await self._rest(bell)
                 continue
             try:
                 await bell.async_q.get()
             except janus.AsyncQueueShutDown:
                 if not self._waiting:
                     return
+
+    async def _rest(self, bell: janus.Queue[None]) -> None:
+        """Wait until something else than a newer count comes, or a moment has passed."""
+        with self._lock:
+            if self._closed or not all(isinstance(event, _NEWEST_COUNTS) for event in self._waiting):
+                return
+            while not bell.async_q.empty():  # rung for what waits already
+                bell.async_q.get_nowait()
+            self._resting = True
+        try:
+            await asyncio.wait_for(bell.async_q.get(), _REST)
+        except (asyncio.TimeoutError, janus.AsyncQueueShutDown):
+            return
+        finally:
+            self._resting = False
 
     def close(self) -> None:
         """Take nothing more; the reader gets what is waiting and then ends."""

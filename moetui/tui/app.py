@@ -26,6 +26,7 @@ from moetui.routing.events import (
     RecordingChanged,
     RunState,
     RunStateChanged,
+    StepCaptured,
 )
 from moetui.session import ComingSession, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
@@ -180,7 +181,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             case _:
                 pass
         self._dirty.update(TABS)
-        self.ticker.mark()
+        self.ticker.mark(soon=not isinstance(event, StepCaptured | RecordingChanged))
 
     async def _show_model(self) -> None:
         for view in self.query(LoadingView):
@@ -209,6 +210,12 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self.refresh_bindings()
 
     # ------------------------------------------------------------------ painting
+
+    async def on_event(self, event: events.Event) -> None:
+        """Tell the ticker of what a person does."""
+        if isinstance(event, events.InputEvent):
+            self.ticker.touched()
+        await super().on_event(event)
 
     def _paint(self) -> None:
         if not self.is_running:
@@ -270,7 +277,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             self._focus_panel(self.tab)
         self._dirty.update(shown)
         self.refresh_bindings()
-        self.ticker.mark()
+        self.ticker.mark(soon=True)
 
     async def _ensure(self, name: str) -> None:
         async with self._mounting:  # keys and events both may ask for a panel while it is being built
@@ -302,7 +309,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._panels["console"].display = opened
         self._focus_panel("console" if opened else self.tab)
         self._dirty.add("console")
-        self.ticker.mark()
+        self.ticker.mark(soon=True)
 
     # ------------------------------------------------------------------ one selection for all
 
@@ -320,7 +327,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         for panel in self._panels.values():
             cast(Panel, panel).select(self.selection)
         self._dirty.update(TABS)
-        self.ticker.mark()
+        self.ticker.mark(soon=True)
 
     # ------------------------------------------------------------------ the rest of the keys
 
@@ -346,7 +353,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         if small:
             text = f" {LEAST_WIDTH}×{LEAST_HEIGHT} needed, this is {event.size.width}×{event.size.height}"
             self.query_one("#too-small", LineWidget).show([Part(text, "warn")])
-        self.ticker.mark()
+        self.ticker.mark(soon=True)
 
     def failure(self) -> ModelError | None:
         """Why there was never a model, if there was none."""

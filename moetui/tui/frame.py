@@ -16,6 +16,7 @@ from moetui.tui.status import (
     title_parts,
     transport_parts,
 )
+from moetui.tui.ticker import need_of
 
 if TYPE_CHECKING:
     from moetui.routing import TimelineView
@@ -53,6 +54,10 @@ class Frame(_Base):
             from moetui.tui.run_facts import run_facts  # it brings NumPy, which a first picture does not wait for
 
             run = run_facts(view, current_last(self.session))
+            if self.replaying:
+                self.ticker.rate.need = 0.0
+            elif self.session.state is RunState.RUNNING:
+                self.ticker.rate.need = need_of(run.rate, len(view.sites))
         line = self.line_facts()
         left, right = title_parts(self.session, run, line, self._limit, ascii_only=self.look.ascii)
         if line.kilobytes >= LEAST_RATE and not self._settling:

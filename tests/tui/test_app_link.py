@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +22,7 @@ from moetui.tui.delta import SentScreen, supported
 from moetui.tui.driver import Meter
 from moetui.tui.link import IN_FLIGHT, PATIENCE, Linked, Pacing
 from moetui.tui.options import Look, ScreenOptions
-from moetui.tui.ticker import LIGHT, SLOWEST, USUAL, Rate
+from moetui.tui.ticker import FASTEST, LEAST_SHARE, LIGHT, MOST_SHARE, SLOWEST, USUAL, Rate, Ticker, need_of
 from tests.tui.scripted import ScriptedSession
 from tests.tui.test_app_shell import calm
 
@@ -250,20 +253,85 @@ def test_an_answer_too_many_does_no_harm() -> None:
 def test_the_rate_follows_cost_and_line() -> None:
     rate = Rate()
     for _ in range(50):
-        rate.painted(0.002, 0.005)
-    assert rate.hz == pytest.approx(USUAL)
+        rate.painted(0.001, 0.005)
+    assert rate.hz == pytest.approx(FASTEST)
     for _ in range(50):
-        rate.painted(0.002, 0.6)
+        rate.painted(0.001, 0.6)
     assert rate.hz == pytest.approx(SLOWEST, abs=0.1)
     for _ in range(50):
+        rate.painted(0.01, 0.005)
+    assert rate.hz * 0.01 == pytest.approx(LEAST_SHARE)
+    for _ in range(50):
         rate.painted(0.06, 0.005)
-    assert SLOWEST <= rate.hz < 4.0
+    assert rate.hz == pytest.approx(SLOWEST, abs=0.1)
     for _ in range(50):
-        rate.painted(0.002, 0.005, 5_000)
-    assert rate.hz == pytest.approx(USUAL)
-    for _ in range(50):
-        rate.painted(0.002, 0.005, 14_000)
+        rate.painted(0.001, 0.005, 14_000)
     assert rate.hz * 14_000 == pytest.approx(LIGHT)
+    for _ in range(50):
+        rate.painted(0.001, None)
+    assert rate.hz == pytest.approx(USUAL)
+
+
+def test_a_model_that_hardly_needs_the_interpreter_leaves_more_of_it_to_the_screen() -> None:
+    python_bound, slow = need_of(250.0, 6), need_of(1.0, 32)
+    assert python_bound == 1.0
+    assert slow < 0.1
+    assert need_of(math.nan, 6) == 1.0
+    shares = []
+    for need in (python_bound, 0.4, slow):
+        rate = Rate(need=need)
+        for _ in range(50):
+            rate.painted(0.02, 0.005)
+        shares.append(rate.hz * 0.02)
+    assert shares == pytest.approx([LEAST_SHARE, LEAST_SHARE / 0.4, MOST_SHARE], rel=0.01)
+
+
+class Loop:
+    """A ticker on the real event loop whose processor time is told to it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.spent = 0.0
+        self.painted: list[float] = []
+        self.ticker = Ticker(self._paint, Rate(**options), spent=lambda: self.spent, round_trip=lambda: 0.001)
+
+    def _paint(self) -> None:
+        self.painted.append(time.monotonic())
+
+
+async def test_all_that_the_screens_thread_does_counts_but_for_what_a_person_set_going() -> None:
+    loop = Loop(hz=20.0)
+    running = asyncio.create_task(loop.ticker.run())
+    try:
+        for touched in (True, False):
+            loop.ticker.rate.hz = 20.0
+            for _ in range(3):
+                shown = len(loop.painted)
+                loop.ticker.mark()
+                while len(loop.painted) == shown:
+                    await asyncio.sleep(0.005)
+                loop.spent += 0.5
+                if touched:
+                    loop.ticker.touched()
+            assert (loop.ticker.rate.hz == 20.0) == touched
+    finally:
+        running.cancel()
+
+
+async def test_what_a_person_waits_for_is_painted_before_its_turn() -> None:
+    loop = Loop(hz=0.1)
+    running = asyncio.create_task(loop.ticker.run())
+    try:
+        loop.ticker.mark()
+        await asyncio.sleep(0.05)
+        assert len(loop.painted) == 1
+        loop.ticker.mark()
+        await asyncio.sleep(0.2)
+        assert len(loop.painted) == 1
+        loop.ticker.mark(soon=True)
+        await asyncio.sleep(0.2)
+        assert len(loop.painted) == 2
+    finally:
+        running.cancel()
 
 
 def test_a_rate_that_was_asked_for_stays() -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.style import Style
 
 from moetui.routing import drawable
@@ -14,7 +13,7 @@ from moetui.routing.metrics import first_choices
 from moetui.routing.phase import Phase
 from moetui.routing.scores import passed, site_margin
 from moetui.routing.step import I64, NO_EXPERT, SiteFlag
-from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
+from moetui.routing.timeline import RoutingBlock, TimelineView
 from moetui.tui.cells import Line, fit
 from moetui.tui.glyphs import expert_digit
 from moetui.tui.ramps import contrast_text
@@ -27,17 +26,45 @@ _UNDERLINED = Style(underline=True)
 _DROPPED, _FORCED, _NON_FINITE = int(SiteFlag.DROPPED), int(SiteFlag.FORCED), int(SiteFlag.NON_FINITE)
 
 
-def near_ties(block: RoutingBlock, view: TimelineView) -> int:
-    """How many sites of a block's one token decided by less than ``NEAR_TIE``."""
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What a row shows, as plain values; ``chosen`` and ``flags`` are by site, ``ties`` counts near ties."""
+
+    prefill: bool
+    branch: int
+    token_id: int
+    entropy: float
+    confidence: float
+    margin: float
+    logprob: float
+    ms: float
+    chosen: list[int]
+    flags: list[int]
+    ties: int
+
+
+def row_facts(view: TimelineView, first: int, stop: int) -> dict[int, RowFacts]:
+    """The rows of the tokens ``first .. stop - 1`` that are held: together they cost little more than one."""
+    first = max(first, view.first)
+    columns, block = view.tokens(first, stop), view.routing(first, stop)
     close = site_margin(block.logits, view.sites, len(block.indices)) < NEAR_TIE
-    return int((close & passed(block.indices, block.flags)).sum())
+    rows = zip(
+        (columns.phase == Phase.PREFILL).tolist(),
+        columns.branch.tolist(),
+        columns.token_id.tolist(),
+        *(getattr(columns, name).tolist() for name in ("entropy", "confidence", "margin", "logprob", "ms")),
+        _first(block),
+        block.flags.tolist(),
+        (close & passed(block.indices, block.flags)).sum(1).tolist(),
+    )
+    return {first + at: RowFacts(*row) for at, row in enumerate(rows)}
 
 
-def _first(block: RoutingBlock) -> list[int]:
-    """Each site's first choice of a block's one token; a model without sites has none."""
+def _first(block: RoutingBlock) -> list[list[int]]:
+    """Each token's first choices by site; a model without sites has none."""
     if not block.indices.shape[2]:
-        return []
-    return first_choices(block.indices, block.weights)[0].tolist()  # type: ignore[no-any-return]
+        return [[] for _ in block.indices]
+    return first_choices(block.indices, block.weights).tolist()  # type: ignore[no-any-return]
 
 
 def most_experts(view: TimelineView) -> int:
@@ -62,12 +89,11 @@ class RowPainter:
     def __init__(self, pens: Pens) -> None:
         self._pens = pens
 
-    def row(self, view: TimelineView, plan: TablePlan, token: int, look: RowLook) -> Line:
+    def row(self, view: TimelineView, plan: TablePlan, token: int, facts: RowFacts, look: RowLook) -> Line:
         """A held token's cells up to the waterfall."""
         selected, related = look.selected, look.related
-        columns = view.tokens(token, token + 1)
         line = Line()
-        glyphs, prefill = self._pens.ink.glyphs, int(columns.phase[0]) == Phase.PREFILL
+        glyphs, prefill = self._pens.ink.glyphs, facts.prefill
         dim = self._pens.row_pen("dim", selected)
         plain = self._pens.row_pen("", selected)
         line.add(glyphs.selected if selected else " ", self._pens.row_pen("accent", selected))
@@ -76,13 +102,12 @@ class RowPainter:
             line.add(glyphs.stopped, self._pens.row_pen("warn", selected))
         else:
             line.add(glyphs.prefill if prefill else " ", dim)
-        block = view.routing(token, token + 1)
         for column in sorted((*plan.columns, plan.strip), key=lambda column: column.start):
             line.to(column.start, plain)
             if column is plan.strip:
-                self._draw_strip(line, view, block, plan, selected)
+                self._draw_strip(line, facts, most_experts(view), plan, selected)
             elif column.name == "token":
-                text = drawable(view.text(int(columns.token_id[0])), spaces=True) or "‹›"
+                text = drawable(view.text(facts.token_id), spaces=True) or "‹›"
                 style = self._pens.row_pen("strong" if selected else "head" if prefill else "", selected)
                 shown = fit(text, column.width, "left", glyphs.ellipsis)
                 level = 0 if related is None else related.level(token)
@@ -98,9 +123,9 @@ class RowPainter:
                 pen = "warn" if look.stopped else "accent" if look.lit else "dim"
                 line.add(fit(str(token), column.width, "right"), self._pens.row_pen(pen, selected))
             elif column.name == "flags":
-                self._draw_flags(line, view, block, column, selected)
+                self._draw_flags(line, facts, column, selected)
             else:
-                text = _number_text(column, columns, glyphs.dash)
+                text = _number_text(column, facts, glyphs.dash)
                 style = dim if text == glyphs.dash or (prefill and column.name == "ms") else plain
                 line.add(fit(text, column.width, "right", glyphs.ellipsis), style)
         return line
@@ -117,10 +142,8 @@ class RowPainter:
         pen = "accent" if token == related.token else "" if level else "dim"
         line.add(fit(bar + fit(text, 4, "right"), column.width, "right"), self._pens.row_pen(pen, selected))
 
-    def _draw_strip(self, line: Line, view: TimelineView, block: RoutingBlock, plan: TablePlan, selected: bool) -> None:
-        chosen = _first(block)
-        experts = most_experts(view)
-        flags = block.flags[0].tolist()
+    def _draw_strip(self, line: Line, facts: RowFacts, experts: int, plan: TablePlan, selected: bool) -> None:
+        chosen, flags = facts.chosen, facts.flags
         until = plan.strip_from + plan.strip.width * plan.fold
         for site in range(plan.strip_from, min(until, len(chosen)), plan.fold):
             if plan.fold == 2 and site + 1 < len(chosen):
@@ -162,14 +185,16 @@ class RowPainter:
             ink = self._pens.ink
             line.add("▌", self._pens.paint("", ink.expert(left), ink.expert(right)))
 
-    def _draw_flags(self, line: Line, view: TimelineView, block: RoutingBlock, column: Column, selected: bool) -> None:
+    def _draw_flags(self, line: Line, facts: RowFacts, column: Column, selected: bool) -> None:
         glyphs = self._pens.ink.glyphs
-        flags = int(np.bitwise_or.reduce(block.flags[0])) if block.flags.shape[1] else 0
+        flags = 0
+        for each in facts.flags:
+            flags |= each
         marks = (
             (flags & _DROPPED, glyphs.dropped, "bad"),
             (flags & _NON_FINITE, glyphs.broken, "bad"),
             (flags & _FORCED, glyphs.forced, "warn"),
-            (near_ties(block, view), glyphs.near_tie, "head"),
+            (facts.ties, glyphs.near_tie, "head"),
         )
         shown = [(text, pen) for on, text, pen in marks if on][: column.width]
         for text, pen in shown:
@@ -177,11 +202,11 @@ class RowPainter:
         line.space(column.width - len(shown), self._pens.row_pen("", selected))
 
 
-def _number_text(column: Column, columns: TokenColumns, dash: str) -> str:
+def _number_text(column: Column, facts: RowFacts, dash: str) -> str:
     if column.name == "branch":
-        return str(int(columns.branch[0]))
+        return str(facts.branch)
     assert column.name is not None
-    value = float(getattr(columns, column.name)[0])
+    value: float = getattr(facts, column.name)
     if math.isnan(value):
         return dash
     if column.name == "ms":
@@ -201,7 +226,7 @@ def token_rows_for_sharing(
     )
     for token in numbers.tolist():
         columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
-        first = _first(block)
+        first = _first(block)[0]
         yield (
             token,
             int(columns.branch[0]),

@@ -21,7 +21,7 @@ from moetui.tui.widgets.token_columns import TablePlan, plan_columns
 from moetui.tui.widgets.token_fall import with_bar
 from moetui.tui.widgets.token_header import draw_header
 from moetui.tui.widgets.token_keys import TokenKeys
-from moetui.tui.widgets.token_painter import RowLook, RowPainter, token_rows_for_sharing
+from moetui.tui.widgets.token_painter import RowFacts, RowLook, RowPainter, row_facts, token_rows_for_sharing
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenQuery, TokenRows
 from moetui.tui.widgets.token_timing import Span, Timings, span_of
 
@@ -46,6 +46,7 @@ class TokenTable(TokenKeys, can_focus=True):
         self._view: TimelineView | None = None
         self._top = 0
         self._row_cache: dict[tuple[int, bool], Line] = {}
+        self._facts: dict[int, RowFacts] = {}
         self._painter = RowPainter(self)
         self._strips: dict[int, Strip] = {}
         self._timings = Timings()
@@ -60,7 +61,7 @@ class TokenTable(TokenKeys, can_focus=True):
         """Draw this view; False while a filter has not seen all of it yet."""
         self.renew_ink()
         if self._view is None or self._view.sites is not view.sites or view.end < self._view.end:
-            self._row_cache, self._timings = {}, Timings()
+            self._row_cache, self._facts, self._timings = {}, {}, Timings()
         self._view = view
         self._timings.steps = view.steps()
         done = self.rows.update(view, self.sort)
@@ -250,6 +251,16 @@ class TokenTable(TokenKeys, can_focus=True):
         cell = thumb(y - 1, self._top, self.page, self.total_rows, ascii_only=self.ink.ascii_only)
         return with_bar(self, left, plan.waterfall, place, timing, cell, width, selected=selected)
 
+    def _facts_of(self, view: TimelineView, token: int) -> RowFacts:
+        """A token's facts, looked up with those of the rows that stand with it, as they will be asked for too."""
+        found = self._facts.get(token)
+        if found is None:
+            shown = self.rows.numbers[self._top : self._top + self.page]
+            near = shown[(shown >= token) & (shown < token + self.page)]
+            self._facts = row_facts(view, token, int(near.max()) + 1 if near.size else token + 1)
+            found = self._facts[token]
+        return found
+
     def _left_part(self, view: TimelineView, plan: TablePlan, token: int, selected: bool) -> Line:
         key = (token, selected)
         line = self._row_cache.get(key)
@@ -258,7 +269,7 @@ class TokenTable(TokenKeys, can_focus=True):
                 self._row_cache.clear()
             marked, lit = token in self.marks, self.rows.is_lit(token)
             look = RowLook(selected, marked, lit, token == self.stopped, self.related)
-            line = self._painter.row(view, plan, token, look)
+            line = self._painter.row(view, plan, token, self._facts_of(view, token), look)
             if plan.waterfall.width:
                 line.to(plan.waterfall.start, self.row_pen("", selected))
                 line.add(self.ink.glyphs.rule, self.row_pen("dim", selected))

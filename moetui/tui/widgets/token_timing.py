@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from moetui.routing.phase import Phase
 from moetui.routing.timeline import StepColumns, TimelineView
 
 _KEPT = 4096
+_AHEAD = 32  # tokens looked up together
 _PAUSE = 8  # steps
 _LEAST_PAUSE = 0.3  # s: loading and printing take a while too
 
@@ -42,20 +42,24 @@ class Timings:
         found = self._kept.get(token)
         if found is not None:
             return found
-        columns = view.tokens(token, token + 1)
-        if not len(columns.pad):
-            return None
-        steps = self.steps
-        start, took = float(columns.started[0]), float(columns.ms[0])
-        row = int(np.searchsorted(steps.index, int(columns.step[0]))) if steps is not None else 0
-        if steps is not None and row < len(steps.index) and steps.index[row] == columns.step[0]:
-            took = float(steps.duration[row])
-        stop = start + (took if math.isfinite(took) else 0.0) / 1000
-        text = min(24, len(view.text(int(columns.token_id[0]))) + 1)
         if len(self._kept) >= _KEPT:
             self._kept.clear()
-        found = self._kept[token] = Timing(start, stop, int(columns.phase[0]) == Phase.PREFILL, text)
-        return found
+        self._look_up(view, token)
+        return self._kept.get(token)
+
+    def _look_up(self, view: TimelineView, first: int) -> None:
+        """Those of some tokens from one on: the rows behind it are mostly asked for next."""
+        columns = view.tokens(first, first + _AHEAD)
+        if not len(columns.pad) or first < view.first:
+            return
+        took = columns.ms.astype(np.float64)
+        if self.steps is not None and len(self.steps.index):
+            rows = np.minimum(np.searchsorted(self.steps.index, columns.step), len(self.steps.index) - 1)
+            took = np.where(self.steps.index[rows] == columns.step, self.steps.duration[rows], took)
+        stop = columns.started + np.where(np.isfinite(took), took, 0.0) / 1000
+        values = zip(columns.started.tolist(), stop.tolist(), (columns.phase == Phase.PREFILL).tolist())
+        for at, (value, token_id) in enumerate(zip(values, columns.token_id.tolist())):
+            self._kept[first + at] = Timing(*value, min(24, len(view.text(token_id)) + 1))
 
 
 @dataclass(frozen=True, slots=True)
