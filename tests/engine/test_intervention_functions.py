@@ -126,8 +126,24 @@ def test_numeric_weights_follow_the_rule(scoring: str, normalised: bool) -> None
     }[scoring][0, [2, 4, 0]]
     wanted = 2.5 * (scores / scores.sum() if normalised or scoring == "softmax_top_k" else scores)
     rule = site(scoring=scoring, normalised=normalised, scale=2.5)
-    found = numeric_weights(rule, logits, indices, torch.zeros(1, dtype=torch.float64))
-    np.testing.assert_allclose(found.numpy()[0], wanted, rtol=1e-6)
+    for as_routers in (False, True):
+        found = numeric_weights(rule, logits, indices, torch.zeros(1, dtype=torch.float64), as_routers=as_routers)
+        np.testing.assert_allclose(found.numpy()[0], wanted, rtol=1e-6)
+
+
+def test_experts_that_all_are_shut_out_share_alike_when_forced() -> None:
+    logits = torch.tensor([[-torch.inf, 1.0, -torch.inf, 0.0]])
+    rule = site(scoring="softmax", normalised=True, scale=1.0)
+    assert numeric_weights(rule, logits, torch.tensor([[0, 2]]), logits).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_no_number_brings_a_banned_expert_back(value: float) -> None:
+    choice = Choice(num_experts=4, k=3)
+    choice.boost((2,), 5.0)
+    choice.ban((1,))
+    assert set(choice.select(torch.tensor([[0.0, value, 1.0, value]]))[0].tolist()) == {0, 2, 3}
+    assert set(choice.select(torch.full((1, 4), value))[0].tolist()) == {0, 2, 3}
 
 
 @few

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from moetui.engine.capture import Capture
-from moetui.engine.interventions import plan
+from moetui.engine.interventions import chooser, plan
 from moetui.engine.zoo import BuiltModel, buildable
 from moetui.routing import NO_EXPERT, Phase, Site, SiteFlag, Step, UnsupportedError, UsageError
 from moetui.routing.events import Event, FindingRaised
 from moetui.routing.interventions import (
     BanExperts,
+    BoostExperts,
     ExpertCapacity,
     ForceExperts,
     Intervention,
@@ -169,6 +170,42 @@ def test_running_the_router_again_without_a_change_gives_its_own_weights(bench: 
         np.testing.assert_array_equal(
             np.sort(step.weights[:, site.index], -1), np.sort(untouched.weights[:, site.index], -1), site.name
         )
+
+
+BAN = (BanExperts((1,)),)
+
+
+@pytest.mark.parametrize(
+    ("name", "interventions", "rule"),
+    [
+        ("mixtral", BAN, "numeric"),
+        ("mixtral", (*BAN, RouterTemperature(0.7), SetTopK(1)), "numeric"),
+        ("mixtral", (*BAN, BoostExperts((2,), 1e-6)), "reroute"),  # which counts where the router ranks, not before
+        ("deepseek_v3", BAN, "reroute"),
+    ],
+)
+def test_a_run_is_the_same_whether_the_quick_way_is_taken_or_not(
+    name: str, interventions: tuple[Intervention, ...], rule: str, zoo_model: ZooModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the logits were seen to give what the router gives, it is not run again; a selection bias forbids that."""
+    built = zoo_model(name)
+    runs, rules = [], []
+    for proof in (16, 10**9):
+        monkeypatch.setattr(chooser, "_PROOF", proof)
+        steps: list[Step] = []
+        with Capture(built.model, on_step=steps.append) as capture, torch.no_grad():
+            built.model(**built.inputs(2, 7, 0))
+            capture.flush()
+            made = plan(interventions, lambda: capture.handles)
+            capture.set_functions(made.functions)
+            tokens = built.model.generate(**built.inputs(2, 7, 0), max_new_tokens=16, do_sample=False)
+        rules.append(set(made.rules.values()))
+        runs.append((tokens, steps))
+    assert rules == [{rule}, {"reroute"}]
+    assert torch.equal(runs[0][0], runs[1][0])
+    for quick, slow in zip(runs[0][1], runs[1][1], strict=True):
+        np.testing.assert_array_equal(quick.indices, slow.indices)
+        np.testing.assert_array_equal(quick.weights, slow.weights)
 
 
 MIXTRAL = pytest.mark.parametrize("bench", ["mixtral"], indirect=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from moetui.engine.interventions.plan import Plan, Recorded, Rule, plan
+from moetui.engine.interventions.chooser import Rule
+from moetui.engine.interventions.plan import Plan, plan
 from moetui.engine.interventions.recorded import recorded_routing
+from moetui.engine.interventions.site_function import Recorded
 from moetui.engine.interventions.support import check, refusal
 
 __all__ = ["Plan", "Recorded", "Rule", "check", "plan", "recorded_routing", "refusal"]

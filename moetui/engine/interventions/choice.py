@@ -62,14 +62,14 @@ class Choice:
         """
         if self.forced is not None:
             row = self._once("forced", scores, self._row)
-            return row.expand(scores.shape[0], -1)
+            return row if scores.shape[0] == 1 else row.expand(scores.shape[0], -1)
         # NaN ranks above all numbers in topk and would win every slot; here it ranks last, yet before what is banned.
         lowest, width = torch.finfo(torch.float32).min, scores.shape[-1]
-        ranked = torch.nan_to_num(scores.float(), nan=lowest, posinf=torch.inf, neginf=lowest)
+        ranked = torch.nan_to_num(scores.float(), nan=lowest, neginf=lowest)
         if self.bias:
-            ranked = (ranked + self._once("shift", scores, self._shift)).clamp_min(lowest)
+            ranked = (ranked + self._once("shift", scores, self._shift)).clamp(lowest, -lowest)
         if self.banned:
-            ranked = ranked.masked_fill(self._once("closed", scores, self._closed), -torch.inf)
+            ranked = ranked + self._once("closed", scores, self._closed)
         slots = min(self.k, width - len(self.banned))
         return torch.topk(ranked, max(slots, 0), dim=-1).indices
 
@@ -82,7 +82,7 @@ class Choice:
         return found
 
     def _row(self, _: int) -> Tensor:
-        return torch.tensor(self.forced, dtype=torch.int64)
+        return torch.tensor([self.forced], dtype=torch.int64)
 
     def _shift(self, width: int) -> Tensor:
         shift = torch.zeros(width)
@@ -91,8 +91,8 @@ class Choice:
         return shift
 
     def _closed(self, width: int) -> Tensor:
-        closed = torch.zeros(width, dtype=torch.bool)
-        closed[sorted(self.banned)] = True
+        closed = torch.zeros(width)
+        closed[sorted(self.banned)] = -torch.inf
         return closed
 
     def allowed(self, indices: Tensor) -> Tensor:
@@ -124,3 +124,11 @@ def fit(indices: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, Tensor]:
         torch.cat([indices, filler.expand(-1, missing)], -1),
         torch.cat([weights, weights.new_zeros(weights.shape[0], missing)], -1),
     )
+
+
+def merge(rows: Tensor, chosen: tuple[Tensor, Tensor], otherwise: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two routings row by row: the first where ``rows`` (``[T]``) is set; both are widened to the same slots."""
+    slots = max(chosen[0].shape[-1], otherwise[0].shape[-1])
+    first, second = fit(*chosen, slots), fit(*otherwise, slots)
+    mask = rows.unsqueeze(-1)
+    return torch.where(mask, first[0], second[0]), torch.where(mask, first[1], second[1])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moetui.engine.interventions.plan import Recorded
+from moetui.engine.interventions.site_function import Recorded
 from moetui.routing import NO_EXPERT, Site, TimelineView
 from moetui.routing.step import F16, U16
 

@@ -26,7 +26,7 @@ def has_numeric_rule(site: Site) -> bool:
     return site.scoring != "unknown" and site.normalised is not None and site.scale is not None
 
 
-def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor) -> Tensor:
+def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *, as_routers: bool = False) -> Tensor:
     """Weights by the site's own rule: w = c · s(z_e), or c · s(z_e) / Σ_chosen s(z).
 
     Args:
@@ -34,11 +34,18 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor) -
         logits: ``[T, E]`` as captured.
         indices: ``[T, K]`` the experts chosen.
         like: a tensor of the weights' dtype.
+        as_routers: operation by operation as routers do it, to agree with them to the last bit; otherwise the
+            quickest way to the same number.
 
     Returns:
         ``[T, K]`` in the dtype of ``like``; computed in float32.
     """
     values = logits.float()
+    over_chosen = site.scoring == "softmax_top_k" or (site.scoring == "softmax" and site.normalised)
+    if over_chosen and site.logits_form != "probabilities" and not as_routers:
+        # Not below the smallest number: all of the chosen may be shut out by -inf, and then they share alike.
+        chosen = values.gather(-1, indices.long()).clamp_min(torch.finfo(torch.float32).min)
+        return _scaled(chosen.softmax(-1), site, like)
     if site.logits_form == "probabilities" or site.scoring == "identity":
         scores = values
     elif site.scoring in ("softmax", "softmax_top_k"):
@@ -50,7 +57,13 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor) -
     chosen = scores.gather(-1, indices.long())
     if site.normalised or site.scoring == "softmax_top_k":
         chosen = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    return (chosen * (site.scale or 1.0)).to(like.dtype)
+    return _scaled(chosen, site, like)
+
+
+def _scaled(weights: Tensor, site: Site, like: Tensor) -> Tensor:
+    if site.scale is not None and site.scale != 1.0:
+        weights = weights * site.scale
+    return weights if weights.dtype == like.dtype else weights.to(like.dtype)
 
 
 def kept_mass(weights: Tensor, slots: int) -> Tensor:

@@ -1,0 +1,205 @@
+"""Routes a site's tokens under choices (force, ban, boost, top-k, temperature, noise), by the best rule there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from moetui.engine.adapters.base import SiteContext
+from moetui.engine.interventions.choice import Choice, fit, merge
+from moetui.engine.interventions.noise import normal
+from moetui.engine.interventions.reroute import RouterTrace, reroute, trace_router
+from moetui.engine.interventions.weights import has_numeric_rule, kept_mass, numeric_weights, silence
+from moetui.routing import Site
+from moetui.routing.interventions import (
+    BanExperts,
+    BoostExperts,
+    ForceExperts,
+    Intervention,
+    RouterNoise,
+    RouterTemperature,
+    SetTopK,
+)
+
+Rule = Literal["numeric", "reroute", "keep_mass"]
+"""How a changed choice got its weights: the site's numeric rule, its router run again, the token's mass kept."""
+
+CHOICES = (ForceExperts, BanExperts, BoostExperts, SetTopK, RouterTemperature, RouterNoise)
+"""The interventions that act together on what is chosen."""
+
+_Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``(logits [T, E], positions [T]) -> [T, E]``."""
+
+_PROOF = 16  # tokens after which two ways that agreed bit for bit are the same, and the quicker one is taken
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """Choices that act together.
+
+    Attributes:
+        choice: what they make of the selection.
+        changes: what they do to the logits before it.
+        agreed: tokens for which the site's logits and numeric rule gave what its router run again gave, bit for bit;
+            -1 once they did not, or where the order of the logits is not what selects.
+    """
+
+    choice: Choice
+    changes: tuple[_Change, ...]
+    agreed: int
+
+    def changed(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """The logits ``[T, E]`` that count."""
+        for change in self.changes:
+            logits = change(logits, positions)
+        return logits
+
+    def compare(self, own: tuple[Tensor, Tensor], numeric: tuple[Tensor, Tensor]) -> None:
+        """Hold the two ways against each other. Waits for the device."""
+        same = all(map(torch.equal, own, numeric))
+        self.agreed = self.agreed + own[0].shape[0] if same else -1
+
+
+class Chooser:
+    """The choices of one site.
+
+    Args:
+        rules: site name → how weights were found there; written to.
+    """
+
+    def __init__(self, rules: dict[str, Rule]) -> None:
+        self._rules = rules
+        self._trace: RouterTrace | None = None
+        self._prepared: dict[tuple[int, ...], _Prepared] = {}
+
+    def route(
+        self,
+        site: Site,
+        context: SiteContext,
+        logits: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        active: Sequence[Intervention],
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The routing ``[T, K]`` of all rows under these choices.
+
+        Args:
+            site: as known by now.
+            context: of this routing.
+            logits: ``[T, E]``, None where there are none.
+            indices: ``[T, K]`` what the model chose, with ``weights``.
+            active: the choices, in order.
+            positions: ``[T]``, read only by choices that depend on them.
+        """
+        made = self._prepare(site, active, indices.shape[-1])
+        ranked = None if logits is None else made.changed(logits.float(), positions)
+        numeric = logits is not None and has_numeric_rule(site)
+        # A forced expert outside the chosen groups would get weight zero from the router itself.
+        if not numeric or (made.choice.forced is None and made.agreed < _PROOF):
+            found = self._reroute(site, context, logits, ranked, indices, weights, made, positions)
+            if found is not None:
+                if numeric and made.agreed >= 0:
+                    made.compare(found, self._by_logits(site, ranked, indices, weights, made.choice))
+                self._rules[site.name] = "numeric" if made.agreed >= _PROOF else "reroute"
+                return found
+        self._rules[site.name] = "numeric" if numeric else "keep_mass"
+        return self._by_logits(site, ranked, indices, weights, made.choice)
+
+    def _reroute(
+        self,
+        site: Site,
+        context: SiteContext,
+        logits: Tensor | None,
+        ranked: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        made: _Prepared,
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor] | None:
+        """What the router gives when it is run again under these choices; None where it cannot be."""
+        choice = made.choice
+        if self._trace is None:
+            self._trace = trace_router(context, logits, indices)
+        change = (lambda values: made.changed(values, positions)) if made.changes else None
+        found = reroute(context, self._trace, indices, select=choice.select, change=change)
+        if found is None:
+            return None
+        if site.groups == 1 and choice.forced is None:
+            return _fitted(found, indices, weights)  # nothing shuts others out: none of them is banned
+        routed = _settle(found, choice, indices, weights)
+        if not choice.banned or site.groups == 1:
+            return routed
+        # Bans may have used up a group: rows that kept a banned expert choose among all others instead.
+        fallback = self._by_logits(site, ranked, indices, weights, choice)
+        return merge(choice.allowed(found[0]).all(-1), routed, fallback)
+
+    def _prepare(self, site: Site, active: Sequence[Intervention], slots: int) -> _Prepared:
+        """The choice that these make together, gathered once."""
+        key = (slots, *map(id, active))
+        found = self._prepared.get(key)
+        if found is None:
+            choice = Choice(site.num_experts, slots)
+            changes: list[_Change] = []
+            for item in active:
+                _gather(item, choice, changes, site)
+            plain = site.groups == 1 and not site.selection_bias and site.zero_experts == 0 and not choice.bias
+            found = self._prepared[key] = _Prepared(choice, tuple(changes), agreed=0 if plain else -1)
+        return found
+
+    def _by_logits(
+        self, site: Site, ranked: Tensor | None, indices: Tensor, weights: Tensor, choice: Choice
+    ) -> tuple[Tensor, Tensor]:
+        """Choose by the logits alone, and weigh by the numeric rule or keep the mass."""
+        if ranked is None and choice.forced is None:
+            # Nothing ranks the experts: what is banned or too much falls silent, the others keep the mass.
+            allowed = choice.allowed(indices)
+            allowed[:, choice.k :] = False
+            kept = silence(weights, allowed)
+            total, left = weights.sum(-1, keepdim=True), kept.sum(-1, keepdim=True)
+            return indices, torch.where(left != 0, kept * (total / torch.where(left != 0, left, total)), kept)
+        chosen = choice.select(weights if ranked is None else _experts_of(site, ranked))
+        if ranked is not None and has_numeric_rule(site):
+            # What the router chose itself when run again has to go on bit for bit when it no longer is.
+            found = numeric_weights(site, ranked, chosen, weights, as_routers=choice.forced is None)
+        else:
+            found = kept_mass(weights, chosen.shape[-1])
+        return _fitted((chosen, found), indices, weights)
+
+
+def _experts_of(site: Site, ranked: Tensor) -> Tensor:
+    return ranked if ranked.shape[-1] == site.num_experts else ranked[:, : site.num_experts]
+
+
+def _settle(routing: tuple[Tensor, Tensor], choice: Choice, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    chosen, found = routing
+    if choice.banned:
+        found = silence(found, choice.allowed(chosen))
+    return _fitted((chosen, found), indices, weights)
+
+
+def _fitted(routing: tuple[Tensor, Tensor], indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    chosen, found = fit(*routing, indices.shape[-1])
+    return chosen.to(indices.dtype), found.to(weights.dtype)
+
+
+def _gather(item: Intervention, choice: Choice, changes: list[_Change], site: Site) -> None:
+    if isinstance(item, ForceExperts):
+        choice.force(item.experts)
+    elif isinstance(item, BanExperts):
+        choice.ban(item.experts)
+    elif isinstance(item, BoostExperts):
+        choice.boost(item.experts, item.bias)
+    elif isinstance(item, SetTopK):
+        choice.limit(item.k)
+    elif isinstance(item, RouterTemperature):
+        temperature = item.temperature
+        changes.append(lambda values, _: values / temperature)
+    elif isinstance(item, RouterNoise):
+        sigma, seed = item.sigma, item.seed
+        number = site.index
+        changes.append(lambda values, at: values + sigma * normal(seed, number, at, values.shape[-1]))

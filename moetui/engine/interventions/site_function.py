@@ -1,0 +1,176 @@
+"""The function that changes one site's routing: choices first, then what changes a routing, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from moetui.engine.adapters.base import SiteContext, SiteHandle
+from moetui.engine.interventions.choice import among, fit, merge
+from moetui.engine.interventions.chooser import CHOICES, Chooser, Rule
+from moetui.engine.interventions.transforms import (
+    limit_capacity,
+    random_experts,
+    scale_experts,
+    swap_experts,
+    uniform_weights,
+)
+from moetui.engine.interventions.weights import expert_logits, has_numeric_rule, kept_mass, numeric_weights, silence
+from moetui.routing import Phase, Site
+from moetui.routing.interventions import (
+    BanExperts,
+    ExpertCapacity,
+    Intervention,
+    RandomRouting,
+    ReplayRouting,
+    RouterNoise,
+    ScaleExperts,
+    SwapExperts,
+    UniformRouting,
+)
+
+Recorded: TypeAlias = Callable[[Site, Tensor], "tuple[Tensor, Tensor, Tensor] | None"]
+"""``(site, positions [T]) -> (indices [T, K], weights [T, K], known [T])`` of a recording; None without such a site."""
+
+_NOWHERE = torch.empty(0, dtype=torch.int64)  # the positions of tokens where nothing asks for them
+_BY_POSITION = (RouterNoise, RandomRouting, ExpertCapacity, ReplayRouting)
+
+
+class SiteFunction:
+    """The routing function of one site."""
+
+    def __init__(
+        self,
+        number: int,
+        chain: tuple[Intervention, ...],
+        handles: Callable[[], Sequence[SiteHandle]],
+        recordings: Mapping[str, Recorded],
+        rules: dict[str, Rule],
+    ) -> None:
+        self._number, self._handles, self._recordings = number, handles, recordings
+        self._chooser = Chooser(rules)
+        self._choices = tuple(item for item in chain if isinstance(item, CHOICES))
+        self._others = tuple(item for item in chain if not isinstance(item, CHOICES))
+        self._banned = tuple(sorted({e for item in chain if isinstance(item, BanExperts) for e in item.experts}))
+        self._positions: Tensor | None = None
+        # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
+        self._placed = any(isinstance(item, _BY_POSITION) or item.scope.positions is not None for item in chain)
+        self._phased = any(item.scope.phase is not None for item in chain)
+
+    def __call__(
+        self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See ``RoutingFunction``."""
+        site = self._handles()[self._number].site
+        logits = None if logits is None else expert_logits(site, logits)
+        positions = self._where(context, site, indices) if self._placed else _NOWHERE
+        phase = context.step.phase(site.stack) if self._phased and context.step is not None else None
+        out = indices, weights
+        choices = self._choices if phase is None else tuple(item for item in self._choices if _in_phase(item, phase))
+        if choices:
+            out = self._choose(site, context, logits, indices, weights, choices, positions)
+        for item in self._others:
+            if _in_phase(item, phase):
+                changed = self._change(item, site, logits, *out, positions)
+                rows = _rows(item, positions)
+                out = changed if rows is None else merge(rows, changed, out)
+        return out
+
+    def _where(self, context: SiteContext, site: Site, indices: Tensor) -> Tensor:
+        rows = indices.shape[0]
+        if context.step is not None:
+            self._positions = context.step.positions(site.stack, rows, indices.device)
+        elif self._positions is None or self._positions.shape[0] != rows:
+            self._positions = torch.arange(rows, device=indices.device)
+        # Outside of a step the routing is a gradient checkpoint's recomputation: the positions are those of before.
+        return self._positions
+
+    def _choose(
+        self,
+        site: Site,
+        context: SiteContext,
+        logits: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        choices: Sequence[Intervention],
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        spans = {item.scope.positions for item in choices if item.scope.positions is not None}
+        if not spans:
+            return self._chooser.route(site, context, logits, indices, weights, choices, positions)
+        ranges = sorted(spans, key=str)
+        out = indices, weights
+        for pattern in product((False, True), repeat=len(ranges)):
+            inside = {span for span, on in zip(ranges, pattern) if on}
+            active = [item for item in choices if item.scope.positions is None or item.scope.positions in inside]
+            if not active:
+                continue
+            chosen = self._chooser.route(site, context, logits, indices, weights, active, positions)
+            rows = torch.ones_like(positions, dtype=torch.bool)
+            for span, on in zip(ranges, pattern):
+                rows &= _within(span, positions) == on
+            out = merge(rows, chosen, out)
+        return out
+
+    def _change(
+        self,
+        item: Intervention,
+        site: Site,
+        logits: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        if isinstance(item, ScaleExperts):
+            return scale_experts(indices, weights, item.experts, item.factor)
+        if isinstance(item, SwapExperts):
+            return swap_experts(indices, weights, item.a, item.b)
+        if isinstance(item, UniformRouting):
+            return uniform_weights(indices, weights)
+        if isinstance(item, RandomRouting):
+            return random_experts(indices, weights, site.num_experts, item.seed, site.index, positions, self._banned)
+        if isinstance(item, ExpertCapacity):
+            return limit_capacity(indices, weights, site.num_experts, item.factor, positions >= 0)
+        assert isinstance(item, ReplayRouting)
+        return self._replay(item, site, logits, indices, weights, positions)
+
+    def _replay(
+        self,
+        item: ReplayRouting,
+        site: Site,
+        logits: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        found = self._recordings[item.source](site, positions)
+        if found is None:
+            return indices, weights
+        chosen, recorded, known = found
+        unknown = recorded.isnan().any(-1, keepdim=True)
+        if logits is not None and has_numeric_rule(site):
+            own = numeric_weights(site, logits, chosen, weights)
+        else:
+            own = kept_mass(weights, chosen.shape[-1])
+        # A recording of ids alone has no weights: the router's own rule supplies them.
+        weighted = torch.where(unknown, own, recorded.to(own.dtype))
+        weighted = silence(weighted, ~among(chosen, self._banned))
+        chosen, weighted = fit(chosen.to(indices.dtype), weighted.to(weights.dtype), indices.shape[-1])
+        return merge(known, (chosen, weighted), (indices, weights))
+
+
+def _in_phase(item: Intervention, phase: Phase | None) -> bool:
+    return item.scope.phase is None or phase is None or item.scope.phase == phase
+
+
+def _rows(item: Intervention, positions: Tensor) -> Tensor | None:
+    return None if item.scope.positions is None else _within(item.scope.positions, positions)
+
+
+def _within(span: tuple[int, int | None], positions: Tensor) -> Tensor:
+    inside = positions >= span[0]
+    return inside if span[1] is None else inside & (positions < span[1])
