@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.trace.frames import DamagedError
+from moetui.trace.frames import DamagedError, Piece
 
 Array: TypeAlias = NDArray[Any]
 
@@ -17,16 +18,33 @@ _DTYPES = frozenset({"|u1", "|i1", "|b1", "<u2", "<i2", "<u4", "<i4", "<i8", "<f
 _MAX_AXES = 4
 
 
-def pack_array(array: Array) -> dict[str, Any]:
-    """An array as ``{"dtype", "shape", "data"}``; ``data`` holds byte 0 of all numbers, then byte 1, and so on."""
+def pack_array(array: Array, layout: str = "") -> dict[str, Any]:
+    """An array as ``{"dtype", "shape", "data"}``; ``data`` holds byte 0 of all numbers, then byte 1, and so on.
+
+    Args:
+        array: the numbers as they are to stand in the file.
+        layout: how they say what is meant, if they are not that themselves: one of ``moetui.trace.expected``.
+    """
     array = np.ascontiguousarray(array)
     dtype = array.dtype.newbyteorder("<")
     planes = array.astype(dtype, copy=False).reshape(-1).view(np.uint8).reshape(-1, dtype.itemsize)
-    return {"dtype": dtype.str, "shape": list(array.shape), "data": planes.T.tobytes()}
+    kind = {"dtype": dtype.str, "layout": layout} if layout else {"dtype": dtype.str}
+    return {**kind, "shape": list(array.shape), "data": planes.T.tobytes()}
+
+
+def pack_table(columns: Mapping[str, Mapping[str, Any]]) -> list[Piece]:
+    """Packed arrays by name as one MessagePack map, cut where numbers of another kind begin: at each plane of bytes."""
+    out: list[Piece] = [msgpack.Packer().pack_map_header(len(columns))]
+    for name, packed in columns.items():
+        whole = memoryview(msgpack.packb(name) + msgpack.packb(packed))
+        start, planes = len(whole) - len(packed["data"]), np.dtype(packed["dtype"]).itemsize
+        size = len(packed["data"]) // planes
+        out += [whole[:start], *(whole[start + size * each : start + size * (each + 1)] for each in range(planes))]
+    return out
 
 
 def unpack_array(packed: object) -> Array:
-    """The array of ``pack_array``, read-only.
+    """The numbers of ``pack_array`` as they stand in the file, read-only.
 
     Raises:
         DamagedError: dtype, shape and data do not fit each other.

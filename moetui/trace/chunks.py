@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
-import msgpack
 import numpy as np
 
 from moetui.routing.step import Step, TokenScores
-from moetui.trace.arrays import Array, pack_array, widen
-from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Widths
+from moetui.trace.arrays import Array, pack_array, pack_table, widen
+from moetui.trace.frames import Piece
+from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Column, Widths
+from moetui.trace.layouts import Layout, against_logits, differences
 
 _Rows = dict[str, dict[str, Array]]
+Record: TypeAlias = tuple[str, int, int, list[Piece]]  # kind, first token, number of tokens, body
 
 
 class ChunkBuilder:
@@ -38,7 +40,7 @@ class ChunkBuilder:
         """Rows gathered and not yet packed."""
         return self._held
 
-    def add(self, step: Step, stack: int, scores: TokenScores) -> Iterator[list[tuple[str, int, int, bytes]]]:
+    def add(self, step: Step, stack: int, scores: TokenScores) -> Iterator[list[Record]]:
         """Add a step; yields the packed chunks that became full on the way."""
         rows = self._rows(step, stack, scores)
         done, count = 0, step.num_tokens
@@ -56,29 +58,24 @@ class ChunkBuilder:
         if self._held >= self._capacity():
             yield self.pack()
 
-    def pack(self) -> list[tuple[str, int, int, bytes]]:
-        """The rows gathered as records ``(kind, first, count, body)``; none are left then.
+    def pack(self) -> list[Record]:
+        """The rows gathered as records; none are left then.
 
         The tokens come last: a chunk torn before them does not count, whatever else of it was written.
         """
         pieces, first, count = self._pieces, self.tokens, self._held
         self._pieces, self._held = [], 0
         self.tokens += count
-        records: list[tuple[str, int, int, bytes]] = []
+        records: list[Record] = []
+        logits: Array | None = None
         for kind in ("logits", "routing", "steps", "tokens"):
             if kind not in pieces[0]:
                 continue
-            body = {}
-            for column in CHUNK_KINDS[kind]:
-                parts = [piece[kind][column.name] for piece in pieces if column.name in piece[kind]]
-                if not parts:
-                    continue
-                width = max(part.shape[-1] for part in parts)
-                if column.axis:
-                    parts = [widen(part, width, column.fill) for part in parts]
-                with np.errstate(over="ignore", invalid="ignore"):  # wider floats may overflow half floats
-                    body[column.name] = pack_array(np.concatenate(parts).astype(column.dtype, copy=False))
-            records.append((kind, first, count, msgpack.packb(body, use_bin_type=True)))
+            table = _joined(kind, pieces)
+            logits = table["logits"] if kind == "logits" else logits
+            stored = _stored(kind, table, logits)
+            body = {name: pack_array(array, layout) for name, (array, layout) in stored.items()}
+            records.append((kind, first, count, pack_table(body)))
         return records
 
     def _capacity(self) -> int:
@@ -125,6 +122,42 @@ class ChunkBuilder:
         }
         row = {c.name: np.array([values[c.name]], c.dtype) for c in CHUNK_KINDS["steps"] if c.name in values}
         return {**row, "site_ms": step.site_ms[None, :]}
+
+
+def _joined(kind: str, pieces: list[_Rows]) -> dict[str, Array]:
+    """The columns of some pieces one after the other, as wide as the widest, in the dtypes of the file."""
+    table: dict[str, Array] = {}
+    for column in CHUNK_KINDS[kind]:
+        parts = [piece[kind][column.name] for piece in pieces if column.name in piece[kind]]
+        if not parts:
+            continue
+        width = max(part.shape[-1] for part in parts)
+        if column.axis:
+            parts = [widen(part, width, column.fill) for part in parts]
+        with np.errstate(over="ignore", invalid="ignore"):  # wider floats may overflow half floats
+            table[column.name] = np.concatenate(parts).astype(column.dtype, copy=False)
+    return table
+
+
+def _stored(kind: str, table: Mapping[str, Array], logits: Array | None) -> dict[str, tuple[Array, Layout]]:
+    """The columns as they stand in the file; a light one of which nothing is known does not."""
+    if kind == "logits":
+        return {name: (array, "") for name, array in table.items()}
+    if kind == "routing":
+        return {name: (array, "") for name, array in table.items()} if logits is None else against_logits(table, logits)
+    out: dict[str, tuple[Array, Layout]] = {}
+    for column in CHUNK_KINDS[kind]:
+        if column.name in table and not _unknown(column, table[column.name]):
+            array = table[column.name]
+            out[column.name] = (differences(array) if column.layout else array), column.layout
+    return out
+
+
+def _unknown(column: Column, array: Array) -> bool:
+    if column.axis == "candidates" and not array.size:
+        return True
+    # Bit for bit, as what is left out is read as the column's own NaN.
+    return column.fill != column.fill and array.tobytes() == np.full_like(array, column.fill).tobytes()
 
 
 def fitting_widths(step: Step, widths: Widths) -> Widths:

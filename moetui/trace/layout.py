@@ -10,7 +10,7 @@ import numpy as np
 from moetui.routing.step import NO_EXPERT
 
 FORMAT = "moetui-trace"
-VERSION = 1
+VERSION = 2
 
 CHUNK_TOKENS = 4096  # tokens of a chunk, at most: a reader takes no more
 CHUNK_BYTES = 2 << 20  # bytes of a chunk's logits, about: what has to be unpacked to see one token
@@ -29,22 +29,23 @@ Axis = Literal["", "candidates", "sites", "slots", "classes"]
 class Column:
     """A column of a record: ``[rows]``, ``[rows, candidates]``, ``[rows, sites]``, ``[rows, sites, slots | classes]``.
 
-    ``fill`` stands for unknown.
+    ``fill`` stands for unknown; ``layout`` says how the column is stored, see ``moetui.trace.layouts``.
     """
 
     name: str
     dtype: str
     fill: Any
     axis: Axis = ""
+    layout: Literal["", "differences"] = ""
 
 
 TOKEN_COLUMNS = (
-    Column("step", "<i4", -1),
+    Column("step", "<i4", -1, layout="differences"),
     Column("branch", "<i2", 0),
     Column("phase", "|u1", 1),
     Column("stack", "|u1", 0),
     Column("sequence", "<i2", 0),
-    Column("position", "<i4", -1),
+    Column("position", "<i4", -1, layout="differences"),
     Column("token_id", "<i4", -1),
     Column("pad", "|b1", False),
     Column("started", "<f8", np.nan),
@@ -58,12 +59,12 @@ TOKEN_COLUMNS = (
     Column("candidate_logprobs", "<f2", np.nan, "candidates"),
 )
 STEP_COLUMNS = (
-    Column("index", "<i4", -1),
+    Column("index", "<i4", -1, layout="differences"),
     Column("branch", "<i2", 0),
     Column("phase", "|u1", 1),
     Column("started", "<f8", np.nan),
     Column("duration", "<f4", np.nan),
-    Column("first_token", "<i4", 0),
+    Column("first_token", "<i4", 0, layout="differences"),
     Column("num_tokens", "<i4", 0),
     Column("site_ms", "<f4", np.nan, "sites"),
 )

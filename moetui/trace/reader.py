@@ -46,7 +46,7 @@ class Trace:
         info, settings, prompt: as recorded. ``writer`` says what wrote it.
         has_logits, has_weights, has_timings: what is in it.
         events: what happened, in order.
-        unknown_records: records of kinds that this version does not know.
+        unknown_records: records, events and columns that this version does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,8 +99,8 @@ class Trace:
 
     @property
     def unknown_records(self) -> int:
-        """Records that this version does not know."""
-        return self._catalog.unknown
+        """Records, events and columns that this version does not know, as far as they were looked at."""
+        return self._catalog.unknown + self._store.newer
 
     @property
     def timeline(self) -> TraceView:
@@ -210,7 +210,7 @@ class Trace:
                 Finding(
                     "trace_newer",
                     "info",
-                    f"{self.unknown_records} records are of kinds that this version does not know",
+                    f"{self.unknown_records} records or columns are of kinds that this version does not know",
                     "upgrade moetui to see them",
                 )
             )

@@ -6,14 +6,16 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from moetui.routing.errors import TraceError
-from moetui.trace.arrays import Array, unknown, unpack_array, widen
+from moetui.trace.arrays import Array, unknown, unpack_array
 from moetui.trace.catalog import Catalog, Chunk, read_map
 from moetui.trace.frames import DamagedError, read_frame
 from moetui.trace.layout import CHUNK_KINDS, Column, Widths
+from moetui.trace.layouts import LAYOUTS, restored
 
 Table: TypeAlias = dict[str, Array]
 
@@ -82,6 +84,7 @@ class Store:
         self._light = _Cache(_LIGHT_BYTES)
         self._heavy = _Cache(_HEAVY_BYTES)
         self._broken: set[tuple[int, str]] = set()
+        self._newer: set[tuple[int, str, str]] = set()
         self.widths = Widths(0, 0, 0, 0)
         self.optional: frozenset[str] = frozenset()
 
@@ -89,6 +92,11 @@ class Store:
     def damage(self) -> int:
         """Records that turned out to be unreadable when they were looked at."""
         return len(self._broken)
+
+    @property
+    def newer(self) -> int:
+        """Columns met so far whose layout is not known."""
+        return len(self._newer)
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -105,7 +113,7 @@ class Store:
         return range(max(low, 0), high)
 
     def table(self, number: int, kind: str) -> Table:
-        """One kind of columns of chunk ``number``."""
+        """One kind of columns of chunk ``number``, with as many slots, classes and candidates as stand in the file."""
         cache = self._heavy if kind in ("routing", "logits") else self._light
         with self.lock:
             found = cache.get((number, kind))
@@ -126,7 +134,7 @@ class Store:
         start = chunk.records.get(kind)
         if start is not None:
             try:
-                return self._unpack(chunk, kind, start)
+                return self._unpack(chunk, kind, start, number)
             except DamagedError:
                 self._broken.add((number, kind))
         elif kind not in self.optional:
@@ -134,7 +142,7 @@ class Store:
         rows = 0 if kind == "steps" else chunk.count
         return {c.name: unknown(self.widths.shape(c, rows), c.dtype, c.fill) for c in columns}
 
-    def _unpack(self, chunk: Chunk, kind: str, start: int) -> Table:
+    def _unpack(self, chunk: Chunk, kind: str, start: int, number: int) -> Table:
         frame = read_frame(self._source, start)
         if (frame.kind, frame.first, frame.count) != (kind, chunk.first, chunk.count):
             raise DamagedError("another record stands in its place")
@@ -144,9 +152,14 @@ class Store:
         for column in CHUNK_KINDS[kind]:
             if column.name not in packed:
                 continue
-            array = unpack_array(packed[column.name])
+            array = self._column(packed[column.name], table, number)
+            if array is None:
+                self._newer.add((number, kind, column.name))
+                continue
             rows = len(array) if rows is None and array.ndim else rows
-            table[column.name] = self._fitted(column, array, rows or 0)
+            self._check(column, array, rows or 0)
+            array.flags.writeable = False
+            table[column.name] = array
         rows = rows or 0
         if rows > chunk.count:
             raise DamagedError("more steps than tokens")
@@ -155,19 +168,30 @@ class Store:
                 table[column.name] = unknown(self.widths.shape(column, rows), column.dtype, column.fill)
         return table
 
-    def _fitted(self, column: Column, array: Array, rows: int) -> Array:
+    def _column(self, packed: Any, table: Table, number: int) -> Array | None:
+        """A column, with those of its record before it; None where its layout is not known."""
+        layout = packed.get("layout", "") if isinstance(packed, Mapping) else ""
+        if layout not in LAYOUTS or (layout == "softmax" and "indices" not in table):
+            return None
+        array = unpack_array(packed)
+        if layout not in ("top_k", "softmax"):
+            return restored(array, layout)
+        logits = self.table(number, "logits")["logits"]
+        if (number, "logits", "logits") in self._newer:
+            return None
+        if (number, "logits") in self._broken or "logits" not in self._catalog.chunks[number].records:
+            raise DamagedError("the logits that it is stored against are missing")
+        return restored(array, layout, logits, table.get("indices"))
+
+    def _check(self, column: Column, array: Array, rows: int) -> None:
         shape = self.widths.shape(column, rows)
         if array.dtype.str.lstrip("<|=") != column.dtype.lstrip("<|="):
             raise DamagedError("a column of another type")
         if array.ndim != len(shape) or array.shape[0] != rows:
             raise DamagedError("a column of another shape")
-        if column.axis in ("", "sites"):
-            if array.shape != shape:
-                raise DamagedError("a column of another shape")
-            return array
-        if array.shape[1:-1] != shape[1:-1]:
+        exact = len(shape) if column.axis in ("", "sites") else -1
+        if array.shape[1:exact] != shape[1:exact]:
             raise DamagedError("a column of another shape")
-        return widen(array, shape[-1], column.fill)
 
 
 class _Cache:

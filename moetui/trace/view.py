@@ -11,7 +11,7 @@ import numpy as np
 from moetui.routing.model import Site
 from moetui.routing.step import F16, U8, U16
 from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns
-from moetui.trace.arrays import Array, unknown
+from moetui.trace.arrays import Array, unknown, widen
 from moetui.trace.layout import CHUNK_KINDS, Column
 from moetui.trace.store import Store
 
@@ -116,14 +116,14 @@ class TraceView:
         store = self._store
         parts = []
         with store.lock:
+            shape = store.widths.shape(column, 0)
             for number in store.chunk_range(start, stop):
                 first = store.chunks[number].first
-                parts.append(store.table(number, kind)[column.name][max(0, start - first) : stop - first])
+                part = store.table(number, kind)[column.name][max(0, start - first) : stop - first]
+                parts.append(widen(part, shape[-1], column.fill) if column.axis else part)
             if not parts:
-                return unknown(store.widths.shape(column, 0), column.dtype, column.fill)
-        if len(parts) == 1:
-            return parts[0]
-        out: Array = np.concatenate(parts)
+                return unknown(shape, column.dtype, column.fill)
+        out: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         out.flags.writeable = False
         return out
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import msgpack
 import numpy as np
-import zstandard
 
 from moetui._version import __version__
 from moetui.routing.errors import TraceError
@@ -21,15 +20,14 @@ from moetui.routing.model import ModelInfo
 from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
 from moetui.trace.arrays import pack_array
-from moetui.trace.chunks import ChunkBuilder, fitting_widths
-from moetui.trace.frames import pack_frame
+from moetui.trace.chunks import ChunkBuilder, Record, fitting_widths
+from moetui.trace.frames import Compressor, Piece, pack_frame
 from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, MAX_TEXT, VERSION, Widths
 from moetui.trace.plain import clean, to_plain
 from moetui.trace.target import Target
 from moetui.trace.ticker import Ticker
 from moetui.trace.values import event_to_plain, info_to_plain, is_lasting
 
-_LEVEL = 3  # higher levels gain a hundredth and cost ten times the time
 _TEXTS = 2048  # of a vocabulary record
 _EVENTS = 256  # of an events record
 
@@ -78,7 +76,7 @@ class TraceWriter:
             raise ValueError(f"a model of {widths} is larger than the format allows")
         self._lock = threading.RLock()
         self._info = info
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL) if compression else None
+        self._compressor = Compressor() if compression else None
         self._chunk = ChunkBuilder(widths, has_weights=has_weights, has_logits=has_logits)
         self._index = _Index()
         self._due: list[bytes] = []  # records that wait for the next write, before the chunk's
@@ -218,7 +216,7 @@ class TraceWriter:
         records = self._chunk.pack() if self._chunk.held else []
         self._write(records)
 
-    def _write(self, records: Iterable[tuple[str, int, int, bytes]]) -> None:
+    def _write(self, records: Iterable[Record]) -> None:
         self._add_vocabulary()
         tokens = 0
         for kind, first, count, body in records:
@@ -235,9 +233,9 @@ class TraceWriter:
 
     def _write_end(self, complete: bool) -> None:
         start = self._index.end
-        self._add_record("index", 0, 0, self._index.packed())
+        self._add_record("index", 0, 0, [self._index.packed()])
         totals = {"complete": complete, "tokens": self._chunk.tokens, "steps": self._chunk.steps, "index": start}
-        self._due.append(pack_frame("end", self._chunk.tokens, 0, msgpack.packb(totals), None))
+        self._due.append(pack_frame("end", self._chunk.tokens, 0, [msgpack.packb(totals)], None))
         self._target.write(b"".join(self._due))
         self._due.clear()
 
@@ -252,13 +250,13 @@ class TraceWriter:
     def _add_events(self) -> None:
         packer = msgpack.Packer()
         head = packer.pack_map_header(1) + packer.pack("events") + packer.pack_array_header(len(self._events))
-        self._add_record("events", self._chunk.tokens, 0, head + b"".join(self._events))
+        self._add_record("events", self._chunk.tokens, 0, [head, *self._events])
         self._events = []
 
     def _add(self, kind: str, value: Mapping[str, Any]) -> None:
-        self._add_record(kind, self._chunk.tokens + self._chunk.held, 0, msgpack.packb(value, use_bin_type=True))
+        self._add_record(kind, self._chunk.tokens + self._chunk.held, 0, [msgpack.packb(value, use_bin_type=True)])
 
-    def _add_record(self, kind: str, first: int, count: int, body: bytes) -> None:
+    def _add_record(self, kind: str, first: int, count: int, body: Sequence[Piece]) -> None:
         record = pack_frame(kind, first, count, body, self._compressor)
         self._index.add(kind, first, count, len(record))
         self._due.append(record)

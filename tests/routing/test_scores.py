@@ -120,10 +120,21 @@ def test_means_are_over_the_sites_a_token_passed() -> None:
     flags = np.zeros((3, 2))
     flags[1, 0] = SiteFlag.DROPPED  # it passed the router, which had an opinion, and got no expert
     found = scores.token_scores(make_step(info, indices, logits=logits, flags=flags), info.sites)
-    assert found.entropy[0] == pytest.approx(np.log(4))
-    assert found.entropy[1] == pytest.approx(np.log(4) / 2)
+    assert found.entropy[0] == pytest.approx(np.log(4), rel=2**-13)
+    assert found.entropy[1] == pytest.approx(np.log(4) / 2, rel=2**-13)
     assert np.isnan(found.entropy[2])
-    assert found.confidence[1] == pytest.approx((1 + 0.25) / 2)
+    assert found.confidence[1] == (1 + 0.25) / 2
+
+
+def test_scores_of_tokens_have_13_significant_bits() -> None:
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 3.4e38]
+    values = np.array([1 + 2**-12, 1 + 2**-13, 1 + 2**-14, 3e-5, *special], np.float32)
+    rounded = scores._rounded(values)
+    assert rounded[:3].tolist() == [1 + 2**-12, 1 + 2**-12, 1.0]
+    assert rounded[3] == pytest.approx(3e-5, rel=2**-13)
+    assert rounded[4:8].tolist() == [0.0, 0.0, np.inf, -np.inf]
+    assert np.isnan(rounded[8])
+    assert not (rounded.view(np.uint32) & 0x7FF).any()
 
 
 def test_confidence_without_logits_is_a_share_of_the_gate_mass() -> None:

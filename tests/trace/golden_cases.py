@@ -24,6 +24,7 @@ from moetui.routing.interventions import BanExperts, BoostExperts, ExpertCapacit
 from moetui.routing.step import TokenScores
 from moetui.trace import TraceWriter
 
+STEPS = {1: ((0, 5, 0), (1, 1, 5), (2, 1, 6)), 2: ((0, 5, 0), (1, 1, 5), (2, 1, 6), (3, 6, 7))}  # by version
 SETTINGS = GenerationSettings(max_new_tokens=4, temperature=0.5, seed=7)
 
 
@@ -63,6 +64,13 @@ def golden_step(index, count, position):
         logits[0, 0] = np.nan, np.inf, -np.inf, -0.0
         experts[0, 1] = 0xFFFF
         weights[0, 1] = np.nan
+    if index == 3:  # as the logits say, but for one place; one weight is another rounding of what they say
+        logits[4, 1] = 0.0, -0.0, 1.0, 1.0
+        experts = np.argsort(-logits, axis=-1, kind="stable")[..., :2].astype(np.uint16)
+        experts[2, 0] = experts[2, 0, ::-1]
+        shares = np.exp(np.take_along_axis(logits, experts, -1).astype(np.float64))
+        weights = (shares / shares.sum(-1, keepdims=True)).astype(np.float16)
+        weights[3, 1, 0] = np.nextafter(weights[3, 1, 0], np.float16(1))
     return Step(
         index=index,
         phase=Phase.DECODE if index else Phase.PREFILL,
@@ -121,12 +129,8 @@ def write_golden(path, compression):
         compression=compression,
         flush_seconds=math.inf,
     ) as writer:
-        position = 0
-        for index, count in enumerate((5, 1, 1)):
+        for index, count, position in STEPS[2]:
             for event in EVENTS[index]:
                 writer.write_event(event)
             step = golden_step(index, count, position)
             writer.write_step(replace(step, scores=golden_scores(step)))
-            position += count
-        for event in EVENTS[3]:
-            writer.write_event(event)

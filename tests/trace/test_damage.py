@@ -173,7 +173,7 @@ def header(**changes):
 
 def record(kind, value, first=0, count=0):
     body = value if isinstance(value, bytes) else msgpack.packb(value)
-    return pack_frame(kind, first, count, body, None)
+    return pack_frame(kind, first, count, [body], None)
 
 
 def raw(kind, codec, first, count, body, length=None):
@@ -192,7 +192,7 @@ def raw(kind, codec, first, count, body, length=None):
         (PREFIX, "header cannot be read"),
         (record("tokens", {}), "no moetui trace"),
         (record("header", {"format": "other", "version": 1}), "no moetui trace"),
-        (record("header", header(version=2)), "trace version 2, and this moetui knows 1"),
+        (record("header", header(version=3)), "trace version 3, and this moetui knows 2"),
         (record("header", header(version="1")), "no moetui trace"),
         (record("header", {**header(), "sites": 5}), "makes no sense"),
         (record("header", {**header(), "model": []}), "makes no sense"),

@@ -1,0 +1,139 @@
+"""Columns that are stored as what differs from what one expects, because that is nearly nothing.
+
+``differences``: from one row to the next. ``top_k`` and ``softmax``: a router with a plain rule sends a token to its
+``K`` largest logits, with the softmax over those as weights; where that holds for most of a chunk, ``indices`` and
+``weights`` are stored as differences from it. All of it is modulo 2^16 or 2^32, so that it is as exact as the numbers
+themselves, whatever chose the experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from moetui.trace.arrays import Array
+from moetui.trace.frames import DamagedError
+
+Layout: TypeAlias = Literal["", "differences", "top_k", "softmax"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+_BLOCK = 1 << 17  # numbers sorted at once: they stay in the processor's cache
+_DOUBT = 2.0**-40  # by much less do exponentials and sums of doubles differ from one machine to another
+
+
+def differences(array: Array) -> Array:
+    """Each row of whole numbers less the one before it; the first as it is."""
+    return np.diff(array, axis=0, prepend=np.zeros_like(array[:1]))
+
+
+def against_logits(routing: Mapping[str, Array], logits: Array) -> dict[str, tuple[Array, Layout]]:
+    """The columns of a chunk's routing as they are stored beside its logits.
+
+    Args:
+        routing: columns in the dtypes of the format.
+        logits: ``[n, S, E]`` half floats.
+    """
+    out: dict[str, tuple[Array, Layout]] = {name: (array, "") for name, array in routing.items()}
+    indices, weights = routing["indices"], routing.get("weights")
+    if not 0 < indices.shape[-1] <= logits.shape[-1]:
+        return out
+    rest = indices - top_k(logits, indices.shape[-1])
+    if _mostly_zero(rest):
+        out["indices"] = rest, "top_k"
+    if weights is not None and int(indices.max(initial=0)) < logits.shape[-1]:
+        shares = _shares(logits, indices)
+        rest = weights.view(np.uint16) - shares.astype(np.float16).view(np.uint16)
+        if _mostly_zero(rest) and _certain(shares):
+            out["weights"] = rest.view(np.float16), "softmax"
+    return out
+
+
+def restored(stored: Array, layout: Layout, logits: Array | None = None, indices: Array | None = None) -> Array:
+    """A column as it was.
+
+    Args:
+        stored: what stands in the file.
+        layout: how.
+        logits: for ``top_k`` and ``softmax``, of the same chunk, as wide as they were when it was written.
+        indices: for ``softmax``.
+
+    Raises:
+        DamagedError: the arrays do not fit each other.
+    """
+    if layout == "":
+        return stored
+    if layout == "differences" and stored.ndim and stored.dtype.kind in "iu":
+        return np.cumsum(stored, axis=0, dtype=stored.dtype)
+    if logits is None or logits.dtype != np.float16 or stored.ndim != 3 or stored.shape[:2] != logits.shape[:2]:
+        raise DamagedError("a column that does not fit the logits")
+    if layout == "top_k" and stored.dtype == np.uint16 and 0 < stored.shape[2] <= logits.shape[2]:
+        return np.asarray(stored + top_k(logits, stored.shape[2]))
+    fits = indices is not None and indices.shape == stored.shape and int(indices.max(initial=0)) < logits.shape[2]
+    if layout == "softmax" and stored.dtype == np.float16 and indices is not None and fits:
+        with np.errstate(all="ignore"):
+            shares = _shares(logits, indices).astype(np.float16)
+        return np.asarray((stored.view(np.uint16) + shares.view(np.uint16)).view(np.float16))
+    raise DamagedError("a column that does not fit its layout")
+
+
+def top_k(logits: Array, k: int) -> Array:
+    """The ids of the ``k`` largest of the last axis, ``[..., E]`` to ``[..., k]`` uint16, largest first.
+
+    Of equal ones (−0 equals 0) the lower id comes first; NaN is less than everything and equal to itself.
+    """
+    classes = logits.shape[-1]
+    bits = np.ascontiguousarray(logits).view(np.uint16).reshape(-1, classes)
+    out = np.empty((len(bits), k), np.uint16)
+    rows = max(1, _BLOCK // classes)
+    last = classes - 1
+    places = np.arange(last, -1, -1, dtype=np.int32)
+    for start in range(0, len(bits), rows):
+        # One number a class, the order of its logit above its place: whole numbers sort several times faster than
+        # anything that sorts places by logits.
+        ranked = _half_order().take(bits[start : start + rows], mode="clip")
+        ranked |= places
+        ranked.sort(axis=-1)
+        out[start : start + rows] = last - (ranked[:, : -k - 1 : -1] & 0xFFFF)
+    return out.reshape(*logits.shape[:-1], k)
+
+
+def _shares(logits: Array, indices: Array) -> Array:
+    """Softmax over the logits of ``indices`` in double precision."""
+    classes = logits.shape[-1]
+    rows = np.arange(math.prod(logits.shape[:-1]), dtype=np.int64).reshape(*logits.shape[:-1], 1)
+    bits = np.ascontiguousarray(logits).view(np.uint16).reshape(-1)
+    exponentials = _half_exponentials().take(bits.take(rows * classes + indices))
+    with np.errstate(all="ignore"):
+        return np.asarray(exponentials / np.einsum("...k->...", exponentials)[..., None])
+
+
+def _certain(shares: Array) -> bool:
+    """Whether every machine rounds these numbers to the same half floats, however it works them out."""
+    with np.errstate(all="ignore"):
+        low, high = ((shares * factor).astype(np.float16) for factor in (1 - _DOUBT, 1 + _DOUBT))
+    return bool((low == high).all())
+
+
+def _mostly_zero(rest: Array) -> bool:
+    return 2 * int(np.count_nonzero(rest)) <= rest.size
+
+
+@lru_cache(maxsize=1)
+def _half_order() -> Array:
+    """For the bits of a half float, its place among all half floats, times 2^16."""
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    # −0 and 0 are one value to it.
+    _, places = np.unique(np.where(np.isnan(values), -np.inf, values), return_inverse=True)
+    order = places.reshape(-1).astype(np.int32) + 1
+    order[np.isnan(values)] = 0
+    return np.asarray(order - (1 << 15) << 16, np.int32)
+
+
+@lru_cache(maxsize=1)
+def _half_exponentials() -> Array:
+    with np.errstate(all="ignore"):
+        return np.exp(np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float64))
