@@ -15,6 +15,8 @@ from moetui.routing import ModelInfo
 from moetui.routing.query import complete as complete_query
 
 _MOST = 200
+_JOINED = ("expert", "layers", "site names", "numbers of breakpoints")
+"""How the words begin that tell of arguments whose values are joined by commas."""
 _NAME = re.compile(r"[A-Za-z_]\w*\Z")
 _DOTTED = re.compile(r"([A-Za-z_][\w.\[\]]*)\.(\w*)\Z")
 _CALL = re.compile(r"(?:\bmoe\.)?([A-Za-z_]\w*)\(")
@@ -70,7 +72,7 @@ def _bare(context: Context, command: Command, line: str, cursor: int, words: lis
     if parameter is None:
         return Completion(cursor, hint=command.usage)
     if parameter.kind.what.startswith("a query"):
-        offset = given[0].start if given else start
+        offset = _query_start(command, parameter, given, start)
         names = context.branch_names
         found = complete_query(line[offset:], cursor - offset, context.session.info, names)
         at = {offset + item.start for item in found}
@@ -78,8 +80,15 @@ def _bare(context: Context, command: Command, line: str, cursor: int, words: lis
             return Completion(at.pop(), tuple(dict.fromkeys(item.text for item in found))[:_MOST], command.usage)
         return Completion(cursor, hint=command.usage)
     typed = line[value_start:cursor]
-    cut = typed.rfind(",") + 1 if parameter.kind.what.startswith(("expert", "layers", "site names")) else 0
+    cut = typed.rfind(",") + 1 if parameter.kind.what.startswith(_JOINED) else 0
     return _made(value_start + cut, typed[cut:], parameter.kind.words(context, typed[cut:]), hint=command.usage)
+
+
+def _query_start(command: Command, query: Parameter, given: list[Word], start: int) -> int:
+    """Where the query begins: behind the words of the arguments before it."""
+    places = [parameter for parameter in command.parameters if not parameter.option]
+    before = places.index(query) if query in places else 0
+    return given[before].start if len(given) > before else start
 
 
 def _parameter_at(command: Command, given: list[Word], typed: str, start: int) -> tuple[Parameter | None, int]:

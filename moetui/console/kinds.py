@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from moetui.console.readers import (
+    breakpoint_numbers,
     counted,
     files,
     layers,
     read_branch,
     read_branches,
+    read_breakpoint,
+    read_breakpoints,
     read_expert,
     read_experts,
     read_flag,
@@ -162,6 +165,8 @@ QUERY = Kind('a query: layer:3 entropy>1.2 token:"foo"', read_text, "in the lang
 PATH = Kind("a path", read_path, "the file", files)
 FLAG = Kind("True or False", read_flag, flag=True)
 NUMBERS = Kind("numbers: 1 2, or 1,2, or 1-3", lambda value, _: read_numbers(value), many=True)
+BREAKPOINT = Kind("the number of a breakpoint", read_breakpoint, "as 'breakpoints' lists it", breakpoint_numbers)
+BREAKPOINTS = Kind("numbers of breakpoints: 1 2, or 1,2, or 1-3", read_breakpoints, words=breakpoint_numbers, many=True)
 COMMAND = Kind(
     "the name of a command", read_text, "the command", lambda context, _: [*context.registry.names, "python"]
 )

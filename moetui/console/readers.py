@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.console.window import EVERY
 from moetui.routing import Phase, Site, UsageError
 from moetui.routing.events import Branch
+from moetui.session import Breakable
 
 if TYPE_CHECKING:
     from moetui.console.context import Context
@@ -214,6 +215,26 @@ def read_branches(value: Any, context: Context) -> Branch:
     if isinstance(value, str) and value.lower() == EVERY.name:
         return EVERY
     return read_branch(value, context)
+
+
+def read_breakpoint(value: Any, context: Context) -> int:
+    """The number of a breakpoint that there is."""
+    number = whole(value)
+    known = list(breakpoint_numbers(context, ""))
+    if str(number) not in known:
+        raise UsageError(f"there is no breakpoint {number}", f"there is {listed(known)}" if known else "there are none")
+    return number
+
+
+def read_breakpoints(value: Any, context: Context) -> tuple[int, ...]:
+    """Numbers of breakpoints that there are."""
+    return tuple(read_breakpoint(number, context) for number in read_numbers(value))
+
+
+def breakpoint_numbers(context: Context, _typed: str) -> Iterator[str]:
+    """Numbers of the breakpoints, oldest first."""
+    session = context.session
+    return (str(point.id) for point in (session.breakpoints if isinstance(session, Breakable) else ()))
 
 
 def read_token(value: Any, context: Context) -> int:

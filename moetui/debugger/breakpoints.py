@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -112,12 +112,8 @@ class BreakpointSet:
             UsageError: it is empty, or a number is out of its range.
             UnsupportedError: it asks for what is not captured; the message says what.
         """
-        if not expression.strip():
-            raise UsageError("a breakpoint needs a condition", "for instance: entropy < 0.3")
-        if ignore < 0:
-            raise UsageError(f"ignore must not be negative, not {ignore}")
-        query = parse(expression, branches)
-        self._check(query)
+        query = self._read(expression, branches)
+        _check_ignore(ignore)
         with self._lock:
             self._last += 1
             shown = Breakpoint(self._last, expression.strip(), log_only, temporary, ignore, enabled)
@@ -125,16 +121,53 @@ class BreakpointSet:
         self._arm()
         return shown
 
+    def change(
+        self,
+        number: int,
+        *,
+        expression: str | None = None,
+        log_only: bool | None = None,
+        temporary: bool | None = None,
+        ignore: int | None = None,
+        enabled: bool | None = None,
+        branches: Mapping[str, int] | None = None,
+    ) -> Breakpoint:
+        """Change what is not None of one; it keeps its number, its hits so far and its action.
+
+        Args:
+            ignore: hits that pass from now on before it acts.
+            branches: as for ``add``.
+
+        Raises:
+            QueryError, UnsupportedError: as for ``add``.
+            UsageError: there is none of this number, or as for ``add``.
+        """
+        query = None if expression is None else self._read(expression, branches)
+        if ignore is not None:
+            _check_ignore(ignore)
+        wanted = {
+            "expression": None if expression is None else expression.strip(),
+            "log_only": log_only,
+            "temporary": temporary,
+            "ignore": ignore,
+            "enabled": enabled,
+        }
+        with self._lock:
+            point = self._get(number)
+            # Of the hits that a step counts meanwhile none is lost: they are taken from what is held now.
+            values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+            changed = replace(point, shown=replace(point.shown, **values), query=query or point.query)
+            self._points = {**self._points, number: changed}
+        self._arm()
+        return changed.shown
+
     def enable(self, number: int, enabled: bool = True) -> None:
         """Switch one on or off.
 
         Raises:
             UsageError: there is none of this number.
         """
-        with self._lock:
-            point = self._get(number)
-            self._points = {**self._points, number: replace(point, shown=replace(point.shown, enabled=enabled))}
-        self._arm()
+        self.change(number, enabled=enabled)
 
     def remove(self, number: int) -> None:
         """Remove one.
@@ -163,6 +196,13 @@ class BreakpointSet:
         sites = self._timeline.snapshot().sites if self._timeline is not None else ()
         place = f" at {sites[hit.site].name}" if 0 <= hit.site < len(sites) else ""
         return f"{hit.expression}   {hit.values}   (token {hit.token}{place}, hit {hit.hits})"
+
+    def _read(self, expression: str, branches: Mapping[str, int] | None) -> Query:
+        if not expression.strip():
+            raise UsageError("a breakpoint needs a condition", "for instance: entropy < 0.3")
+        query = parse(expression, branches)
+        self._check(query)
+        return query
 
     def _check(self, query: Query) -> None:
         asked, options = query.fields, self._options
@@ -244,6 +284,11 @@ class BreakpointSet:
             known = ", ".join(map(str, self._points)) or "there are none"
             raise UsageError(f"there is no breakpoint {number}", f"breakpoints: {known}")
         return self._points[number]
+
+
+def _check_ignore(ignore: int) -> None:
+    if ignore < 0:
+        raise UsageError(f"ignore must not be negative, not {ignore}")
 
 
 def _first_of_step(view: TimelineView, index: int) -> int:

@@ -33,21 +33,40 @@ class Breaking:
             QueryError: the expression does not parse.
             UnsupportedError: it asks for logits that are not captured.
         """
-        branches = {branch.name: branch.id for branch in self._worker.tree.branches}
         point = self._worker.breakpoints.add(
-            expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=branches
+            expression, log_only=log_only, temporary=temporary, ignore=ignore, branches=self._branch_numbers
         )
         self._worker.keep_breakpoints()
         return point
 
-    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
-        """Switch one on or off.
+    def change_breakpoint(
+        self,
+        number: int,
+        *,
+        expression: str | None = None,
+        log_only: bool | None = None,
+        temporary: bool | None = None,
+        ignore: int | None = None,
+        enabled: bool | None = None,
+    ) -> Breakpoint:
+        """Change what is not None of one; its number and its hits so far stay.
 
         Raises:
+            QueryError: the expression does not parse.
+            UnsupportedError: it asks for logits that are not captured.
             UsageError: there is none of this number.
         """
-        self._worker.breakpoints.enable(number, enabled)
+        point = self._worker.breakpoints.change(
+            number,
+            expression=expression,
+            log_only=log_only,
+            temporary=temporary,
+            ignore=ignore,
+            enabled=enabled,
+            branches=self._branch_numbers,
+        )
         self._worker.keep_breakpoints()
+        return point
 
     def remove_breakpoint(self, number: int) -> None:
         """Remove one.
@@ -57,3 +76,7 @@ class Breaking:
         """
         self._worker.breakpoints.remove(number)
         self._worker.keep_breakpoints()
+
+    @property
+    def _branch_numbers(self) -> dict[str, int]:
+        return {branch.name: branch.id for branch in self._worker.tree.branches}

@@ -160,10 +160,20 @@ class Breakable(Protocol):
             UnsupportedError: it asks for what a running step cannot tell; the message says what.
         """
 
-    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
-        """Switch one on or off.
+    def change_breakpoint(
+        self,
+        number: int,
+        *,
+        expression: str | None = None,
+        log_only: bool | None = None,
+        temporary: bool | None = None,
+        ignore: int | None = None,
+        enabled: bool | None = None,
+    ) -> Breakpoint:
+        """Change what is not None of one; its number and its hits so far stay.
 
         Raises:
+            QueryError, UnsupportedError: as for ``add_breakpoint``.
             UsageError: there is none of this number.
         """
 

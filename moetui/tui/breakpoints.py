@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import ClassVar, cast
 
 from textual import on
@@ -100,11 +99,10 @@ class BreakpointsScreen(ModalScreen[None]):
     }
     """
 
-    def __init__(self, session: Session, order: Sequence[int] = ()) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
         self._store = cast(Breakable, session)
-        self._order: list[int] = list(order)
         self._editing: Breakpoint | None = None
 
     def compose(self) -> ComposeResult:
@@ -140,26 +138,26 @@ class BreakpointsScreen(ModalScreen[None]):
         """Switch it on or off."""
         point = self._current()
         if point is not None:
-            self._try(lambda: self._store.set_breakpoint(point.id, enabled=not point.enabled))
+            self._try(lambda: self._store.change_breakpoint(point.id, enabled=not point.enabled))
 
     def action_log(self) -> None:
         """Stop, or log."""
         point = self._current()
         if point is not None:
             # A log point that is gone after its first line would be of no use.
-            self._exchange(point, replace(point, log_only=not point.log_only, temporary=False))
+            self._try(lambda: self._store.change_breakpoint(point.id, log_only=not point.log_only, temporary=False))
 
     def action_once(self) -> None:
         """Once, or always."""
         point = self._current()
         if point is not None and not point.log_only:
-            self._exchange(point, replace(point, temporary=not point.temporary))
+            self._try(lambda: self._store.change_breakpoint(point.id, temporary=not point.temporary))
 
     def action_ignore(self, by: int) -> None:
         """Let more hits pass, or fewer."""
         point = self._current()
         if point is not None and point.ignore + by >= 0:
-            self._exchange(point, replace(point, ignore=point.ignore + by))
+            self._try(lambda: self._store.change_breakpoint(point.id, ignore=point.ignore + by))
 
     def action_remove(self) -> None:
         """Delete it."""
@@ -190,7 +188,7 @@ class BreakpointsScreen(ModalScreen[None]):
         """Say below the line what Enter does with it."""
         if self.focused is not None and self.focused.parent is self.query_one(FilterLine):
             enter = self.app.get_key_display(Binding("enter", "", ""))
-            what = "adds it" if self._editing is None else f"puts it in the place of {self._editing.id}"
+            what = "adds it" if self._editing is None else f"changes {self._editing.id}"
             keys = [Part(enter, "key"), Part(f" {what}   ", "dim"), Part("tab", "key"), Part(" completes   ", "dim")]
             self._note([*keys, Part("esc", "key"), Part(" leaves it", "dim")])
 
@@ -198,13 +196,15 @@ class BreakpointsScreen(ModalScreen[None]):
     def _entered(self, event: FilterLine.Entered) -> None:
         event.stop()
         text = event.text.strip()
+        edited = self._editing
         if not text:
             return
-        if self._editing is None:
+        if edited is None:
             self._try(lambda: self._store.add_breakpoint(text))
-            self.query_one(BreakpointRows).move_cursor(len(self._order) - 1)
-        elif text != self._editing.expression:
-            self._exchange(self._editing, replace(self._editing, expression=text))
+            rows = self.query_one(BreakpointRows)
+            rows.move_cursor(rows.total - 1)
+        else:
+            self._try(lambda: self._store.change_breakpoint(edited.id, expression=text))
 
     @on(FilterLine.Left)
     def _left(self, event: FilterLine.Left) -> None:
@@ -230,20 +230,6 @@ class BreakpointsScreen(ModalScreen[None]):
         rows = self.query_one(BreakpointRows)
         return rows.points[rows.cursor] if rows.points else None
 
-    def _exchange(self, old: Breakpoint, new: Breakpoint) -> None:
-        """Put another in a breakpoint's place: it is a new one, with a number and a count of its own."""
-
-        def work() -> None:
-            added = self._store.add_breakpoint(
-                new.expression, log_only=new.log_only, temporary=new.temporary, ignore=new.ignore
-            )
-            if not new.enabled:
-                self._store.set_breakpoint(added.id, enabled=False)
-            self._order[self._order.index(old.id)] = added.id
-            self._store.remove_breakpoint(old.id)
-
-        self._try(work)
-
     def _try(self, work: Callable[[], object]) -> None:
         self._say("")
         try:
@@ -253,10 +239,7 @@ class BreakpointsScreen(ModalScreen[None]):
         self._show()
 
     def _show(self) -> None:
-        held = {point.id: point for point in self._store.breakpoints}
-        self._order = [number for number in self._order if number in held]
-        self._order += [number for number in held if number not in self._order]
-        self.query_one(BreakpointRows).show([held[number] for number in self._order])
+        self.query_one(BreakpointRows).show(self._store.breakpoints)
 
     def _say(self, text: str) -> None:
         self._note([Part(drawable(text), "bad")] if text else [])

@@ -33,10 +33,12 @@ class Offering(ReplaySession):
         self.breakpoints = (*self.breakpoints, point)
         return point
 
-    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
+    def change_breakpoint(self, number: int, **changes: Any) -> Breakpoint:
+        changes = {name: value for name, value in changes.items() if value is not None}
         self.breakpoints = tuple(
-            replace(point, enabled=enabled) if point.id == number else point for point in self.breakpoints
+            replace(point, **changes) if point.id == number else point for point in self.breakpoints
         )
+        return next(point for point in self.breakpoints if point.id == number)
 
     def remove_breakpoint(self, number: int) -> None:
         self.breakpoints = tuple(point for point in self.breakpoints if point.id != number)
@@ -97,6 +99,42 @@ def offering(recording: Path) -> Iterator[Offering]:
 @pytest.fixture
 def console(offering: Offering) -> Console:
     return Console(offering)
+
+
+def test_a_breakpoint_is_changed_in_its_place(console: Console) -> None:
+    console.run("break_when entropy < 0.5")
+    console.run("log_when margin < 0.01")
+    changed = console.run("change_breakpoint 1 entropy < 0.2 and layer == 1 --ignore 2")
+    assert (changed.data["id"], changed.data["expression"]) == (1, "entropy < 0.2 and layer:1")
+    assert (changed.data["ignore"], changed.data["log_only"]) == (2, False)
+    assert console.run("moe.change_breakpoint(2, does='once')").data["temporary"]
+    assert console.run("change_breakpoint 2 --does log").data["log_only"]
+    listed = console.run("breakpoints").data
+    assert [(point["id"], point["expression"]) for point in listed] == [
+        (1, "entropy < 0.2 and layer:1"),
+        (2, "margin < 0.01"),
+    ]
+    before = console.run("breakpoints --json").data
+    for line, error in (
+        ("change_breakpoint 3 entropy < 1", "number: there is no breakpoint 3"),
+        ("change_breakpoint one", "number: one is no whole number"),
+        ("change_breakpoint 1", "nothing is to change"),
+        ("change_breakpoint 1 --ignore -1", "--ignore: -1 is outside its range"),
+        ("change_breakpoint 1 --does sing", "--does: sing is none of them"),
+    ):
+        assert console.run(line).error == error
+    assert console.run("change_breakpoint 1 entropy <").error
+    assert console.run("breakpoints").data == before
+
+
+def test_a_changed_condition_is_completed_behind_the_number(console: Console) -> None:
+    console.run("break_when entropy < 0.5")
+    console.run("break_when entropy < 0.6")
+    assert console.complete("change_breakpoint ", 18).words == ("1", "2")
+    assert console.complete("breakpoints --remove 1,", 23).words == ("1", "2")
+    line = "change_breakpoint 1 entr"
+    found = console.complete(line, len(line))
+    assert (found.start, "entropy" in found.words) == (len(line) - 4, True)
 
 
 def test_breakpoints_are_added_listed_switched_and_removed(console: Console) -> None:

@@ -91,11 +91,30 @@ class TestStopping:
     def test_switched_off(self, live: Make) -> None:
         session = live()
         point = session.add_breakpoint("phase:decode")
-        session.set_breakpoint(point.id, enabled=False)
+        session.change_breakpoint(point.id, enabled=False)
         session.generate(PROMPT)
         session.settle()
         assert session.state is RunState.FINISHED
         assert hits(session) == []
+
+    def test_changed_between_two_hits_it_keeps_its_number_and_its_count(self, live: Make) -> None:
+        session = live()
+        first = session.add_breakpoint("phase:decode")
+        other = session.add_breakpoint("layer:99")
+        session.generate(PROMPT)
+        session.log.wait_state(RunState.PAUSED)
+        changed = session.change_breakpoint(first.id, expression="position >= 30", ignore=2)
+        assert (changed.id, changed.hits, changed.ignore) == (first.id, 1, 2)
+        session.resume()
+        session.log.wait_state(RunState.PAUSED, 2)
+        last = hits(session)[-1]
+        assert (last.breakpoint, last.expression, last.token, last.hits) == (first.id, "position >= 30", 32, 4)
+        assert [point.id for point in session.breakpoints] == [first.id, other.id]
+        session.change_breakpoint(first.id, log_only=True)
+        session.resume()
+        session.settle()
+        assert session.log.states().count(RunState.PAUSED) == 2
+        assert session.breakpoints[0].hits == 4 + len(hits(session)[2:]) > 4
 
     def test_a_prompt_hits_once_and_counts_all(self, live: Make) -> None:
         session = live()
@@ -179,7 +198,7 @@ class TestWrongs:
             session.add_breakpoint("entropi < 0.3")
         with pytest.raises(UsageError, match="needs a condition"):
             session.add_breakpoint("  ")
-        for change in (lambda: session.set_breakpoint(9, enabled=True), lambda: session.remove_breakpoint(9)):
+        for change in (lambda: session.change_breakpoint(9, enabled=True), lambda: session.remove_breakpoint(9)):
             with pytest.raises(UsageError, match="no breakpoint 9"):
                 change()
         first = session.add_breakpoint("layer:1")

@@ -69,7 +69,7 @@ def test_from_one_session_to_the_next(live: Make, tmp_path: Path) -> None:
     session = live(state=tmp_path)
     point = session.add_breakpoint("position == 3")
     other = session.add_breakpoint("position == 4")
-    session.set_breakpoint(other.id, enabled=False)
+    session.change_breakpoint(other.id, enabled=False)
     session.remove_breakpoint(session.add_breakpoint("layer:0").id)
     session.close()
     (file,) = (tmp_path / "breakpoints").iterdir()

@@ -39,10 +39,11 @@ class Debugged(ScriptedSession):
         self.breakpoints.append(Breakpoint(self._last, expression, log_only, temporary, ignore))
         return self.breakpoints[-1]
 
-    def set_breakpoint(self, number: int, *, enabled: bool) -> None:
-        self.breakpoints = [
-            replace(point, enabled=enabled) if point.id == number else point for point in self.breakpoints
-        ]
+    def change_breakpoint(self, number: int, **changes: Any) -> Breakpoint:
+        changes = {name: value for name, value in changes.items() if value is not None}
+        query.parse(changes.get("expression", "layer:0"))
+        self.breakpoints = [replace(point, **changes) if point.id == number else point for point in self.breakpoints]
+        return next(point for point in self.breakpoints if point.id == number)
 
     def remove_breakpoint(self, number: int) -> None:
         self.breakpoints = [point for point in self.breakpoints if point.id != number]
@@ -90,6 +91,7 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
         await until(pilot, lambda: ("entropy<0.4 and layer:5", False, True, 0, True) in held(session))
         assert ("stops once" in rows(screen)[0]) == (size[0] > 40)  # changed in its place
         assert "entropy<0.4 and layer:5" in rows(screen)[0]
+        assert [point.id for point in session.breakpoints] == [1, 2]
         await pilot.press("d")
         assert [point.expression for point in session.breakpoints] == ["margin<0.01"]
         await pilot.press("escape")

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import table, text
-from moetui.console.kinds import NUMBERS, QUERY, Flag, QueryText, integer
+from moetui.console.kinds import BREAKPOINT, BREAKPOINTS, NUMBERS, QUERY, Flag, QueryText, choice, integer
 from moetui.console.needs import BREAK
 from moetui.console.registry import command
 from moetui.console.result import Result
@@ -18,6 +18,10 @@ from moetui.session import Breakable, Breakpoint
 
 GROUP = "breakpoints"
 Numbers = Annotated[tuple[int, ...] | None, NUMBERS]
+Points = Annotated[tuple[int, ...] | None, BREAKPOINTS]
+
+_DOES = {"stop": (False, False), "once": (False, True), "log": (True, False)}
+"""Log only and temporary, by the word for both."""
 
 
 @command(GROUP, BREAK)
@@ -59,8 +63,8 @@ def log_when(console: Context, condition: QueryText, *, ignore: Annotated[int, i
 
 
 @command(GROUP, BREAK)
-def breakpoints(console: Context, *, remove: Numbers = None, enable: Numbers = None, disable: Numbers = None) -> Result:
-    """List the breakpoints and log points, or change some.
+def breakpoints(console: Context, *, remove: Points = None, enable: Points = None, disable: Points = None) -> Result:
+    """List the breakpoints and log points, or remove some or switch them on or off; 'change_breakpoint' does the rest.
 
     Args:
         remove: numbers of those to remove.
@@ -72,24 +76,50 @@ def breakpoints(console: Context, *, remove: Numbers = None, enable: Numbers = N
         breakpoints --remove 1,2
     """
     session = _session(console)
-    known = {point.id for point in session.breakpoints}
-    for option, numbers in (("remove", remove), ("enable", enable), ("disable", disable)):
-        for number in numbers or ():
-            if number not in known:
-                valid = ", ".join(map(str, sorted(known)))
-                raise UsageError(f"--{option}: there is no breakpoint {number}", valid or "there are none")
     for number in remove or ():
         session.remove_breakpoint(number)
     for number in enable or ():
-        session.set_breakpoint(number, enabled=True)
+        session.change_breakpoint(number, enabled=True)
     for number in disable or ():
-        session.set_breakpoint(number, enabled=False)
+        session.change_breakpoint(number, enabled=False)
     points = list(session.breakpoints)
     if not points:
         return Result((Text("no breakpoints: break_when entropy < 0.3"),), [])
     rows = [(str(point.id), text(point.expression), _how(point), str(point.hits)) for point in points]
     shown = table(("#", "condition", "does", "hits"), rows, left=("condition", "does"))
     return Result((shown,), [_data(point) for point in points])
+
+
+@command(GROUP, BREAK)
+def change_breakpoint(
+    console: Context,
+    number: Annotated[int, BREAKPOINT],
+    condition: Annotated[str | None, QUERY] = None,
+    *,
+    ignore: Annotated[int | None, integer(0)] = None,
+    does: Annotated[str | None, choice(*_DOES)] = None,
+) -> Result:
+    """Change a breakpoint or log point; what is not named stays, its number and its hits so far as well.
+
+    Args:
+        number: as 'breakpoints' lists it.
+        condition: another one, in the language of the filter line.
+        ignore: let it hold so many times from now on before it acts.
+        does: stop the run each time, stop it once, or log a line and go on.
+
+    Examples:
+        change_breakpoint 1 entropy < 0.2 and layer == 5
+        change_breakpoint 1 --does log --ignore 3
+        moe.change_breakpoint(1, "margin < 0.01", does="once")
+    """
+    if condition is None and ignore is None and does is None:
+        raise UsageError("nothing is to change", "give a condition, --ignore or --does")
+    log_only, temporary = _DOES.get(does or "", (None, None))
+    query = None if condition is None else str(parse(condition, console.branch_names))
+    point = _session(console).change_breakpoint(
+        number, expression=query, log_only=log_only, temporary=temporary, ignore=ignore
+    )
+    return Result((text(f"{point.id}: {_how(point)} when {point.expression}"),), _data(point))
 
 
 @command(GROUP)
