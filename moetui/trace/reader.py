@@ -18,7 +18,8 @@ from moetui.trace.catalog import Catalog, extend, from_index, read_map
 from moetui.trace.frames import PREFIX, DamagedError, Frame, read_frame
 from moetui.trace.layout import CHUNK_KINDS, FORMAT, VERSION, Widths
 from moetui.trace.plain import MisfitError, from_plain
-from moetui.trace.store import FileSource, Store
+from moetui.trace.source import FileSource
+from moetui.trace.store import Store
 from moetui.trace.values import RecordedEvent, event_from_plain, info_from_plain, settings_from_plain
 from moetui.trace.view import StepTable, TraceView
 

@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from moetui.routing.errors import TraceError
 from moetui.trace.arrays import Array, unknown, unpack_array
 from moetui.trace.catalog import Catalog, Chunk, read_map
 from moetui.trace.frames import DamagedError, read_frame
 from moetui.trace.layout import CHUNK_KINDS, Column, Widths
 from moetui.trace.layouts import LAYOUTS, restored
+from moetui.trace.source import FileSource
 
 Table: TypeAlias = dict[str, Array]
 
 _LIGHT_BYTES = 48 << 20
 _HEAVY_BYTES = 48 << 20
-
-
-class FileSource:
-    """Bytes of a file by position.
-
-    Read, not mapped: a mapped file that another program cuts short kills the process that looks at it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        self._size = os.fstat(self._fd).st_size
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file when it was last looked at."""
-        return self._size
-
-    def look(self) -> int:
-        """Take notice that the file has grown or shrunk; its size."""
-        if self._fd >= 0:
-            self._size = os.fstat(self._fd).st_size
-        return self._size
-
-    def read(self, start: int, length: int) -> bytes:
-        """At most ``length`` bytes from ``start``; fewer at the end.
-
-        Raises:
-            DamagedError: the disk gives an error.
-            TraceError: the file was closed.
-        """
-        if self._fd < 0:
-            raise TraceError("the recording was closed")
-        try:
-            # What was appended since stays out: one look at a growing file sees one file.
-            return os.pread(self._fd, max(0, min(length, self._size - start)), start)
-        except OSError as error:
-            raise DamagedError(f"it cannot be read: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class Store:
