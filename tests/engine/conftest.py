@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from moetui.engine.zoo import BuiltModel, build
+from tests.engine.interception import hook_state
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,3 +35,17 @@ def zoo_model() -> ZooModel:
         return models[name]
 
     return get
+
+
+@pytest.fixture
+def mixtral(zoo_model: ZooModel) -> BuiltModel:
+    """A small random Mixtral, shared by the session."""
+    return zoo_model("mixtral")
+
+
+@pytest.fixture
+def model(mixtral: BuiltModel) -> Iterator[Any]:
+    """Its model, which every test leaves without a hook."""
+    before = hook_state(mixtral.model)
+    yield mixtral.model
+    assert hook_state(mixtral.model) == before
