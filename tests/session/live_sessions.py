@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from moetui.routing.events import Event, RunState, RunStateChanged
 from moetui.session.live import LiveSession
 
 PATIENCE = 120.0
+PROMPT = "some words to begin with"
+LONG = 400
 
 
 class Log:
@@ -55,3 +60,29 @@ class Live(LiveSession):
 
 
 Make = Callable[..., Live]
+
+
+def reference(ids: tuple[int, ...], n: int) -> list[int]:
+    """What the library writes by itself."""
+    from moetui.engine.zoo import build
+
+    model = build("mixtral").model
+    out = model.generate(torch.tensor([ids]), max_new_tokens=n, do_sample=False)
+    return [int(token) for token in out[0]]
+
+
+@contextmanager
+def held_forward(session: Live) -> Iterator[threading.Event]:
+    """Within it the model's passes hang after their layers, as a busy device would; gives what tells that one does."""
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> None:
+        hangs.set()
+        go_on.wait(PATIENCE)
+
+    hook = session.call(lambda model, _: model.lm_head.register_forward_hook(hang)).result(PATIENCE)
+    try:
+        yield hangs
+    finally:
+        go_on.set()
+        hook.remove()

@@ -1,12 +1,10 @@
-"""A live session: runs, run control, what is asked of it in between, and how it ends."""
+"""A live session: runs, what is asked of it in between, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from moetui.routing import ModelError, Phase, UnsupportedError, UsageError, join_texts
+from moetui.routing import ModelError, Phase, UsageError, join_texts
 from moetui.routing.events import (
     BranchAdded,
     Event,
@@ -29,38 +27,9 @@ from moetui.routing.events import (
     StepCaptured,
 )
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope
-from moetui.session import Capability, Session
-from tests.session.live_sessions import PATIENCE, Live, Make
+from tests.session.live_sessions import LONG, PATIENCE, PROMPT, Live, Make, held_forward, reference
 
-PROMPT = "some words to begin with"
-LONG = 400
 SLACK = 1.0  # a machine that is busy with other things
-
-
-def reference(ids: tuple[int, ...], n: int) -> list[int]:
-    """What the library writes by itself."""
-    from moetui.engine.zoo import build
-
-    model = build("mixtral").model
-    out = model.generate(torch.tensor([ids]), max_new_tokens=n, do_sample=False)
-    return [int(token) for token in out[0]]
-
-
-@contextmanager
-def held_forward(session: Live) -> Iterator[threading.Event]:
-    """Within it the model's passes hang after their layers, as a busy device would; gives what tells that one does."""
-    hangs, go_on = threading.Event(), threading.Event()
-
-    def hang(*_: Any) -> None:
-        hangs.set()
-        go_on.wait(PATIENCE)
-
-    hook = session.call(lambda model, _: model.lm_head.register_forward_hook(hang)).result(PATIENCE)
-    try:
-        yield hangs
-    finally:
-        go_on.set()
-        hook.remove()
 
 
 class TestRuns:
@@ -219,165 +188,6 @@ class TestRuns:
         session.settle()
         assert session.reason == "out of memory in step 1"
         assert session.hint
-
-
-class TestControl:
-    def test_steps_are_tokens(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        assert session.timeline.snapshot().end == 0
-        session.step()
-        session.log.wait_state(RunState.PAUSED, 2)
-        session.flush()
-        prompt = session.timeline.snapshot().end
-        assert prompt > 1, "the first step is the prompt"
-        for number, count in enumerate((1, 3), start=3):
-            session.step(count)
-            session.log.wait_state(RunState.PAUSED, number)
-        session.flush()
-        assert session.timeline.snapshot().end == prompt + 4
-        session.finish()
-        session.settle()
-        ids = session.ids()
-        assert ids == reference(tuple(ids[:prompt]), 12)[:-1], "stepping changes nothing"
-
-    def test_layers_are_stepped_within_a_token(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        session.step()
-        session.log.wait_state(RunState.PAUSED, 2)
-        reasons = []
-        for number in range(3, 9):
-            session.step_layer()
-            session.log.wait_state(RunState.PAUSED, number)
-            reasons.append(session.reason)
-        assert reasons == [f"before L{layer}" for layer in (0, 1, 2, 3, 0, 1)]
-        session.step()
-        session.log.wait_state(RunState.PAUSED, 9)
-        assert session.reason == "stepped"
-        session.resume()
-        session.settle()
-        assert len(session.ids()) == len(set(session.timeline.snapshot().tokens(0, 999).position.tolist()))
-
-    def test_time_between_layers_is_not_the_models(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        session.step_layer()
-        session.log.wait_state(RunState.PAUSED, 2)
-        assert not threading.Event().wait(0.4)
-        session.resume()
-        session.settle()
-        steps = session.timeline.snapshot().steps()
-        assert steps.duration[0] < 350
-        assert np.nanmax(steps.site_ms[0]) <= steps.duration[0]
-        assert (np.diff(steps.site_ms[0]) > 0).all()
-
-    def test_an_intervention_between_layers_holds_from_there(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        for number in range(2, 5):
-            session.step_layer()
-            session.log.wait_state(RunState.PAUSED, number)
-        assert session.reason == "before L2"
-        session.set_interventions([ForceExperts((6, 7))])
-        session.log.wait(lambda _: bool(session.log.of(InterventionsChanged)))
-        session.resume()
-        session.settle()
-        view = session.timeline.snapshot()
-        routing = view.routing(0, view.end)
-        prompt = int(view.steps().num_tokens[0])
-        forced = (np.sort(routing.indices, -1) == (6, 7)).all(-1)
-        assert forced[:prompt].all(0).tolist() == [False, False, True, True]
-        assert forced[prompt:].all()
-
-    def test_run_to_a_token(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        session.run_to(28)
-        session.log.wait_state(RunState.PAUSED, 2)
-        session.flush()
-        view = session.timeline.snapshot()
-        assert int(view.tokens(0, view.end).position[-1]) == 27
-        assert session.reason == "before token 28"
-
-    def test_stopping(self, live: Make) -> None:
-        session = live(PROMPT, n=LONG, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        session.step(5)
-        session.log.wait_state(RunState.PAUSED, 2)
-        session.flush()
-        held = session.timeline.snapshot().end
-        session.stop()
-        session.settle()
-        assert (session.state, session.reason) == (RunState.FINISHED, "stopped")
-        assert session.timeline.snapshot().end == held
-        session.stop()
-        session.pause()
-        session.resume()
-        assert session.state is RunState.FINISHED
-
-    def test_stopping_before_the_prompt_spares_it(self, live: Make) -> None:
-        session = live(PROMPT, paused=True)
-        session.log.wait_state(RunState.PAUSED)
-        session.stop()
-        session.settle()
-        assert session.timeline.snapshot().end == 0
-
-    def test_stopping_a_running_run(self, live: Make) -> None:
-        session = live()
-        session.generate(PROMPT, GenerationSettings(max_new_tokens=LONG))
-        session.log.wait(lambda _: len(session.log.of(StepCaptured)) > 3)
-        session.stop()
-        session.settle()
-        assert len(session.ids()) < LONG
-
-    def test_stopping_during_the_prompt_ends_after_it(self, live: Make) -> None:
-        session = live()
-        with held_forward(session) as hangs:
-            session.generate(PROMPT, GenerationSettings(max_new_tokens=LONG))
-            assert hangs.wait(PATIENCE)
-            session.stop()
-            assert session.state is RunState.RUNNING
-        session.settle()
-        assert session.timeline.snapshot().steps().index.shape == (1,)
-
-    def test_restart(self, live: Make) -> None:
-        session = live()
-        with pytest.raises(UsageError, match="nothing has run yet"):
-            session.restart()
-        session.generate(PROMPT, GenerationSettings(max_new_tokens=LONG, temperature=2.0, seed=1))
-        session.pause()
-        session.log.wait_state(RunState.PAUSED)
-        session.restart()
-        session.log.wait(lambda _: len(session.log.of(BranchAdded)) == 2)
-        session.stop()
-        session.settle()
-        assert len(session.branches) == 2
-        session.restart()
-        session.stop()
-        session.settle()
-        assert len(session.branches) == 3
-
-    def test_what_a_live_model_cannot_do(self, live: Make) -> None:
-        session = live()
-        for impossible in (
-            lambda: session.step(-1),
-            lambda: session.seek(3),
-            lambda: session.set_speed(2.0),
-            lambda: session.set_loop((1, 2)),
-        ):
-            with pytest.raises(UnsupportedError) as caught:
-                impossible()
-            assert caught.value.hint
-        assert Capability.SEEK not in session.capabilities
-        assert session.playback is None
-
-    def test_it_is_a_session(self, live: Make) -> None:
-        session: Session = live(opened=False)
-        assert session.name == "random:mixtral"
-        assert session.info is None
-        assert session.timeline.snapshot().end == 0
-        assert session.state is RunState.LOADING
 
 
 class TestInBetween:
