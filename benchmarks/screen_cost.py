@@ -1,14 +1,18 @@
-"""What looking costs: tokens a second of a live run with the screen painting, and with the screen standing still.
+"""What looking costs: tokens a second of a live run with the screen at work, and with its thread asleep.
 
     python benchmarks/screen_cost.py                       # the demo model, 120×40, each tab
-    python benchmarks/screen_cost.py --fps 10 --tabs network --windows 20 --json
+    python benchmarks/screen_cost.py --fps 10 --tabs network --windows 40 --json
 
-One process in a real pseudo-terminal runs the app on a live session. Its ticker is let go and held in turns, in windows
-of a few seconds, as separate processes differ by more than the effect; which comes first changes from pair to pair.
-A pair's ratio is tokens a second while painting over tokens a second while held; told are the median of the ratios
-and their quartiles. ``held-again`` holds the ticker in both windows of a pair: its ratio shows the noise. ``stalled``
-lets the screen paint, with nobody reading what it sends in the first window of a pair, which lasts ``--stall`` seconds;
-the run is recorded, and tokens that were captured and are not in the recording at the end are told.
+One process in a real pseudo-terminal runs the app on a live session. Its event loop is let run and is blocked in turns,
+in windows of a second or two, as separate processes differ by more than the effect; which comes first changes from
+pair to pair. Blocked, the process does what a recording without a screen does: it captures, and its main thread sleeps.
+A window's tokens a second are those between the steps of a run that lie in it, so that runs which end and begin do not
+matter. A pair's ratio is that of the live window over that of the headless one; told are the median of the ratios and
+their quartiles. ``headless-again`` is headless in both windows of a pair: its ratio shows the noise. Besides: frames a
+second, processor time of the screen's thread a frame, all included, and the share of the time that it took.
+``stalled`` lets the screen paint, with nobody reading what it sends in the first window of a pair, which lasts
+``--stall`` seconds; the run is recorded, and tokens that were captured and are not in the recording at the end are
+told.
 
 ``--model 12x512`` is a random Mixtral of 12 layers, 512 wide, with 8 experts.
 """
@@ -23,15 +27,21 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-SETTLE = 0.3  # s at the start of a window that are not counted: the last frame is still on its way
+from moetui.routing.phase import Phase
+
+SETTLE = 0.3  # s before a window that are not counted: what came together in the last one is dealt with
+GLANCE = 0.1  # s between looks whether the run has ended
 SIZES = {"80x24": (80, 24), "120x40": (120, 40), "200x60": (200, 60)}
 CHILD = "MOETUI_SCREEN_COST"
-PROMPT = "Once there was"
+PROMPT = "1 + 1 = "  # greedily, the demo model goes on from it for 400 tokens
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -44,7 +54,7 @@ def measure(options: argparse.Namespace) -> None:
     from moetui.tui.driver import TerminalDriver
     from moetui.tui.options import ScreenOptions, resolve
 
-    settings = GenerationSettings(max_new_tokens=400, temperature=1.0, seed=1)
+    settings = GenerationSettings(max_new_tokens=400)
     record = Path(os.environ[CHILD]).with_suffix(".msgpack")
     session = LiveSession(LiveOptions(LoadRequest(options.model), settings=settings, record=record))
     screen = ScreenOptions(fps=options.fps)
@@ -63,17 +73,26 @@ async def _watched(app: Any, session: Any, options: argparse.Namespace, results:
     finally:
         app.exit(0)
         await running
+        if app.crash is not None:
+            raise app.crash
         session.close()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A window: tokens a second, frames, and the processor time of the screen's thread, seconds."""
+
+    rate: float
+    frames: int
+    spent: float
+    seconds: float
+
+
 class Windows:
-    """Windows of time in which the screen paints or is held."""
+    """Windows of time in which the screen is at work or its thread sleeps."""
 
     def __init__(self, app: Any, session: Any, options: argparse.Namespace) -> None:
         self._app, self._session, self._options = app, session, options
-        self._held = False
-        may_paint = app.ticker._may_paint
-        app.ticker._may_paint = lambda: not self._held and may_paint()
 
     async def all(self) -> dict[str, Any]:
         """Every tab, and the control."""
@@ -82,67 +101,80 @@ class Windows:
                 raise self._session.error
             await asyncio.sleep(0.1)
         self._run_on()
-        await self._count(2.0)
+        await self._window(2.0, live=True)
         out = {}
         for tab in self._options.tabs:
-            await self._app.action_tab(tab)
-            out[tab] = await self._pairs((False, True))
-        out["held-again"] = await self._pairs((True, True))
+            with self._app._context():
+                await self._app.action_tab(tab)
+            await self._window(2.0, live=True)
+            out[tab] = await self._pairs((True, False))
+        out["headless-again"] = await self._pairs((False, False))
         out["stalled"] = await self._stalls()
         return out
 
     async def _stalls(self) -> dict[str, Any]:
-        """Windows in which the terminal does not read, against windows in which it does; painted in both."""
+        """Windows in which the terminal does not read, against windows in which it does; live in both."""
         stop = stop_file(Path(os.environ[CHILD]))
-        rates: list[tuple[float, float]] = []
+        pairs: list[tuple[Seen, Seen]] = []
         for _ in range(self._options.stalls):
             stop.touch()
-            stalled = await self._count(self._options.stall)
+            stalled = await self._window(self._options.stall, live=True)
             stop.unlink()
-            rates.append((stalled, await self._count(self._options.stall)))
-        return self._told(rates, self._app.ticker.recent())
+            pairs.append((stalled, await self._window(self._options.stall, live=True)))
+        return told(pairs)
 
     async def _pairs(self, kinds: tuple[bool, bool]) -> dict[str, Any]:
-        rates: list[tuple[float, float]] = []
-        frames = 0.0
+        pairs: list[tuple[Seen, Seen]] = []
         for number in range(self._options.windows):
-            order = (0, 1) if number % 2 else (1, 0)
-            pair = [0.0, 0.0]
-            for place in order:
-                self._held = kinds[place]
-                pair[place] = await self._count(self._options.seconds)
-                frames = self._app.ticker.recent() if not self._held else frames
-            self._held = False
-            rates.append((pair[0], pair[1]))
-        return self._told(rates, frames)
+            seen: dict[int, Seen] = {}
+            for place in (0, 1) if number % 2 else (1, 0):
+                seen[place] = await self._window(self._options.seconds, live=kinds[place])
+            pairs.append((seen[0], seen[1]))
+        return told(pairs)
 
-    @staticmethod
-    def _told(rates: list[tuple[float, float]], frames: float) -> dict[str, Any]:
-        ratios = sorted(first / second for first, second in rates)
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        return {
-            "tokens_per_second": statistics.median(first for first, _ in rates),
-            "tokens_per_second_held": statistics.median(second for _, second in rates),
-            "ratio": middle,
-            "quartiles": [low, high],
-            "frames_per_second": frames,
-        }
-
-    async def _count(self, seconds: float) -> float:
-        """Tokens a second over a window; a run that ends is followed by the next."""
+    async def _window(self, seconds: float, *, live: bool) -> Seen:
+        """What happens in a window; a run that ends is followed by the next."""
         await asyncio.sleep(SETTLE)
-        began, tokens = time.perf_counter(), self._tokens()
+        began, spent = time.perf_counter(), time.thread_time()
+        ticks, steps = time.monotonic(), int(self._session.timeline.snapshot().steps().index.max(initial=-1))
         while time.perf_counter() - began < seconds:
-            await asyncio.sleep(0.2)
+            if live:
+                await asyncio.sleep(GLANCE)
+            else:
+                time.sleep(GLANCE)
             self._run_on()
-        return (self._tokens() - tokens) / (time.perf_counter() - began)
+        spent = time.thread_time() - spent
+        frames = sum(1 for when in self._app.ticker._painted if when >= ticks)
+        return Seen(self._rate_since(steps), frames, spent, time.perf_counter() - began)
 
-    def _tokens(self) -> int:
-        return int(self._session.timeline.snapshot().end)
+    def _rate_since(self, step: int) -> float:
+        columns = self._session.timeline.snapshot().steps()
+        rows = np.flatnonzero(columns.index > step)
+        decoding = columns.phase[rows] == int(Phase.DECODE)
+        gaps = np.diff(columns.started[rows])[decoding[1:] & decoding[:-1]]
+        return float(1 / gaps.mean())
 
     def _run_on(self) -> None:
         if self._session.state.value in ("ready", "finished"):
             self._session.generate(PROMPT)
+
+
+def told(pairs: list[tuple[Seen, Seen]]) -> dict[str, Any]:
+    """The figures of pairs of windows."""
+    ratios = sorted(first.rate / second.rate for first, second in pairs)
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    firsts = [first for first, _ in pairs]
+    frames = sum(one.frames for one in firsts)
+    spent, seconds = sum(one.spent for one in firsts), sum(one.seconds for one in firsts)
+    return {
+        "tokens_per_second": statistics.median(one.rate for one in firsts),
+        "tokens_per_second_other": statistics.median(second.rate for _, second in pairs),
+        "ratio": middle,
+        "quartiles": [low, high],
+        "frames_per_second": frames / seconds,
+        "ms_per_frame": 1000 * spent / frames if frames else None,
+        "thread_share": spent / seconds,
+    }
 
 
 def stop_file(target: Path) -> Path:
@@ -210,8 +242,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="120x40")
     parser.add_argument("--tabs", default="network,elements,profiler", type=lambda text: text.split(","))
     parser.add_argument("--fps", type=float, default=None, help="default: as the app chooses by itself")
-    parser.add_argument("--windows", type=int, default=10, help="pairs of windows a tab")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
+    parser.add_argument("--windows", type=int, default=30, help="pairs of windows a tab")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a window")
     parser.add_argument("--stalls", type=int, default=3, help="pairs of windows with and without a reader")
     parser.add_argument("--stall", type=float, default=10.0, help="seconds without a reader")
     parser.add_argument("--json", action="store_true")
@@ -223,12 +255,14 @@ def main() -> None:
     if options.json:
         print(json.dumps(results, indent=2))
         return
-    print(f"{options.model}, {options.size}: tokens a second, painting and held\n")
+    print(f"{options.model}, {options.size}: tokens a second, live and headless\n")
     for name, found in results.items():
         low, high = found["quartiles"]
+        frame = f"{found['ms_per_frame']:5.1f} ms each" if found["ms_per_frame"] else ""
         print(
-            f"  {name:<12} {found['tokens_per_second']:6.1f} {found['tokens_per_second_held']:6.1f}   "
-            f"ratio {found['ratio']:.3f} ({low:.3f} to {high:.3f})   {found['frames_per_second']:.1f} frames/s"
+            f"  {name:<14} {found['tokens_per_second']:6.1f} {found['tokens_per_second_other']:6.1f}   "
+            f"ratio {found['ratio']:.3f} ({low:.3f} to {high:.3f})   {100 * found['thread_share']:4.1f}% of a thread   "
+            f"{found['frames_per_second']:4.1f} frames/s {frame}"
         )
     print(f"\n  tokens not recorded: {results['stalled']['tokens_not_recorded']}")
 

@@ -181,7 +181,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             case _:
                 pass
         self._dirty.update(TABS)
-        self.ticker.mark(soon=not isinstance(event, StepCaptured | RecordingChanged))
+        begins = isinstance(event, RunStateChanged) and event.state is RunState.RUNNING
+        self.ticker.mark(soon=not begins and not isinstance(event, BranchAdded | StepCaptured | RecordingChanged))
 
     async def _show_model(self) -> None:
         for view in self.query(LoadingView):

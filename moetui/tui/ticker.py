@@ -18,6 +18,7 @@ LEAST_SHARE, MOST_SHARE = 0.02, 0.1
 LIGHT = 28_000.0  # bytes a second that live frames may send: a line of 256 kbit/s swallows them
 _SITE_SECONDS = 0.001  # a step that takes no longer for each of its sites is Python for the most part
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
+_MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost
 
 
@@ -34,12 +35,15 @@ class Rate:
         fixed: frames a second that a person asked for; None to adapt.
         ceiling: never faster than this.
         need: the share of the interpreter that the model needs: 1 leaves least for the screen.
+        stretch: how much longer a repaint takes than the processor time that it gets. Where others keep the processors
+            busy, a model's steps take longer too, and that does not make it need the interpreter less.
     """
 
     fixed: float | None = None
     ceiling: float = FASTEST
     hz: float = USUAL
     need: float = 1.0
+    stretch: float = 1.0
 
     def __post_init__(self) -> None:
         self.hz = self.fixed or min(USUAL, self.ceiling)
@@ -48,6 +52,11 @@ class Rate:
     def quickest(self) -> float:
         """How often what a person does may be shown."""
         return self.fixed or self.ceiling
+
+    def drawn(self, seconds: float, spent: float) -> None:
+        """Take note of how long drawing a picture took, and of the processor time in it, both in seconds."""
+        stretch = min(max(seconds / spent, 1.0), _MOST_STRETCH) if spent > 0 else 1.0
+        self.stretch += (stretch - self.stretch) * _UP
 
     def painted(self, seconds: float, round_trip: float | None = None, nbytes: float = 0.0) -> None:
         """Take note of a repaint.
@@ -59,7 +68,8 @@ class Rate:
         """
         if self.fixed is not None:
             return
-        by_cost = max(LEAST_SHARE, min(MOST_SHARE, LEAST_SHARE / max(self.need, 1e-3))) / max(seconds, 1e-4)
+        need = min(max(self.need * self.stretch, LEAST_SHARE / MOST_SHARE), 1.0)
+        by_cost = LEAST_SHARE / need / max(seconds, 1e-4)
         by_line = USUAL if round_trip is None else 0.5 / max(round_trip, 0.01)
         by_weight = LIGHT / max(nbytes, 1.0)
         goal = min(max(min(by_cost, by_line, by_weight), SLOWEST), self.ceiling)
@@ -139,6 +149,7 @@ class Ticker:
             self._soon.clear()
             self._painted.append(last)
             self._paint()
+            self.rate.drawn(self._clock() - last, self._spent() - spent)
 
     async def _due(self, last: float) -> None:
         """Wait as long as the rate says, or less if a person waits."""

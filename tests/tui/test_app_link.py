@@ -286,6 +286,14 @@ def test_a_model_that_hardly_needs_the_interpreter_leaves_more_of_it_to_the_scre
     assert shares == pytest.approx([LEAST_SHARE, LEAST_SHARE / 0.4, MOST_SHARE], rel=0.01)
 
 
+def test_a_model_that_is_slow_because_the_machine_is_busy_gives_the_screen_no_more() -> None:
+    rate = Rate(need=need_of(83.0, 6))
+    for _ in range(50):
+        rate.drawn(0.010, 0.005)
+        rate.painted(0.02, 0.005)
+    assert rate.hz * 0.02 == pytest.approx(LEAST_SHARE, rel=0.01)
+
+
 class Loop:
     """A ticker on the real event loop whose processor time is told to it."""
 
