@@ -3,6 +3,7 @@
     python benchmarks/overhead.py                        # every model, every variant
     python benchmarks/overhead.py --models mixtral-12x512 --variants bare,captured --repeats 40
     python benchmarks/overhead.py --device cuda --dtype bfloat16 --json
+    python benchmarks/overhead.py --device cuda --dtype bfloat16 --models mixtral-8x7b --layers 24   # 70 GB of weights
 
 Each repeat times every variant once, in an order that changes from repeat to repeat: a block of decode steps at the
 same length of the cache, and one prompt. A block's time is the mean of its steps, so that what the recorder's thread
@@ -10,7 +11,9 @@ takes now and then is in it; blocks are long enough for several of its turns. A 
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
 does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``bare-again``
 is the control: the same thing twice, whose ratios show the noise. ``clone``
-is a second copy of the model, bare too: what the same weights elsewhere in memory change.
+is a second copy of the model, bare too: what the same weights elsewhere in memory change. ``mixtral-8x7b`` has random
+weights in that model's shape, 93 GB in bfloat16, made on the device itself; it is measured when it is asked for, and
+without a clone.
 """
 
 from __future__ import annotations
@@ -158,6 +161,12 @@ def mixtral(layers: int, hidden: int, experts: int, top_k: int) -> Any:
     return MixtralForCausalLM(config)
 
 
+def mixtral_8x7b(layers: int = 32) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    return MixtralForCausalLM(MixtralConfig(num_hidden_layers=layers))  # the defaults are that model's sizes
+
+
 def qwen(layers: int, hidden: int, experts: int, top_k: int) -> Any:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -187,6 +196,19 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mixtral-12x512": lambda: mixtral(12, 512, 8, 2),
     "qwen-24x512x64": lambda: qwen(24, 512, 64, 8),
 }
+LARGE = "mixtral-8x7b"
+
+
+@contextlib.contextmanager
+def made_on(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Within it weights come into being where and as they will be used."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @dataclass(frozen=True)
@@ -206,8 +228,8 @@ class Result:
 class Bench:
     """Blocks of work on one model."""
 
-    def __init__(self, model: Any, prompt: int) -> None:
-        self._model, self._clone = model, copy.deepcopy(model)
+    def __init__(self, model: Any, prompt: int, *, clone: bool = True) -> None:
+        self._model, self._clone = model, copy.deepcopy(model) if clone else None
         self._device = next(model.parameters()).device
         vocabulary = model.config.vocab_size
         self._context = torch.randint(5, vocabulary, (1, CONTEXT), device=self._device)
@@ -249,7 +271,7 @@ class Bench:
 
 
 def measure(name: str, model: Any, variants: list[str], options: argparse.Namespace) -> list[Result]:
-    bench = Bench(model, options.prompt)
+    bench = Bench(model, options.prompt, clone="clone" in variants)
     order = random.Random(0)
     results = []
     for work, run in (("decode", bench.decode), ("prefill", bench.prefill)):
@@ -282,6 +304,7 @@ def main() -> int:
     add_nnsight()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--layers", type=int, default=32, help="of mixtral-8x7b, where the device's memory is less")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--work", default="decode,prefill")
     parser.add_argument("--repeats", type=int, default=30)
@@ -300,8 +323,13 @@ def main() -> int:
     results: list[Result] = []
     with torch.no_grad():
         for name in options.models.split(","):
-            model = MODELS[name]().to(options.device, getattr(torch, options.dtype)).eval()
-            found = measure(name, model, variants, options)
+            if name == LARGE:
+                with made_on(options.device, getattr(torch, options.dtype)):
+                    model = mixtral_8x7b(options.layers).eval()
+                found = measure(name, model, [variant for variant in variants if variant != "clone"], options)
+            else:
+                model = MODELS[name]().to(options.device, getattr(torch, options.dtype)).eval()
+                found = measure(name, model, variants, options)
             results += found
             if not options.json:
                 show(found)
