@@ -8,7 +8,6 @@ themselves, whatever chose the experts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
@@ -21,7 +20,9 @@ from moetui.trace.frames import DamagedError
 Layout: TypeAlias = Literal["", "differences", "top_k", "softmax"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_BLOCK = 1 << 17  # numbers sorted at once: they stay in the processor's cache
+_MAX_CLASSES = (1 << 16) - 1  # ids of experts are 16-bit numbers
+_BLOCK = 1 << 17  # numbers worked on at once: they stay in the processor's cache
+_ONE = 0x3C00  # the bits of 1 as a half float; above are those of infinities and NaN
 _DOUBT = 2.0**-40  # by much less do exponentials and sums of doubles differ from one machine to another
 
 
@@ -39,15 +40,14 @@ def against_logits(routing: Mapping[str, Array], logits: Array) -> dict[str, tup
     """
     out: dict[str, tuple[Array, Layout]] = {name: (array, "") for name, array in routing.items()}
     indices, weights = routing["indices"], routing.get("weights")
-    if not 0 < indices.shape[-1] <= logits.shape[-1]:
+    if not 0 < indices.shape[-1] <= logits.shape[-1] <= _MAX_CLASSES:
         return out
     rest = indices - top_k(logits, indices.shape[-1])
     if _mostly_zero(rest):
         out["indices"] = rest, "top_k"
     if weights is not None and int(indices.max(initial=0)) < logits.shape[-1]:
-        shares = _shares(logits, indices)
-        rest = weights.view(np.uint16) - shares.astype(np.float16).view(np.uint16)
-        if _mostly_zero(rest) and _certain(shares):
+        rest = weights.view(np.uint16) - _shares(logits, indices)
+        if _mostly_zero(rest) and _certain(logits, indices):
             out["weights"] = rest.view(np.float16), "softmax"
     return out
 
@@ -70,13 +70,13 @@ def restored(stored: Array, layout: Layout, logits: Array | None = None, indices
         return np.cumsum(stored, axis=0, dtype=stored.dtype)
     if logits is None or logits.dtype != np.float16 or stored.ndim != 3 or stored.shape[:2] != logits.shape[:2]:
         raise DamagedError("a column that does not fit the logits")
-    if layout == "top_k" and stored.dtype == np.uint16 and 0 < stored.shape[2] <= logits.shape[2]:
+    if not 0 < stored.shape[2] <= logits.shape[2] <= _MAX_CLASSES:
+        raise DamagedError("a column that does not fit the logits")
+    if layout == "top_k" and stored.dtype == np.uint16:
         return np.asarray(stored + top_k(logits, stored.shape[2]))
     fits = indices is not None and indices.shape == stored.shape and int(indices.max(initial=0)) < logits.shape[2]
     if layout == "softmax" and stored.dtype == np.float16 and indices is not None and fits:
-        with np.errstate(all="ignore"):
-            shares = _shares(logits, indices).astype(np.float16)
-        return np.asarray((stored.view(np.uint16) + shares.view(np.uint16)).view(np.float16))
+        return np.asarray((stored.view(np.uint16) + _shares(logits, indices)).view(np.float16))
     raise DamagedError("a column that does not fit its layout")
 
 
@@ -101,21 +101,27 @@ def top_k(logits: Array, k: int) -> Array:
     return out.reshape(*logits.shape[:-1], k)
 
 
-def _shares(logits: Array, indices: Array) -> Array:
-    """Softmax over the logits of ``indices`` in double precision."""
-    classes = logits.shape[-1]
-    rows = np.arange(math.prod(logits.shape[:-1]), dtype=np.int64).reshape(*logits.shape[:-1], 1)
+def _shares(logits: Array, indices: Array, factor: float = 1.0) -> Array:
+    """Softmax over the logits of ``indices``, times ``factor``, as the bits of half floats."""
+    classes, k = logits.shape[-1], indices.shape[-1]
     bits = np.ascontiguousarray(logits).view(np.uint16).reshape(-1)
-    exponentials = _half_exponentials().take(bits.take(rows * classes + indices))
-    with np.errstate(all="ignore"):
-        return np.asarray(exponentials / np.einsum("...k->...", exponentials)[..., None])
+    chosen = indices.reshape(-1, k)
+    out = np.empty(chosen.shape, np.uint16)
+    rows = max(1, _BLOCK // k)
+    for start in range(0, len(chosen), rows):
+        block = chosen[start : start + rows]
+        first = np.arange(start, start + len(block), dtype=np.int64)[:, None] * classes
+        exponentials = _half_exponentials().take(bits.take(first + block))
+        with np.errstate(all="ignore"):
+            exponentials *= factor / np.einsum("rk->r", exponentials)[:, None]
+            out[start : start + rows] = exponentials.astype(np.float16).view(np.uint16)
+    return out.reshape(indices.shape)
 
 
-def _certain(shares: Array) -> bool:
-    """Whether every machine rounds these numbers to the same half floats, however it works them out."""
-    with np.errstate(all="ignore"):
-        low, high = ((shares * factor).astype(np.float16) for factor in (1 - _DOUBT, 1 + _DOUBT))
-    return bool((low == high).all())
+def _certain(logits: Array, indices: Array) -> bool:
+    """Whether every machine rounds to the same half floats, however it works out the softmax."""
+    low, high = (_shares(logits, indices, factor) for factor in (1 - _DOUBT, 1 + _DOUBT))
+    return bool((low == high).all()) and not bool((low > _ONE).any())
 
 
 def _mostly_zero(rest: Array) -> bool:

@@ -249,6 +249,17 @@ def widths(slots, candidates):
     return record("widths", {"sites": 1, "slots": slots, "classes": 4, "candidates": candidates})
 
 
+def routing_bomb():
+    """Few bytes that unpack to sixty megabytes of logits and as much routing, to be sorted and weighed."""
+    array = np.zeros((500, 1, 30_000), np.uint16)
+    column, logits = pack_array(array, "top_k"), pack_array(array.view(np.float16))
+    weights = pack_array(array.view(np.float16), "softmax")
+    return b"".join(
+        packed(msgpack.packb({name: each}), kind, 500)
+        for kind, name, each in (("logits", "logits", logits), ("routing", "indices", column), ("tokens", "x", 0))
+    ) + packed(msgpack.packb({"indices": column, "weights": weights}), "routing", 500)
+
+
 BOMBS = {
     "zeros": packed(bytes(60 << 20)),
     "more zeros than a body may have": packed(bytes(500 << 20)),
@@ -262,6 +273,7 @@ BOMBS = {
     "a chunk of a trillion": tokens_record(1 << 40),
     "tokens far away": tokens_record(1, 1 << 30),
     "tokens farther away": tokens_record(1, 1 << 61),
+    "routing against much": routing_bomb(),
     "objects": packed_as("|O8", [1], b"12345678"),
     "a shape": packed_as("<i4", [1 << 60]),
     "no rows": packed_as("<i4", [0, 1 << 62]),
