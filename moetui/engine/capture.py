@@ -66,7 +66,8 @@ class Capture:
         after_step: called in the generating thread after each pass that is recorded, not part of its duration.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
         hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out.
-        put_ns: nanoseconds spent on handing passes to the recorder so far (waiting for it included).
+        put_ns: nanoseconds spent on handing passes to the recorder so far, waiting for it included; or on recording
+            them, while ``after_step`` is set.
     """
 
     def __init__(
@@ -129,6 +130,11 @@ class Capture:
     def steps(self) -> int:
         """Forward passes begun so far, kept or not."""
         return self._steps
+
+    @property
+    def recorder_ns(self) -> int:
+        """Nanoseconds of processor time that the recorder's thread has spent so far."""
+        return self._recorder.work_ns if self._recorder is not None else 0
 
     def attach(self) -> None:
         """Put the hooks on and start the recorder's thread; no effect when attached."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import thread_time_ns
 
 import torch
 from torch import Tensor
@@ -50,6 +51,9 @@ class Recorder:
         on_step: called with each step.
         on_error: called with the pass's number and what went wrong with it.
         queue_size: steps that may wait.
+
+    Attributes:
+        work_ns: processor time that the thread has spent on passes so far, nanoseconds.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Recorder:
         self._working = threading.Lock()
         self._worker = 0  # the thread that holds it
         self._taken = self._handed_on = 0  # passes put, and those of them done
+        self.work_ns = 0
         self._enough = min(_RUN, queue_size)
         self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
         self._thread.start()
@@ -154,11 +159,13 @@ class Recorder:
                 self._hurry.wait(_LINGER)
             self._hurry.clear()
             items = [item, *self._waiting()]
+            began = thread_time_ns()
             with self._at_work():
                 for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
                     self._record_safely(run)
                     self._handed_on += len(run)
                     self._room.release(len(run))
+            self.work_ns += thread_time_ns() - began
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()

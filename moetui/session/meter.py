@@ -20,42 +20,32 @@ class Meter:
         self._debugger: MoEDebugger | None = None
         self._began = 0.0
         self._seconds = 0.0
-        self._before: tuple[float, float, float] = (0.0, 0.0, 0.0)
-        self._recorder_start: float | None = None
-        self._recorder = 0.0
+        self._before: tuple[float, ...] = (0.0,) * 4
 
     def start(self, debugger: MoEDebugger) -> None:
         """A run begins."""
         self._debugger = debugger
         self._before = self._spent()
         self._began, self._seconds = perf_counter(), 0.0
-        self._recorder_start = None
-        self._recorder = 0.0
 
     def stop(self) -> None:
         """The run is over."""
         self._seconds = perf_counter() - self._began
-
-    def recorder_now(self, cpu: float) -> None:
-        """The recorder's thread has used ``cpu`` seconds of processor time so far."""
-        if self._recorder_start is None:
-            self._recorder_start = cpu
-        self._recorder = cpu - self._recorder_start
 
     def shares(self) -> dict[str, float]:
         """Part → share of the run's wall time so far: hooks, the way to the recorder, and the recorder."""
         if self._debugger is None:
             return {}
         seconds = self._seconds or perf_counter() - self._began
-        hooks, copy, waited = (now - before for now, before in zip(self._spent(), self._before))
+        hooks, copy, recorder, waited = (now - before for now, before in zip(self._spent(), self._before))
         seconds = max(seconds - waited, 1e-6)
         return {
             "hooks": hooks / seconds,
             "copy": copy / seconds,
-            "recorder": self._recorder / seconds,
+            "recorder": recorder / seconds,
         }
 
-    def _spent(self) -> tuple[float, float, float]:
+    def _spent(self) -> tuple[float, ...]:
         assert self._debugger is not None
         capture = self._debugger.capture
-        return capture.hook_ns / 1e9, capture.put_ns / 1e9, self._waited()
+        return capture.hook_ns / 1e9, capture.put_ns / 1e9, capture.recorder_ns / 1e9, self._waited()

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter, thread_time
+from time import perf_counter
 
 from moetui.debugger import MoEDebugger
 from moetui.routing import Step
 from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
 from moetui.routing.totals import RoutingTotals
-from moetui.session.meter import Meter
 
 _FINDINGS_SECONDS = 1.0
 _RECORDING_BYTES = 64_000
 
 
 class Watch:
-    """Stands in the recorder's thread, between the timeline and the screen.
+    """Stands between the timeline and the screen, in whichever thread records.
 
     Args:
         debugger: its steps and events come here.
         emit: takes events at once.
-        meter: told of the recorder's processor time.
         findings: gets what is found.
     """
 
-    def __init__(
-        self, debugger: MoEDebugger, emit: Callable[[Event], None], meter: Meter, findings: list[Finding]
-    ) -> None:
-        self._debugger, self._emit, self._meter, self._findings = debugger, emit, meter, findings
+    def __init__(self, debugger: MoEDebugger, emit: Callable[[Event], None], findings: list[Finding]) -> None:
+        self._debugger, self._emit, self._findings = debugger, emit, findings
         self._totals = RoutingTotals(debugger.info.sites)
         self._diagnosed = perf_counter()
         self._told_bytes = -1
@@ -48,7 +44,6 @@ class Watch:
             self._diagnose()
             self._diagnosed = perf_counter()
         self._tell_recording()
-        self._meter.recorder_now(thread_time())
 
     def _take_event(self, event: Event) -> None:
         if isinstance(event, FindingRaised):

@@ -113,7 +113,7 @@ class Worker:
 
     def _prepare(self, stack: ExitStack) -> None:
         debugger = self._given or self._load(stack)
-        watch = Watch(debugger, self._emit, self._meter, self.findings)
+        watch = Watch(debugger, self._emit, self.findings)
         runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
         for problem in self.plugins.load_entry_points():

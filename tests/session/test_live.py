@@ -151,6 +151,10 @@ class TestRuns:
         session.settle()
         assert set(session.costs) == {"hooks", "copy", "recorder"}
         assert all(0 < share < 1 for share in session.costs.values())
+        session.add_breakpoint("index > 100000")  # looked at behind each step, so that steps are recorded on the way
+        session.generate(PROMPT)
+        session.settle()
+        assert 0 <= session.costs["recorder"] < session.costs["copy"] < 1
 
     @pytest.mark.parametrize("model", ["random:switch_transformers", "random:openai_privacy_filter"])
     def test_other_shapes_of_models(self, live: Make, model: str) -> None:
