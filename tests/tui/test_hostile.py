@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from moetui.routing import ModelInfo
-from moetui.routing.events import Branch, BranchAdded, Finding, FindingRaised, GenerationSettings
-from moetui.trace import TraceWriter
-from tests.tui.builders import HOSTILE, make_info, make_timeline
+from tests.hostile import CORPUS, NAME, SEQUENCE, assert_inert, record
 from tests.tui.pty_terminal import Terminal, terminal
-from tests.tui.recordings import KeptSteps
 
 MOETUI = [sys.executable, "-m", "moetui"]
 PATIENCE = 60.0
-CORPUS = (
-    *HOSTILE,
-    "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07", "\x1bP+q544e\x1b\\", "\x1b[?1005h", "\x9b31m", "\x1bc", "\x1b[6n",
-    "\u2066evil\u2069", "\u200fevil", "\ufeffevil", "\x85", "\u2028", "\u2764\ufe0f", "\U0001f44d\U0001f3fd",
-    "\U0001f1eb\U0001f1f7", "1\ufe0f\u20e3", "a\u0300\u0301\u0302\u0303", "[bold red]x[/]", "[@click=app.quit]x[/]",
-    "=cmd|'/c calc'!A1", "<script>alert(1)</script>", "\ue000", "\U000e0041", "\ud800", "％s%n{0}", "\x08\x08\x08",
-)  # fmt: skip
-# C1 controls, bidi and zero-width marks, line separators, variation selectors and tags, as UTF-8.
-RAW = re.compile(
-    rb"\xc2[\x80-\x9f]|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf|\xef\xb8[\x80-\x8f]|\xf3\xa0[\x80-\x87].|\xee\x80"
-)
-SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
-CONTROL = re.compile(rb"[\x00-\x06\x09\x0b\x0c\x0e\x10-\x1a\x1c-\x1f\x7f]")
-
-
-def record(path: Path, texts: tuple[str, ...], name: str) -> Path:
-    """A recording with these as tokens, names, findings and branches."""
-    info = make_info(4, 8, 2)
-    sites = tuple(replace(site, name=f"L{site.index}{name}") for site in info.sites)
-    info = replace(info, name=name, architecture=name, device=name, sites=sites)
-    kept = KeptSteps(info)
-    vocabulary = {number: texts[number % len(texts)] for number in range(2 * len(texts))}
-    make_timeline(info, timeline=kept, prompt=8, decode=3 * len(texts), vocabulary=vocabulary)
-    write(path, info, kept, texts, name)
-    return path
-
-
-def write(path: Path, info: ModelInfo, kept: KeptSteps, texts: tuple[str, ...], name: str) -> None:
-    with TraceWriter(path, info, prompt=name, settings=GenerationSettings()) as writer:
-        writer.write_event(BranchAdded(Branch(0, 0, name, prompt=name)))
-        for step in kept.steps:
-            writer.write_step(step)
-        for text in texts:
-            writer.write_event(FindingRaised(Finding("x", "warning", text or "-", text, text)))
 
 
 def sees_no_more(opened: Terminal, text: str) -> None:
@@ -98,7 +57,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
 
     def get(kind: str) -> bytes:
         if kind not in seen:
-            texts, name = (CORPUS, "\x1b]0;owned\x07m") if kind == "hostile" else (("word", "other"), "plain")
+            texts, name = (CORPUS, NAME) if kind == "hostile" else (("word", "other"), "plain")
             path = record(folder / f"{kind}.msgpack", texts, name)
             with terminal([*MOETUI, "replay", str(path)], columns=120, rows=40, environ=environ) as opened:
                 look_around(opened)
@@ -129,9 +88,6 @@ def test_no_sequence_of_theirs_comes_out(drawn: Callable[[str], bytes]) -> None:
         if b"\x1b" in raw and raw not in plain:
             assert raw not in hostile, text
     bare = SEQUENCE.sub(b"", hostile)
-    assert b"\x1b" not in bare.replace(b"\x1b\x1b", b"")
-    assert not RAW.search(bare), RAW.search(bare)
-    assert not CONTROL.search(bare), CONTROL.search(bare)
-    bare.decode("utf-8")
+    assert_inert(bare.replace(b"\x1b\x1b", b""))
     for shown in ("␛", "‹U+202E›", "‹E2›", "\u2764", "[INST]"):
         assert shown.encode() in bare, shown

@@ -13,7 +13,8 @@ import pytest
 
 from moetui.routing import TraceError
 from moetui.tui.picture import network_svg, self_contained
-from tests.tui.builders import HOSTILE, make_info
+from tests.hostile import CORPUS
+from tests.tui.builders import make_info
 from tests.tui.recordings import write_recording
 
 
@@ -90,7 +91,7 @@ def test_a_picture_can_be_drawn_while_an_event_loop_runs(trace: Path) -> None:
 
 
 def test_no_token_text_breaks_the_file(tmp_path: Path) -> None:
-    texts = [*HOSTILE, "</text><script>alert(1)</script>", "&amp;", "\ufffe", "\ud800", "a\xa0b"]
+    texts = [*CORPUS, "</text><script>alert(1)</script>", "&amp;", "\ufffe", "a\xa0b"]
     info = make_info(sites=2, experts=4)
     vocabulary = dict(enumerate(texts * 2))
     svg = network_svg(write_recording(tmp_path / "h.msgpack", info, decode=60, vocabulary=vocabulary))

@@ -21,10 +21,10 @@ from moetui.tui.panels.elements import ElementsPanel
 from moetui.tui.widgets.heatmap import Heatmap
 from moetui.tui.widgets.sharing import as_csv
 from moetui.tui.widgets.token_detail import TokenDetail
+from tests.hostile import CORPUS, record
 from tests.tui.scripted import WORDS, ScriptedSession
 from tests.tui.test_app_shell import LOOK, calm, running, shown, until
 from tests.tui.test_help import rows as keys_of
-from tests.tui.test_hostile import CORPUS, record
 
 
 def test_rows_carry_no_formulas() -> None:
