@@ -125,10 +125,15 @@ def _mark(item: RecordedEvent, before: BranchTree) -> Mark | None:
     return None
 
 
-def as_played(item: RecordedEvent) -> Event:
-    """An event as it passes; the run's own states are told in words, as the replay has states of its own."""
+def as_played(item: RecordedEvent) -> Event | None:
+    """An event as it passes; the run's own states are told in words, as the replay has states of its own.
+
+    None where there is nothing to tell: that it ran is what is seen.
+    """
     event = item.event
     if isinstance(event, RunStateChanged):
+        if event.state in (RunState.LOADING, RunState.READY, RunState.RUNNING):
+            return None
         why = f": {event.reason}" if event.reason else ""
         return Notice(f"recorded: {event.state.value}{why}", "error" if event.state is RunState.FAILED else "info")
     return event

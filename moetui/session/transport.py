@@ -170,7 +170,9 @@ class Transport:
             self._move(position)
             return
         for item in self._history.between(self._passed, passed):
-            self._mailbox.put(as_played(item))
+            told = as_played(item)
+            if told is not None:
+                self._mailbox.put(told)
         moved = self._shown != position
         self._passed, self._shown = passed, position
         if moved:

@@ -24,6 +24,8 @@ from moetui.tui.themes import THEMES, theme_name
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
+_MOST_MESSAGES = 3  # in the corner at a time
+
 
 class Shell(HandingOn, InOrder, Linked, App[int]):
     """An app drawn by ``options``.
@@ -124,6 +126,12 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
                 title = f"{binding.description.capitalize()}  ({self.get_key_display(binding)})"
                 yield SystemCommand(title, binding.tooltip, lambda action=binding.action: self.run_action(action))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+
+    def _refresh_notifications(self) -> None:
+        # A burst of messages would cover what they are about: the newest few stay.
+        for old in list(self._notifications)[:-_MOST_MESSAGES]:
+            self._unnotify(old, refresh=False)
+        super()._refresh_notifications()
 
     def action_redraw(self) -> None:
         """Draw everything anew: a stray line of another program may have spoilt the screen."""

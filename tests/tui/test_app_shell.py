@@ -438,3 +438,11 @@ def test_a_fork_counts_what_it_shares() -> None:
     view = session.timeline.snapshot()
     assert run_facts(view, session.branches).generated == 8, "ten, without the last four, and two of its own"
     assert run_facts(view, [fork, whole]).generated == 10
+
+
+async def test_a_burst_of_messages_leaves_the_screen_to_be_seen() -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        for number in range(8):
+            app.say(f"message {number}")
+        await until(pilot, lambda: "message 7" in shown(app))
+        assert [number for number in range(8) if f"message {number}" in shown(app)] == [5, 6, 7]
