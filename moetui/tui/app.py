@@ -17,6 +17,7 @@ from textual.widget import Widget
 from moetui.routing import ModelError
 from moetui.routing.events import (
     BranchAdded,
+    BranchChanged,
     BreakpointHit,
     Event,
     FindingRaised,
@@ -82,6 +83,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
         self._limit = session.settings.max_new_tokens
+        self._limits: dict[int, int] = {}  # by branch
         self._where: list[Part] = []
         self._stops = Stops()
         self._reader: asyncio.Task[None] | None = None
@@ -166,8 +168,10 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 self._state_changed(state, reason, hint)
                 if state is RunState.READY:
                     await self._run_script()
-            case BranchAdded(_, settings):
-                self._limit = settings.max_new_tokens
+            case BranchAdded(branch, settings):
+                self._limit = self._limits[branch.id] = settings.max_new_tokens
+            case BranchChanged(number, "switched"):
+                self._limit = self._limits.get(number, self._limit)
             case BreakpointHit():
                 self.show_hit(event)
             case FindingRaised(finding):

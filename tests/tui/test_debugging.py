@@ -10,8 +10,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from moetui.routing import query
+from moetui.routing.branches import BranchTree
 from moetui.routing.breakpoints import Breakpoint
-from moetui.routing.events import Branch, BreakpointHit, GenerationSettings, RunState
+from moetui.routing.events import Branch, BranchChanged, BreakpointHit, GenerationSettings, RunState
 from moetui.session import Capability
 from moetui.tui.app import MoetuiApp
 from moetui.tui.breakpoints import BreakpointRows, BreakpointsScreen
@@ -234,3 +235,32 @@ async def test_what_is_dim_elsewhere_is_read_on_the_coloured_ground_of_a_stop() 
         assert plain is not None
         assert on_ground is not None
         assert min(on_ground.get_truecolor()) > max(plain.get_truecolor())
+
+
+class Treed(ScriptedSession):
+    """A scripted session that stands on one of its branches."""
+
+    current = 0
+
+    @property
+    def tree(self) -> BranchTree:
+        return BranchTree(tuple(self.branches), current=self.current)
+
+    def stand_on(self, branch: int) -> None:
+        self.current = branch
+        self._mail.put(BranchChanged(branch, "switched"))
+
+
+async def test_the_title_counts_towards_the_length_of_the_branch_that_is_stood_on() -> None:
+    session = Treed()
+    async with running(session, (120, 40)) as (app, pilot):
+        for number, length in ((0, 24), (1, 99)):
+            session.current = number
+            session.generate("Once there was", GenerationSettings(max_new_tokens=length))
+            session.advance(4)
+            session.set_state(RunState.FINISHED)
+            await until(pilot, lambda length=length: f"token 5/{length}" in line(app, "#title"))
+        session.stand_on(0)
+        await until(pilot, lambda: "token 5/24" in line(app, "#title"))
+        session.stand_on(1)
+        await until(pilot, lambda: "token 5/99" in line(app, "#title"))
