@@ -15,15 +15,19 @@ from moetui.cli.options import SCREEN, grouped
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--deleted", is_flag=True, help="Compare the tokens of deleted branches too; --tui never shows them.")
 @click.option("--tui", is_flag=True, help="Show both runs side by side.")
 @grouped(SCREEN)
 @common_options
 @click.pass_context
-def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, tui: bool, **options: Any) -> int:
-    """Say where two recordings part: tokens, routing, distributions, loads. Exits 0 also when they differ."""
+def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: bool, tui: bool, **options: Any) -> int:
+    """Say where two recordings part: tokens, routing, distributions, loads. Exits 0 also when they differ.
+
+    Tokens of branches that were deleted take no part, unless another branch shares them.
+    """
     from moetui.routing.compare import compare
     from moetui.routing.errors import UsageError
-    from moetui.trace import open_trace
+    from moetui.trace import kept, open_trace
 
     if tui and as_json:
         raise UsageError("--json and --tui exclude each other", "choose one")
@@ -33,7 +37,8 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, tui: bool, *
 
         return run_diff(a, b, screen_options(options, ctx.ensure_object(Common).keys))
     with open_trace(a) as first, open_trace(b) as second:
-        result = compare(first.timeline, second.timeline)
+        one, other = (first, second) if deleted else (kept(first), kept(second))
+        result = compare(one.timeline, other.timeline)
         if as_json:
             print_json(result.to_dict())
         else:

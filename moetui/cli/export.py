@@ -16,14 +16,16 @@ _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
 @click.option("--format", "format_", type=click.Choice(_FORMATS), required=True)
 @click.option("-o", "--output", required=True, help="The file to write; - for standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--deleted", is_flag=True, help="Write the tokens of deleted branches too; svg never shows them.")
 @common_options
-def command(trace: Path, format_: str, output: str, force: bool) -> None:
+def command(trace: Path, format_: str, output: str, force: bool, deleted: bool) -> None:
     """Write a recording as json, csv, parquet, chrome, html or svg.
 
     json is the router log that analysis notebooks read; chrome opens in Perfetto; html is one page that needs no
-    network; svg is the Network screen as a picture.
+    network; svg is the Network screen as a picture. Tokens of branches that were deleted are left out, unless another
+    branch shares them.
     """
-    from moetui.trace import open_trace
+    from moetui.trace import kept, open_trace
 
     with open_trace(trace) as opened, output_stream(output, force=force, source=trace) as stream:
         if format_ == "svg":
@@ -33,4 +35,4 @@ def command(trace: Path, format_: str, output: str, force: bool) -> None:
             return
         from moetui.trace.exporters import export
 
-        export(opened, format_, stream)
+        export(opened if deleted else kept(opened), format_, stream)

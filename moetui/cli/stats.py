@@ -17,16 +17,22 @@ _SEVERITIES = ("info", "warning", "error")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this recording; exit 1 if it is worse.")
 @click.option("--threshold", default="10%", show_default=True, help="How much worse is too much.")
+@click.option("--deleted", is_flag=True, help="Count the tokens of deleted branches too.")
 @click.option("--fail-on", type=click.Choice(["warning", "error"]), help="Exit 1 when there is such a finding.")
 @common_options
-def command(trace: Path, as_json: bool, baseline: Path | None, threshold: str, fail_on: str | None) -> int:
-    """Print load balance, entropy, dead experts and findings of a recording."""
+def command(
+    trace: Path, as_json: bool, baseline: Path | None, threshold: str, deleted: bool, fail_on: str | None
+) -> int:
+    """Print load balance, entropy, dead experts and findings of a recording.
+
+    Tokens of branches that were deleted are not counted, unless another branch shares them.
+    """
     from moetui.cli.tables import stats_text
     from moetui.trace import trace_stats
 
     limit = _share(threshold)
-    stats = trace_stats(trace)
-    worse = _worse(trace_stats(baseline), stats, limit) if baseline else []
+    stats = trace_stats(trace, deleted=deleted)
+    worse = _worse(trace_stats(baseline, deleted=deleted), stats, limit) if baseline else []
     if as_json:
         print_json({**stats, **({"regressions": worse} if baseline else {})})
     else:

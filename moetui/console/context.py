@@ -15,7 +15,7 @@ from moetui.console.undo import UndoStack
 from moetui.console.waiting import Waiter
 from moetui.console.window import EVERY, Window, kept_rows
 from moetui.routing import ModelInfo, Site, TimelineView, UnsupportedError, UsageError
-from moetui.routing.branches import BranchTree, Line, line_rows
+from moetui.routing.branches import BranchTree, Line
 from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.routing.query import Query
 from moetui.routing.totals import RoutingTotals
@@ -124,9 +124,11 @@ class Context:
     def counted_back(self, number: int) -> int | None:
         """The token that is the newest (1), the one before (2), ... of those that commands look at."""
         view, line = self.view, self.line
-        if line is None:
-            return view.end - number if 0 < number <= view.end - view.first else None
-        rows = np.flatnonzero(line_rows(view.tokens(view.first, view.end), line))
+        if not 0 < number <= view.end - view.first:
+            return None
+        if line is None and not view.tokens(view.end - number, view.end).pad.any():
+            return view.end - number
+        rows = np.flatnonzero(kept_rows(view, line))
         return view.first + int(rows[-number]) if 0 < number <= rows.size else None
 
     def _start_of(self, last: int) -> int:

@@ -69,6 +69,25 @@ class BranchTree:
         """Those that are there, oldest first."""
         return tuple(branch for branch in self.every if branch.id not in self.deleted)
 
+    @property
+    def gone(self) -> Mapping[int, int]:
+        """Of which branches tokens are gone with them, and from which position: those before are shared by others."""
+        if not self.deleted:
+            return {}
+        out = dict.fromkeys(sorted(self.deleted), 0)
+        for branch in self.branches:
+            for number, stop in self.line(branch.id):
+                if number in out and stop is not None:
+                    out[number] = max(out[number], stop)
+        return out
+
+    def heir(self, number: int, position: int) -> int | None:
+        """The oldest branch that shares a deleted one's token at this position; None if none does."""
+        for branch in self.branches:
+            if any(each == number and stop is not None and position < stop for each, stop in self.line(branch.id)):
+                return branch.id
+        return None
+
     def after(self, event: Event) -> BranchTree:
         """The tree after an event; of one that is not about branches, or about one not known, as it was."""
         if isinstance(event, BranchAdded):

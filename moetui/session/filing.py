@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from moetui.routing import TraceError, UsageError
 from moetui.routing.branches import BranchTree
+from moetui.routing.kept import KeptTimeline
 from moetui.session.offers import Recording
-from moetui.trace import Recorded, Trace, export, open_trace
+from moetui.trace import Recorded, Trace, export, kept, open_trace
 
 
 def copy_trace(trace: Trace, path: str, *, overwrite: bool) -> int:
@@ -31,7 +32,7 @@ def export_trace(recorded: Recorded, path: str, format_: str, *, overwrite: bool
         UsageError: an unknown format, or a path as for ``copy_trace``.
         TraceError: it cannot be written.
     """
-    return _write(path, lambda stream: export(recorded, format_, stream), overwrite=overwrite)
+    return _write(path, lambda stream: export(kept(recorded), format_, stream), overwrite=overwrite)
 
 
 def load_recording(path: str) -> Recording:
@@ -42,7 +43,7 @@ def load_recording(path: str) -> Recording:
     """
     trace = open_trace(path)
     tree = BranchTree.of(item.event for item in trace.events)
-    return Recording(path, trace.info, trace, tree.branches)
+    return Recording(path, trace.info, KeptTimeline(trace.snapshot, lambda: tree), tree)
 
 
 class TraceFiles:

@@ -126,8 +126,8 @@ class Lineage:
         """The pass in which a token of the timeline went through the model.
 
         Raises:
-            UsageError: a token that is not held, is padding or no token of the decoder, is of a deleted branch, or that
-                no run here wrote.
+            UsageError: a token that is not held, is padding or no token of the decoder, is of a deleted branch and
+                shared by no other, or that no run here wrote.
         """
         if not view.first <= token < view.end:
             held = f"{view.first} to {view.end - 1} are" if view.end > view.first else "none is yet"
@@ -138,10 +138,13 @@ class Lineage:
             what = "is padding" if columns.pad[0] else f"went through the {stack}"
             raise UsageError(f"token {token} {what}", "name a token of the decoder")
         branch = int(columns.branch[0])
-        if branch in self._tree.deleted:
-            raise UsageError(f"token {token} is of a branch that was deleted", self._tree.listed)
         ran = self._ran.get(branch)
         number = None if ran is None else ran.track.number_of(int(columns.step[0]))
+        if branch in self._tree.deleted:
+            heir = self._tree.heir(branch, int(columns.position[0]))
+            if heir is None:
+                raise UsageError(f"token {token} is of a branch that was deleted", self._tree.listed)
+            branch, ran = heir, self._ran[heir]  # which shares that pass, by the same number
         if ran is None or number is None:
             raise UsageError(f"token {token} was written by no run of this session", "'generate' begins one")
         return Origin(branch, ran.prompt, ran.settings, ran.track, number)

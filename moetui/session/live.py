@@ -15,7 +15,7 @@ from moetui.debugger.recording import check_target
 from moetui.engine.analyses import ANALYSES, find_analysis
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.models import LoadRequest
-from moetui.routing import ModelInfo, Timeline, UsageError
+from moetui.routing import ModelInfo, Timeline, TimelineView, UsageError
 from moetui.routing.events import (
     Event,
     Finding,
@@ -24,6 +24,7 @@ from moetui.routing.events import (
     RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
+from moetui.routing.kept import KeptTimeline
 from moetui.routing.timeline import TimelineSource
 from moetui.session.breaking import Breaking
 from moetui.session.holdings import EventLog, HoldingFiles
@@ -102,6 +103,7 @@ class LiveSession(Steering, Breaking, HoldingFiles):
         self._worker = Worker(options, self._gate, self._emit, self._wake, debugger)
         self._thread = threading.Thread(target=self._worker.run, name="moetui-generation", daemon=True)
         self._empty = Timeline(_NOTHING)
+        self._kept = KeptTimeline(self._every_token, lambda: self._worker.tree)
         self._log = EventLog()
         self._opened = False
 
@@ -132,9 +134,8 @@ class LiveSession(Steering, Breaking, HoldingFiles):
 
     @property
     def timeline(self) -> TimelineSource:
-        """The tokens that the recorder has handed on."""
-        debugger = self._worker.debugger
-        return self._empty if debugger is None else debugger.live_timeline
+        """The tokens that the recorder has handed on, but for those of branches that were deleted."""
+        return self._kept
 
     @property
     def state(self) -> RunState:
@@ -282,7 +283,11 @@ class LiveSession(Steering, Breaking, HoldingFiles):
             raise UsageError("there is nothing to write yet", "load a model and run a prompt first")
         self._catch_up()
         self.flush()
-        return self._log.held(self.info, self.timeline.snapshot(), self.findings)
+        return self._log.held(self.info, self._every_token(), self.findings)
+
+    def _every_token(self) -> TimelineView:
+        debugger = self._worker.debugger
+        return (self._empty if debugger is None else debugger.live_timeline).snapshot()
 
     def _catch_up(self) -> None:
         """Let what was asked of the generation thread before take effect, if it comes to it soon."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from moetui.routing.breakpoints import Breakpoint
-from moetui.routing.events import Branch, BreakpointHit, GenerationSettings
+from moetui.routing.events import BreakpointHit, GenerationSettings
 from moetui.routing.model import ModelInfo
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Branching(Branched, Protocol):
         """
 
     def delete_branch(self, branch: int) -> None:
-        """Take a branch out of the tree; its tokens stay in the timeline, branches forked from it stay too.
+        """Take a branch out of the tree, and its tokens out of the timeline as far as no other branch shares them.
 
         Raises:
             UsageError: there is no such branch, or the session stands on it.
@@ -219,7 +219,7 @@ class Recording:
     path: str
     info: ModelInfo
     timeline: TimelineSource
-    branches: tuple[Branch, ...] = ()
+    tree: BranchTree
 
 
 @runtime_checkable

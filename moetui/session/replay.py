@@ -20,6 +20,7 @@ from moetui.routing.events import (
     RunState,
 )
 from moetui.routing.interventions import Intervention
+from moetui.routing.kept import KeptTimeline
 from moetui.session.filing import TraceFiles
 from moetui.session.history import History, Standing
 from moetui.session.mailbox import Mailbox
@@ -67,6 +68,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         self._follow = follow and not self._trace.ended
         self._changed = threading.Condition(threading.RLock())
         self._head = Playhead(speed)
+        self._kept = KeptTimeline(lambda: self._trace.timeline.clip(self._head.position), lambda: self.tree)
         self._history = History()
         self._passed = 0  # events
         self._shown = 0  # tokens
@@ -100,8 +102,8 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         return self
 
     def snapshot(self) -> TimelineView:
-        """The tokens up to the cursor."""
-        return self._trace.timeline.clip(self._head.position)
+        """The tokens up to the cursor, but for those of branches that were deleted by then."""
+        return self._kept.snapshot()
 
     @property
     def state(self) -> RunState:

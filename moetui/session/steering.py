@@ -140,7 +140,8 @@ class Steering:
     def delete_branch(self, branch: int) -> None:
         """Take a branch out of the tree and free what it keeps for going back.
 
-        Its tokens stay in the timeline and in a recording, under its number; branches forked from it stay too.
+        Its tokens are in the timeline no more, but for those that branches forked from it share; these stay. A
+        recording and ``save`` keep what was written, with the event; who reads them passes over it (``kept``).
 
         Raises:
             UsageError: there is no such branch, or the session stands on it.

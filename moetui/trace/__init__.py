@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from moetui.trace.exporters import FORMATS, export
     from moetui.trace.importers import Imported, import_file
     from moetui.trace.reader import Trace, open_trace, trace_stats
-    from moetui.trace.recorded import Held, Recorded, recorded_stats
+    from moetui.trace.recorded import Held, Recorded, kept, recorded_stats
     from moetui.trace.saving import save_recorded, steps_of
     from moetui.trace.values import RecordedEvent
     from moetui.trace.writer import TraceWriter
@@ -24,6 +24,7 @@ __all__ = [
     "TraceWriter",
     "export",
     "import_file",
+    "kept",
     "open_trace",
     "recorded_stats",
     "save_recorded",
@@ -41,6 +42,7 @@ _HOMES = {
     "TraceWriter": "writer",
     "export": "exporters",
     "import_file": "importers",
+    "kept": "recorded",
     "open_trace": "reader",
     "recorded_stats": "recorded",
     "save_recorded": "saving",

@@ -132,10 +132,10 @@ class Trace:
         return self.timeline
 
     def stats(self) -> dict[str, Any]:
-        """The document of ``moetui stats --json``."""
-        from moetui.trace.recorded import recorded_stats
+        """The document of ``moetui stats --json``; tokens of branches that were deleted are not counted."""
+        from moetui.trace.recorded import kept, recorded_stats
 
-        return recorded_stats(self)
+        return recorded_stats(kept(self))
 
     def copy_to(self, stream: BinaryIO) -> None:
         """Write the file's bytes, as far as they are whole records."""
@@ -294,14 +294,19 @@ class Trace:
                 self._vocabulary[token_id] = text.decode("utf-8", "surrogateescape")
 
 
-def trace_stats(path: str | Path) -> dict[str, Any]:
+def trace_stats(path: str | Path, *, deleted: bool = False) -> dict[str, Any]:
     """The document of ``moetui stats --json`` for a file.
+
+    Args:
+        deleted: count the tokens of branches that were deleted, too.
 
     Raises:
         TraceError: see ``open_trace``.
     """
+    from moetui.trace.recorded import recorded_stats
+
     with open_trace(path) as trace:
-        return trace.stats()
+        return recorded_stats(trace) if deleted else trace.stats()
 
 
 def _open(path: Path) -> FileSource:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from moetui.routing.branches import BranchTree, line_rows
 from moetui.routing.events import Finding, GenerationSettings, InterventionsChanged
 from moetui.routing.interventions import Intervention
+from moetui.routing.kept import without_deleted
 from moetui.routing.model import ModelInfo
 from moetui.routing.step import join_texts
 from moetui.routing.timeline import TimelineView
@@ -62,6 +63,44 @@ class Held:
     complete: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A recording without the tokens of deleted branches; asked late, as what is wrong with a file is found late."""
+
+    whole: Recorded
+    timeline: TimelineView
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.whole.info
+
+    @property
+    def events(self) -> Sequence[RecordedEvent]:
+        return self.whole.events
+
+    @property
+    def settings(self) -> GenerationSettings:
+        return self.whole.settings
+
+    @property
+    def prompt(self) -> str:
+        return self.whole.prompt
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return self.whole.findings
+
+    @property
+    def complete(self) -> bool:
+        return self.whole.complete
+
+
+def kept(recorded: Recorded) -> Recorded:
+    """A recording without the tokens of branches that were deleted in it, as far as no other branch shares them."""
+    tree = BranchTree.of(item.event for item in recorded.events)
+    return _Kept(recorded, without_deleted(recorded.timeline, tree)) if tree.gone else recorded
+
+
 def last_interventions(recorded: Recorded) -> tuple[Intervention, ...]:
     """The interventions in force at the end."""
     for item in reversed(recorded.events):
@@ -91,7 +130,7 @@ def last_text(recorded: Recorded) -> str:
 
 
 def recorded_stats(recorded: Recorded) -> dict[str, Any]:
-    """The document of ``moetui stats --json``."""
+    """The document of ``moetui stats --json``, over all tokens: leave those of deleted branches out by ``kept``."""
     from moetui.routing.diagnostics import DIAGNOSTICS
     from moetui.routing.stats import compute_stats
 

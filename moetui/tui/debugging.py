@@ -66,7 +66,11 @@ class Debugging(_Base):
         if self.selection.token is not None:
             return self.selection.token
         hit = self.session.hit if isinstance(self.session, Halting) else None
-        return hit.token if hit is not None else max(0, self.session.timeline.snapshot().end - 1)
+        if hit is not None:
+            return hit.token
+        from moetui.routing.kept import newest_token  # it brings NumPy, which a first picture does not wait for
+
+        return newest_token(self.session.timeline.snapshot()) or 0
 
     def action_breakpoints(self) -> None:
         """List the breakpoints, to change them."""

@@ -34,9 +34,12 @@ class Stops:
 
     def at(self, view: TimelineView) -> Stop | None:
         """Where the run stands now; None while it does not, or before its first token."""
-        if not self._paused or view.end == view.first:
+        from moetui.routing.kept import newest_token  # it brings NumPy, which a first picture does not wait for
+
+        newest = newest_token(view) if self._paused else None
+        if newest is None:
             return None
-        token, site = self._hit if self._hit is not None else (view.end - 1, None)
+        token, site = self._hit if self._hit is not None else (newest, None)
         last = self._last if self._last is not None and self._last >= view.first else None
         self._now = Stop(token, site, last if last != token else None)
         return self._now

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 
 from moetui.cli import main
 from moetui.routing import ModelInfo, Phase, Site, Step
+from moetui.routing.events import Event
 from moetui.trace import TraceWriter
 
 Write = Callable[..., Path]
@@ -43,7 +44,14 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 def trace(tmp_path: Path) -> Write:
     """Write a small recording: 3 sites × 4 experts, top-2, one prefill and some decode steps."""
 
-    def write(name: str = "a.msgpack", *, seed: int = 0, tokens: int = 40, collapsed: bool = False) -> Path:
+    def write(
+        name: str = "a.msgpack",
+        *,
+        seed: int = 0,
+        tokens: int = 40,
+        collapsed: bool = False,
+        events: Sequence[Event] = (),
+    ) -> Path:
         sites = tuple(
             Site(i, f"L{i}", i, f"layers.{i}.experts", f"layers.{i}.gate", 4, 4, 2, scoring="softmax") for i in range(3)
         )
@@ -78,6 +86,8 @@ def trace(tmp_path: Path) -> Write:
                     vocabulary={i: f" w{i}" for i in range(7)} if not index else {},
                 )
             )
+        for event in events:
+            writer.write_event(event)
         writer.close()
         assert not writer.problem
         return path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moetui.routing.events import Branch, BranchAdded, BranchChanged
 from tests.cli.conftest import Called, Write
 
 Call = Callable[..., Called]
@@ -26,6 +27,17 @@ def test_stats_json_has_the_contracts_keys_and_loads_that_sum_to_tokens_times_k(
     assert set(stats) == KEYS
     assert [sum(site["loads"]) for site in stats["per_site"]] == [80, 80, 80]
     assert stats["prompt"] == "a [b]prompt"
+
+
+def test_tokens_of_a_deleted_branch_count_when_asked_for(call: Call, trace: Write, tmp_path: Path) -> None:
+    runs = [BranchAdded(Branch(number, number, f"run {number + 1}")) for number in (0, 1)]
+    path, whole = trace("x.msgpack", events=[*runs, BranchChanged(0, "deleted")]), trace("whole.msgpack")
+    for flags, tokens, rows in (((), 0, 1), (("--deleted",), 40, 1 + 40 * 3 * 2)):
+        assert json.loads(call("stats", path, "--json", *flags).out)["tokens"] == tokens
+        out = tmp_path / f"{tokens}.csv"
+        assert call("export", path, "--format", "csv", "-o", out, *flags).status == 0
+        assert len(out.read_text().splitlines()) == rows
+        assert json.loads(call("diff", path, whole, "--json", *flags).out)["tokens"] == tokens
 
 
 def test_stats_for_a_person_names_the_busiest_experts(call: Call, trace: Write) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from moetui.routing import UsageError
+from moetui.console import Console
+from moetui.routing import TimelineView, UsageError
 from moetui.routing.events import BranchAdded, BranchChanged, GenerationSettings, RunState
 from moetui.routing.interventions import ForceExperts
 from moetui.session import Branched, Branching, ReplaySession
+from moetui.trace import export, kept, open_trace, trace_stats
 from tests.session.live_sessions import PATIENCE, Live, Make
 
 PROMPT = "some words to begin with"
@@ -30,6 +35,17 @@ def written(session: Live, branch: int) -> list[tuple[int, int, bytes]]:
     decoder = np.array([view.stacks[stack] == "decoder" for stack in tokens.stack.tolist()])
     rows = np.flatnonzero((tokens.branch == branch) & decoder)
     return sorted((int(tokens.position[r]), int(tokens.token_id[r]), block.logits[r].tobytes()) for r in rows)
+
+
+def gone(view: TimelineView) -> list[int]:
+    """Tokens that nothing shows or counts."""
+    return np.flatnonzero(view.tokens(0, view.end).pad).tolist()
+
+
+def branches_in(table: str) -> dict[str, int]:
+    """Tokens by branch in a CSV file."""
+    rows = {(row["branch"], row["position"]) for row in csv.DictReader(StringIO(table))}
+    return dict(sorted(Counter(branch for branch, _ in rows).items()))
 
 
 def resumed(session: Live) -> None:
@@ -248,9 +264,64 @@ class TestTree:
                 "a is deleted",
                 "back to run 1",
             ]
-            assert replay.load(str(path)).branches == tree.branches
+            assert replay.load(str(path)).tree == tree
         finally:
             replay.close()
+
+    @pytest.mark.parametrize("how", ["recorded", "saved"])
+    def test_a_deleted_one_is_shown_and_counted_no_more(self, live: Make, tmp_path: Path, how: str) -> None:
+        path = tmp_path / "x.msgpack"
+        options: dict[str, Any] = {"record": path} if how == "recorded" else {}
+        session = live(PROMPT, settings=GREEDY, **options)
+        end = session.timeline.snapshot().end
+        token = end - 6
+        session.fork(token, name="a")
+        session.settle()
+        before = session.timeline.snapshot()
+        session.delete_branch(0)
+        after = session.timeline.snapshot()
+        assert gone(before) == []
+        assert gone(after) == list(range(token, end))  # what the branch shares with it stays
+        assert after.sites is not before.sites  # sums that are kept by them begin anew
+        assert len(before.steps().index) - len(after.steps().index) == 6
+        console = Console(session, python=False)
+        assert console.run("stats").data["tokens"] == before.end - 6
+        assert console.run(f"why {end - 1}").error == f"token: {end - 1} is padding, or of a branch that was deleted"
+        if how == "saved":
+            session.save(str(path))
+            session.export(str(tmp_path / "x.csv"), "csv")
+            assert branches_in((tmp_path / "x.csv").read_text()) == {"0": token, "1": before.end - end}
+        session.close()
+        everything, counted = trace_stats(path, deleted=True), trace_stats(path)
+        assert (everything["tokens"], counted["tokens"]) == (before.end, before.end - 6)
+        assert everything["steps"] - counted["steps"] == 6
+        with open_trace(path) as trace:
+            assert gone(trace.timeline) == []  # nothing leaves a file
+            stream = BytesIO()
+            export(kept(trace), "csv", stream)
+            assert branches_in(stream.getvalue().decode()) == {"0": token, "1": before.end - end}
+        replay = ReplaySession(path, start="end", paused=True)
+        try:
+            replay.open()
+            assert gone(replay.snapshot()) == list(range(token, end))
+            assert gone(replay.load(str(path)).timeline.snapshot()) == list(range(token, end))
+            replay.seek(end)
+            assert gone(replay.snapshot()) == []  # it was there then
+        finally:
+            replay.close()
+
+    def test_a_token_that_a_deleted_branch_shares_is_gone_back_to_by_its_heir(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        end = session.timeline.snapshot().end
+        session.fork(end - 4, name="a")
+        session.settle()
+        written_ = session.timeline.snapshot().tokens(0, end).token_id.tolist()
+        session.delete_branch(0)
+        session.rewind(end - 8)
+        session.settle()
+        assert session.tree.parent(session.branches[-1]) == session.branches[0]
+        resumed(session)
+        assert session.ids() == written_[end - 8 :]
 
     def test_the_settings_of_each_are_told_once(self, live: Make) -> None:
         session = live(PROMPT, settings=GREEDY)

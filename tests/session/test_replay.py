@@ -298,7 +298,7 @@ def test_files_are_copied_and_loaded(opened, path, tmp_path):
     assert session.export(str(tmp_path / "x.csv"), "csv") == (tmp_path / "x.csv").stat().st_size
     beside = session.load(str(tmp_path / "copy.msgpack"))
     assert beside.timeline.snapshot().end == 12
-    assert [branch.name for branch in beside.branches] == ["main", "fork"]
+    assert [branch.name for branch in beside.tree.branches] == ["main", "fork"]
 
 
 def test_recordings_without_times_play(tmp_path):

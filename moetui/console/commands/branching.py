@@ -116,7 +116,8 @@ def promote(console: Context, branch: OneBranch) -> Result:
 def delete(console: Context, branch: OneBranch) -> Result:
     """Take a branch out of the tree, and free what it keeps for going back.
 
-    Its tokens stay in the timeline and in a recording; branches forked from it stay too.
+    Its tokens are shown and counted no more, but for those that branches forked from it share; these stay. A recording
+    keeps what was written: 'moetui stats', 'diff' and 'export' pass over it unless --deleted asks for it.
 
     Examples:
         delete without-3

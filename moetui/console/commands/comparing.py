@@ -79,11 +79,11 @@ def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: 
         a, b = None, a
     if a is not None:
         raise UsageError("a recording is compared with one run", "compare RUN --recording")
-    theirs = loaded.branches[-1].id if loaded.branches else 0
+    theirs = loaded.tree.branches[-1].id if loaded.tree.branches else 0
     found = compare_views(
         loaded.timeline.snapshot(),
         console.view,
-        line_a=None if b is None else BranchTree(loaded.branches).line(theirs),
+        line_a=None if b is None else loaded.tree.line(theirs),
         line_b=None if b is None else console.tree.line(b.id),
         top=rows,
     )

@@ -43,7 +43,9 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
     number_ = console.place if token is None else token if isinstance(token, int) else _newest(console, view, token)
     columns = view.tokens(number_, number_ + 1)
     if columns.pad[0]:
-        raise UsageError(f"token: {number_} is padding", "name a token of the text")
+        raise UsageError(
+            f"token: {number_} is padding, or of a branch that was deleted", "'tokens' lists those that there are"
+        )
     name = view.text(int(columns.token_id[0]))
     head = Text.assemble(f"token {number_}  ", token_text(name, "bold"), f"  position {int(columns.position[0])}")
     data = [_choice(view, number_, item, rows) for item in view.sites if site is None or item.index == site.index]

@@ -185,7 +185,7 @@ class NetworkPanel(NetworkKeys):
         return done
 
     def _draw_balance(self, view: TimelineView) -> bool:
-        if self._totals is None or self._totals.sites != view.sites:
+        if self._totals is None or self._totals.sites is not view.sites:
             self._totals = RoutingTotals(view.sites, entropy=False)
         totals = self._totals
         done = totals.update(view, chunk_tokens(view.sites))

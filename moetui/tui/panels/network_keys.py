@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from moetui.routing.kept import newest_branch
 from moetui.routing.timeline import TimelineView
 from moetui.session import Session
 from moetui.tui.panels.questions import Questions, can_ask
@@ -182,10 +183,9 @@ class NetworkKeys(Widget):
 
     def action_baseline(self) -> None:
         """Compare with another branch."""
-        view = self._view
-        if view is None or view.end == view.first:
+        newest = None if self._view is None else newest_branch(self._view)
+        if newest is None:
             return
-        newest = int(view.tokens(view.end - 1, view.end).branch[0])
         chosen = self.source.next_baseline(self._session.branches if self._session is not None else (), newest)
         if chosen is None:
             self.notify("there is no other run to compare with yet", markup=False)

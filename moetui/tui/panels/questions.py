@@ -10,6 +10,7 @@ from typing import Any
 from textual.widget import Widget
 
 from moetui.routing import MoetuiError, drawable
+from moetui.routing.kept import newest_branch
 from moetui.routing.timeline import TimelineView
 from moetui.session import Analysing, Session
 from moetui.tui.widgets.context import Question, Related, attention_related, attribution_related
@@ -39,7 +40,7 @@ class Questions:
         self._waiting: Future[Any] | None = None
         self._shown: Question | None = None
         self._scope = 0
-        self._branch = -1
+        self._branch: int | None = None
 
     @property
     def note(self) -> str:
@@ -58,7 +59,7 @@ class Questions:
             self._ask(question, session, token)
         elif self._shown != question:
             self._shown, self._scope = question, 0
-            self._branch = _newest_branch(session.timeline.snapshot())
+            self._branch = newest_branch(session.timeline.snapshot())
         elif self._scope == 0:
             self._scope = 1
         else:
@@ -67,7 +68,7 @@ class Questions:
 
     def overlay(self, view: TimelineView, site: int) -> Related | None:
         """What the table is to show beside its tokens; nothing once another run writes them."""
-        if self._shown is not None and _newest_branch(view) != self._branch:
+        if self._shown is not None and newest_branch(view) != self._branch:
             self._shown = None
         return None if self._shown is None else self._related(self._shown, self._scope, view, site)
 
@@ -99,10 +100,10 @@ class Questions:
             return
         self._waiting = future
         self._widget.run_worker(
-            self._answered(question, token, _newest_branch(view), future), group="questions", exclusive=True
+            self._answered(question, token, newest_branch(view), future), group="questions", exclusive=True
         )
 
-    async def _answered(self, question: Question, token: int, branch: int, future: Future[Any]) -> None:
+    async def _answered(self, question: Question, token: int, branch: int | None, future: Future[Any]) -> None:
         refused: MoetuiError | None = None
         try:
             answer = await asyncio.wrap_future(future)
@@ -141,7 +142,3 @@ class Questions:
         build: Callable[..., Related] = attention_related if question == "attention" else attribution_related
         self._built[key] = build(self._token, answer, text, of)
         return self._built[key]
-
-
-def _newest_branch(view: TimelineView) -> int:
-    return int(view.tokens(view.end - 1, view.end).branch[0]) if view.end > view.first else -1

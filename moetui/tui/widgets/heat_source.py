@@ -9,6 +9,7 @@ import numpy as np
 
 from moetui.routing import drawable
 from moetui.routing.events import Branch
+from moetui.routing.kept import newest_branch
 from moetui.routing.metrics import by_site, jain_fairness
 from moetui.routing.timeline import TimelineView
 from moetui.tui.widgets.heat_values import MEASURE_NAMES, MEASURES, HeatPicture, Measure, heat_values
@@ -80,7 +81,7 @@ class HeatSource:
         sites = view.sites
         window, sums, baseline, share = self._gather(view, token, matched, branches)
         self.sums = sums
-        newest = _newest_branch(view)
+        newest = newest_branch(view)
         heat = heat_values(
             sums, sites, self.measure, relative=self.relative, baseline=None if baseline is None else baseline.sums
         )
@@ -129,7 +130,7 @@ class HeatSource:
             name, other_view = self.recording
             sums, share = self._others.move(other_view, "recording", other_view.first, other_view.end)
             return Baseline(name, sums), share
-        newest = _newest_branch(view)
+        newest = newest_branch(view)
         held = np.unique(view.steps().branch)
         other = self.other
         if other is None or other == newest or other not in held:
@@ -141,10 +142,7 @@ class HeatSource:
         return Baseline(_branch_name(branches, other), sums), share
 
 
-def _newest_branch(view: TimelineView) -> int:
-    return int(view.tokens(view.end - 1, view.end).branch[0]) if view.end > view.first else 0
-
-
-def _branch_name(branches: Sequence[Branch], number: int) -> str:
+def _branch_name(branches: Sequence[Branch], number: int | None) -> str:
+    number = number or 0
     name = next((branch.name for branch in branches if branch.id == number), "")
     return drawable(name) or f"branch {number}"

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from moetui.routing.kept import newest_branch, newest_token
 from moetui.routing.metrics import loads
 from moetui.routing.scores import site_entropy
 from moetui.routing.step import F64, I64, Bool
@@ -17,6 +18,7 @@ from moetui.tui.widgets.sums import (
     RoutingSums,
     SlidingSums,
     mean_balance,
+    no_sums,
     sum_tokens,
 )
 
@@ -71,15 +73,17 @@ class WindowSums:
     ) -> tuple[RoutingSums, float]:
         """The sums and the share of the window they cover (see ``SlidingSums.move``)."""
         if window.kind == "token":
-            at = view.end - 1 if token is None else token
+            at = newest_token(view) if token is None else token
+            if at is None:
+                return no_sums(view.sites), 1.0
             return sum_tokens(view, at, at + 1), 1.0
         if window.kind == "last":
             return self._sliding.move(view, ("last", window.count), max(view.first, view.end - window.count), view.end)
         if window.kind == "filter" and matched is not None:
             key = ("filter", matched.key)
             return self._sliding.move(view, key, view.first, view.end, _among(matched.numbers))
-        if window.kind == "branch" and view.end > view.first:
-            branch = int(view.tokens(view.end - 1, view.end).branch[0])
+        branch = newest_branch(view) if window.kind == "branch" else None
+        if branch is not None:
             return self._sliding.move(view, ("branch", branch), view.first, view.end, of_branch(branch))
         return self._sliding.move(view, "all", view.first, view.end)
 
