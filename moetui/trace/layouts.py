@@ -8,7 +8,7 @@ themselves, whatever chose the experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
@@ -22,7 +22,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _MAX_CLASSES = (1 << 16) - 1  # ids of experts are 16-bit numbers
 _BLOCK = 1 << 17  # numbers worked on at once: they stay in the processor's cache
-_ONE = 0x3C00  # the bits of 1 as a half float; above are those of infinities and NaN
+_ONE, _INFINITY = 0x3C00, 0x7C00  # the bits of half floats; above the latter's are those of NaN
 _DOUBT = 2.0**-40  # by much less do exponentials and sums of doubles differ from one machine to another
 
 
@@ -46,9 +46,13 @@ def against_logits(routing: Mapping[str, Array], logits: Array) -> dict[str, tup
     if _mostly_zero(rest):
         out["indices"] = rest, "top_k"
     if weights is not None and int(indices.max(initial=0)) < logits.shape[-1]:
-        rest = weights.view(np.uint16) - _shares(logits, indices)
-        if _mostly_zero(rest) and _certain(logits, indices):
-            out["weights"] = rest.view(np.float16), "softmax"
+        rest = weights.reshape(-1, weights.shape[-1]).view(np.uint16).copy()
+        sure = True
+        for rows, shares in _shares(logits, indices):
+            sure = sure and _certain(shares)
+            rest[rows] -= _rounded(shares)
+        if sure and _mostly_zero(rest):
+            out["weights"] = rest.view(np.float16).reshape(weights.shape), "softmax"
     return out
 
 
@@ -76,7 +80,10 @@ def restored(stored: Array, layout: Layout, logits: Array | None = None, indices
         return np.asarray(stored + top_k(logits, stored.shape[2]))
     fits = indices is not None and indices.shape == stored.shape and int(indices.max(initial=0)) < logits.shape[2]
     if layout == "softmax" and stored.dtype == np.float16 and indices is not None and fits:
-        return np.asarray((stored.view(np.uint16) + _shares(logits, indices)).view(np.float16))
+        bits = stored.reshape(-1, stored.shape[2]).view(np.uint16).copy()
+        for rows, shares in _shares(logits, indices):
+            bits[rows] += _rounded(shares)
+        return bits.view(np.float16).reshape(stored.shape)
     raise DamagedError("a column that does not fit its layout")
 
 
@@ -86,57 +93,64 @@ def top_k(logits: Array, k: int) -> Array:
     Of equal ones (−0 equals 0) the lower id comes first; NaN is less than everything and equal to itself.
     """
     classes = logits.shape[-1]
-    bits = np.ascontiguousarray(logits).view(np.uint16).reshape(-1, classes)
-    out = np.empty((len(bits), k), np.uint16)
+    halves = np.ascontiguousarray(logits).reshape(-1, classes)
+    out = np.empty((len(halves), k), np.uint16)
     rows = max(1, _BLOCK // classes)
     last = classes - 1
     places = np.arange(last, -1, -1, dtype=np.int32)
-    for start in range(0, len(bits), rows):
+    for start in range(0, len(halves), rows):
         # One number a class, the order of its logit above its place: whole numbers sort several times faster than
         # anything that sorts places by logits.
-        ranked = _half_order().take(bits[start : start + rows], mode="clip")
+        ranked = _ordered(halves[start : start + rows]).astype(np.int32)
+        ranked <<= 16
         ranked |= places
         ranked.sort(axis=-1)
         out[start : start + rows] = last - (ranked[:, : -k - 1 : -1] & 0xFFFF)
     return out.reshape(*logits.shape[:-1], k)
 
 
-def _shares(logits: Array, indices: Array, factor: float = 1.0) -> Array:
-    """Softmax over the logits of ``indices``, times ``factor``, as the bits of half floats."""
+def _ordered(halves: Array) -> Array:
+    """Half floats as 16-bit whole numbers in the same order."""
+    bits = halves.view(np.int16)
+    order = bits >> 15
+    order &= 0x7FFF
+    order ^= bits
+    if (order == -1).any():  # −0
+        order[order == -1] = 0
+    if int(order.max()) > _INFINITY or int(order.min()) < -1 - _INFINITY:
+        order[np.isnan(halves)] = -(1 << 15)
+    return order
+
+
+def _shares(logits: Array, indices: Array) -> Iterator[tuple[slice, Array]]:
+    """Softmax over the logits of ``indices`` in double precision, some rows ``[rows, K]`` at a time."""
     classes, k = logits.shape[-1], indices.shape[-1]
     bits = np.ascontiguousarray(logits).view(np.uint16).reshape(-1)
     chosen = indices.reshape(-1, k)
-    out = np.empty(chosen.shape, np.uint16)
-    rows = max(1, _BLOCK // k)
-    for start in range(0, len(chosen), rows):
-        block = chosen[start : start + rows]
-        first = np.arange(start, start + len(block), dtype=np.int64)[:, None] * classes
-        exponentials = _half_exponentials().take(bits.take(first + block))
+    step = max(1, _BLOCK // k)
+    for start in range(0, len(chosen), step):
+        rows = slice(start, start + step)
+        first = np.arange(start, start + len(chosen[rows]), dtype=np.int64)[:, None] * classes
+        exponentials = _half_exponentials().take(bits.take(first + chosen[rows]))
         with np.errstate(all="ignore"):
-            exponentials *= factor / np.einsum("rk->r", exponentials)[:, None]
-            out[start : start + rows] = exponentials.astype(np.float16).view(np.uint16)
-    return out.reshape(indices.shape)
+            exponentials /= np.einsum("rk->r", exponentials)[:, None]
+        yield rows, exponentials
 
 
-def _certain(logits: Array, indices: Array) -> bool:
+def _rounded(shares: Array, factor: float = 1.0) -> Array:
+    """The bits of half floats."""
+    with np.errstate(all="ignore"):
+        return (shares * factor if factor != 1 else shares).astype(np.float16).view(np.uint16)
+
+
+def _certain(shares: Array) -> bool:
     """Whether every machine rounds to the same half floats, however it works out the softmax."""
-    low, high = (_shares(logits, indices, factor) for factor in (1 - _DOUBT, 1 + _DOUBT))
-    return bool((low == high).all()) and not bool((low > _ONE).any())
+    low, high = _rounded(shares, 1 - _DOUBT), _rounded(shares, 1 + _DOUBT)
+    return bool((low == high).all()) and int(high.max(initial=0)) <= _ONE
 
 
 def _mostly_zero(rest: Array) -> bool:
     return 2 * int(np.count_nonzero(rest)) <= rest.size
-
-
-@lru_cache(maxsize=1)
-def _half_order() -> Array:
-    """For the bits of a half float, its place among all half floats, times 2^16."""
-    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    # −0 and 0 are one value to it.
-    _, places = np.unique(np.where(np.isnan(values), -np.inf, values), return_inverse=True)
-    order = places.reshape(-1).astype(np.int32) + 1
-    order[np.isnan(values)] = 0
-    return np.asarray(order - (1 << 15) << 16, np.int32)
 
 
 @lru_cache(maxsize=1)
