@@ -26,7 +26,12 @@ _FLAG = "overwrite"
 @click.option("--ban", help="Keep tokens from these experts: 1 or 0-3.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Experts a token may use.")
 @click.option("--layers", help="Only in these layers: 2-5.")
-@click.option("--exec", "script", type=click.Path(), help="Run console commands first.")
+@click.option(
+    "--exec",
+    "script",
+    type=click.Path(),
+    help="Run console commands first; one that fails ends it, what was recorded stays.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the recording's numbers as one JSON document.")
 @grouped(GENERATION, MODEL, CAPTURE)
 @common_options
@@ -42,10 +47,12 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
             raise UsageError("--json and '-o -' both want standard output", "write the recording to a file")
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "trace.msgpack"
-            status = _record(ctx, model, target, as_json, options)
-            with target.open("rb") as stream:
-                shutil.copyfileobj(stream, sys.stdout.buffer)
-        return status
+            try:
+                return _record(ctx, model, target, as_json, options)
+            finally:  # what was recorded before something failed as well
+                if target.exists():
+                    with target.open("rb") as stream:
+                        shutil.copyfileobj(stream, sys.stdout.buffer)
     check_writable(Path(output), force=options["overwrite"])
     return _record(ctx, model, Path(output), as_json, options)
 

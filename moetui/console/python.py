@@ -6,6 +6,8 @@ import ast
 import builtins
 import codeop
 import ctypes
+import keyword
+import re
 import threading
 import traceback
 import warnings
@@ -32,6 +34,7 @@ from moetui.session import Capability
 _FILE = "<console>"
 _FRAMES = 3
 _PLAIN = (bool, int, float, str, list, tuple, dict, set, frozenset, np.generic)
+_ARGUMENT = re.compile(r"\s*[\w\"'-]")
 _MODEL_NAMES = ("model", "tokenizer")
 
 
@@ -179,14 +182,16 @@ def _syntax(error: SyntaxError, source: str, commands: list[str]) -> tuple[tuple
     if error.text and error.offset:
         line = error.text.rstrip("\n")
         shown = (text(line), text(" " * min(len(line), error.offset - 1) + "^"))
-    word = source.split(maxsplit=1)[0] if source.split() else ""
+    word, _, rest = source.strip().partition(" ")
     hint = nearest(word, commands) if word.isidentifier() else ""
-    return (
-        shown,
-        None,
-        f"{type(error).__name__}: {error.msg} (line {error.lineno})",
-        hint or "'help' lists the commands",
-    )
+    message = f"{type(error).__name__}: {error.msg}"
+    if "\n" in source.strip():
+        message += f" (line {error.lineno})"
+    elif (
+        error.msg == "invalid syntax" and word.isidentifier() and not keyword.iskeyword(word) and _ARGUMENT.match(rest)
+    ):
+        shown, message = (), f"no such command: {word}"
+    return shown, None, message, hint or "'help' lists the commands"
 
 
 def _failure(error: BaseException, context: Context) -> tuple[tuple[RenderableType, ...], Any, str, str]:

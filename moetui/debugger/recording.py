@@ -37,7 +37,7 @@ class Recording:
         check_target(path, overwrite=overwrite)
         self.path = path
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._begun = False
         from moetui.trace import TraceWriter
 
         self._writer = TraceWriter(
@@ -58,6 +58,7 @@ class Recording:
         """Append a step; never raises for a full disk (see ``problem``)."""
         with self._lock:
             if not self._closed:
+                self._begun = True
                 self._writer.write_step(step)
 
     def write_event(self, event: Event) -> None:
@@ -67,13 +68,20 @@ class Recording:
                 self._writer.write_event(event)
 
     def close(self, *, complete: bool = True, timeout: float = -1) -> bool:
-        """End the file properly; False if another thread was still writing after ``timeout`` seconds (-1: wait)."""
+        """End the file properly; where no step came, there is none, and one that it was to replace stays.
+
+        Returns:
+            False if another thread was still writing after ``timeout`` seconds (-1: wait).
+        """
         if not self._lock.acquire(timeout=timeout):
             return False
         try:
             if not self._closed:
                 self._closed = True
-                self._writer.close(complete=complete)
+                if self._begun:
+                    self._writer.close(complete=complete)
+                else:
+                    self._writer.discard()
         finally:
             self._lock.release()
         return True

@@ -184,6 +184,15 @@ class TraceWriter:
             self._target.commit()
             self._target.close()
 
+    def discard(self) -> None:
+        """End it and leave no file: one that it was to replace stays as it was."""
+        if self._ticker is not None:
+            self._ticker.stop()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._target.discard()
+
     def __enter__(self) -> TraceWriter:
         return self
 

@@ -13,6 +13,7 @@ from moetui.cli.options import settings
 from moetui.cli.values import interventions_of, numbers
 from moetui.routing import UsageError
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope, SetTopK
+from moetui.trace import open_trace
 from tests.cli.conftest import Called
 
 Call = Callable[..., Called]
@@ -203,9 +204,18 @@ def test_a_script_that_cannot_be_read_is_a_wrong_call(call: Call, tmp_path: Path
         assert hint.startswith("hint: ")
 
 
-def test_a_script_that_fails_says_where(call: Call, tmp_path: Path) -> None:
-    script = tmp_path / "story.moe"
-    script.write_text("help\nban_experts 99\n")
-    called = call("-q", "record", "demo", "-o", tmp_path / "x.msgpack", "--exec", script)
-    assert called.status == 1
-    assert called.err.splitlines()[0] == f"error: {script}, line 2: experts: 99 is no expert of this model"
+def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, tmp_path: Path) -> None:
+    script, output = tmp_path / "story.moe", tmp_path / "x.msgpack"
+    first, failing = "generate 'Once there was' -n 3\n", "ban_experts 99\n"
+    error = f"error: {script}, line {{}}: experts: 99 is no expert of this model"
+    for lines, number, kept in ((failing, 1, None), (first + failing + first, 2, 6), ("# nothing\n" + failing, 2, 6)):
+        script.write_text(lines)
+        called = call("-q", "record", "demo", "-o", output, "--exec", script, "--overwrite")
+        assert called.status == 1
+        assert called.err.splitlines()[0] == error.format(number)
+        # Nothing is left where nothing ran, and what was there before is not replaced by it.
+        assert output.exists() == (kept is not None)
+        if kept is not None:
+            with open_trace(output) as trace:
+                assert (trace.timeline.end, trace.complete) == (kept, True)
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]

@@ -330,7 +330,7 @@ def test_a_script_stops_at_its_first_error_with_the_line(live: Console) -> None:
     lines += ["x", "nonsense here", "y = 1"]
     with pytest.raises(ScriptError) as error:
         live.run_script(lines, lambda line, result: seen.append(line))
-    assert error.value.message.startswith("line 12: SyntaxError")
+    assert error.value.message.startswith("line 12: no such command: nonsense")
     assert seen == ["x = [\n    1,\n]", "for i in range(2):\n    x.append(i)\nelse:\n    pass", "x", "nonsense here"]
     assert live.run("x").data == [1, 0, 1]
     assert live.history.lines[-1] == "x", "a script is no history"
