@@ -174,7 +174,9 @@ _RECORD = """
 def told(event):
     if isinstance(event, StepCaptured) and event.end > 40:
         print("on its way", flush=True)
-        time.sleep(0.02)  # in the recorder's thread: the run waits for it, and is not over before the signal comes
+        # In the recorder's thread: the run is not over before the signal comes. What waits there then is written within
+        # the second that closing has.
+        time.sleep(0.004)
 try:
     load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
     run_headless(LiveOptions(load, "some words", settings=settings, record=Path({path!r})), on_event=told)
