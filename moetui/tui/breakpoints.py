@@ -253,6 +253,7 @@ class BreakpointsScreen(ModalScreen[None]):
             known = any(part.action == f"screen.{binding.action}" for part in parts)
             if binding.show and not known:
                 action = f"screen.{binding.action}"
+                rank = 0 if binding.action == "dismiss" else rank  # how to leave is said however narrow it is
                 parts.append(Part(self.app.get_key_display(binding), "key", rank, action))
                 parts.append(Part(f" {binding.description}  ", "dim", rank, action))
         return parts

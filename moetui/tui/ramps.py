@@ -35,6 +35,8 @@ _TRUECOLOR: dict[RampName, tuple[RGB, ...]] = {
         "c43c75 de4968 f1605d fa7f5e fe9f6d febf84 fddea0 fcfdbf"
     ),
 }
+# The nearest colours of the xterm palette would be greys among the hues of viridis; these keep hue and order.
+_VIRIDIS_256 = (53, 53, 54, 55, 24, 24, 30, 30, 36, 36, 71, 77, 113, 149, 185, 220)
 _DIVERGING_DARK = _hexes(
     "59b4ff 4f9fe4 458bc9 3c77ae 346494 2d517a 283f5e 262f42 3a2f2a 593c28 7a4a29 9b592b bc692e dc7a33 f58f44 ffab66"
 )
@@ -106,6 +108,8 @@ def ramp(name: RampName, depth: ColorDepth, *, dark: bool = True) -> tuple[RGB, 
         return ()
     if depth == "16":
         levels: tuple[RGB, ...] = tuple(_ANSI[index] for index in _SIXTEEN[name])
+    elif depth == "256" and name == "viridis":
+        levels = tuple(xterm_rgb(index) for index in _VIRIDIS_256)
     elif depth == "256":
         levels = tuple(xterm_rgb(nearest_256(color)) for color in _TRUECOLOR[name])
     else:
@@ -128,6 +132,19 @@ def luminance(color: RGB) -> float:
     """Relative luminance 0..1 of an sRGB colour (WCAG 2.2)."""
     linear = [(v / 255 / 12.92) if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@lru_cache(maxsize=2048)
+def legible(color: RGB, ground: RGB, ratio: float = 3.0) -> RGB:
+    """``color``, lightened or darkened until a character in it can be read on ``ground`` (contrast as in WCAG 2.2)."""
+    base = luminance(ground)
+    end = 255 if base < 0.18 else 0
+    for step in range(20):
+        found = tuple(round(value + (end - value) * step / 20) for value in color)
+        low, high = sorted((luminance(found), base))  # type: ignore[arg-type]
+        if (high + 0.05) / (low + 0.05) >= ratio:
+            return found  # type: ignore[return-value]
+    return (end, end, end)
 
 
 def contrast_text(color: RGB) -> RGB:

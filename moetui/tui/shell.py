@@ -120,17 +120,25 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: what the app's keys do, and the themes."""
+        keys: dict[str, list[str]] = {}
+        bindings: dict[str, Binding] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
             if active.enabled and binding.tooltip and active.node is self:
-                title = f"{binding.description.capitalize()}  ({self.get_key_display(binding)})"
-                yield SystemCommand(title, binding.tooltip, lambda action=binding.action: self.run_action(action))
+                keys.setdefault(binding.action, []).append(self.get_key_display(binding))
+                bindings.setdefault(binding.action, binding)
+        for action, binding in bindings.items():
+            title = f"{binding.description.capitalize()}  ({' '.join(dict.fromkeys(keys[action]))})"
+            yield SystemCommand(title, binding.tooltip, lambda action=action: self.run_action(action))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     def _refresh_notifications(self) -> None:
-        # A burst of messages would cover what they are about: the newest few stay.
-        for old in list(self._notifications)[:-_MOST_MESSAGES]:
-            self._unnotify(old, refresh=False)
+        # A burst of messages would cover what they are about: the newest few stay, each once.
+        shown: set[str] = set()
+        for message in reversed(list(self._notifications)):
+            if message.message in shown or len(shown) >= _MOST_MESSAGES:
+                self._unnotify(message, refresh=False)
+            shown.add(message.message)
         super()._refresh_notifications()
 
     def action_redraw(self) -> None:

@@ -20,6 +20,7 @@ from moetui.tui.ramps import (
     RAMP_NAMES,
     contrast_text,
     diverging_ramp,
+    legible,
     luminance,
     nearest_256,
     ramp,
@@ -89,6 +90,19 @@ def test_more_is_lighter_on_dark_and_darker_on_light(name, depth):
     assert min(steps) > -0.02, "the order of levels must show in lightness alone"
     assert levels[-1] > 0.5 > 0.1 > levels[0]
     assert ramp(name, depth, dark=False) == ramp(name, depth)[::-1]
+
+
+def test_the_256_colours_of_viridis_have_no_greys():
+    assert not [color for color in ramp("viridis", "256") if max(color) - min(color) < 40]
+
+
+@pytest.mark.parametrize("ground", [(15, 18, 22), (252, 252, 250)])
+def test_characters_in_the_colours_of_a_ramp_can_be_read(ground):
+    for name in RAMP_NAMES:
+        for color in ramp(name, "truecolor", dark=ground[0] < 100):
+            low, high = sorted((luminance(legible(color, ground)), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 3.0
+    assert legible((253, 231, 37), (15, 18, 22)) == (253, 231, 37)
 
 
 def test_a_diverging_ramp_is_plain_in_the_middle_and_loud_at_both_ends():

@@ -174,6 +174,9 @@ class ProfilerPanel(Vertical):
             self._draw_plot(found.first(), rates)
 
     def _draw_plot(self, chart: PlotextPlot, rates: list[float]) -> None:
+        chart.theme = (
+            "clear" if self.app.native_ansi_color else "auto"
+        )  # there the terminal's own colours are the ground
         plot = chart.plt
         plot.clear_data()
         count, top = len(rates), 1.15 * max(rates)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.style import Style
 
 from moetui.tui.cells import Line, fit
-from moetui.tui.ramps import LEVELS, RGB, contrast_text
+from moetui.tui.ramps import LEVELS, RGB, contrast_text, legible
 from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, Levels
 from moetui.tui.widgets.pens import Pens
 
@@ -115,7 +115,8 @@ class HeatCells:
         shade = self._shades()[level]
         if self._pens.ink.shaded:
             return self._pens.paint("", contrast_text(shade), shade)
-        return self._pens.paint("", shade)
+        ground = self._ground()
+        return self._pens.paint("", shade if ground is None or self._pens.ink.depth == "16" else legible(shade, ground))
 
     def legend(self, high: float, unit: str) -> Line:
         """The scale with its ends in numbers."""
