@@ -88,6 +88,18 @@ class Terminal:
                 assert true(), f"the command ended before:\n{self.text()}\n{bytes(self.received[-2000:])!r}"
                 return
 
+    def rest(self, seconds: float = 1.0) -> None:
+        """Wait until nothing has come for so long."""
+        received = -1
+
+        def silent() -> bool:
+            nonlocal received
+            before, received = received, len(self.received)
+            self.pump(seconds)
+            return before == len(self.received)
+
+        self.until(silent)
+
     def sees(self, text: str, seconds: float = 20.0) -> None:
         """Wait until a text stands on the screen."""
         self.until(lambda: text in self.text(), seconds)
