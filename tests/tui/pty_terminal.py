@@ -88,13 +88,11 @@ class Terminal:
                 assert true(), f"the command ended before:\n{self.text()}\n{bytes(self.received[-2000:])!r}"
                 return
 
-    def rest(self, seconds: float = 1.0) -> None:
+    def rest(self, seconds: float = 0.7) -> None:
         """Wait until nothing has come for so long."""
-        received = -1
 
         def silent() -> bool:
-            nonlocal received
-            before, received = received, len(self.received)
+            before = len(self.received)
             self.pump(seconds)
             return before == len(self.received)
 
