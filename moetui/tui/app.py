@@ -202,6 +202,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             loading = self.query(LoadingView)
             if loading:
                 loading.first().fail(reason, hint)
+                for line in self.query(PromptLine):  # there will be nothing to prompt: keys are to do what is said
+                    line.display = False
             else:
                 self.say(reason or "the run failed", hint, "error")
         if state is RunState.RUNNING and not self.replaying:

@@ -43,6 +43,7 @@ _ONLY_IN = {
     "step_layer": (RunState.PAUSED, RunState.RUNNING),
     "stop": (RunState.PAUSED, RunState.RUNNING),
 }
+_OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare")  # there will be none
 
 
 class RunControls(_Base):
@@ -56,7 +57,9 @@ class RunControls(_Base):
         needs = _NEEDS.get(action)
         if needs is not None and not needs & self.session.capabilities:
             return False
-        if action in (*_ONLY_IN, "copy", "save_csv") and self.session.info is None:
+        if self.session.info is None and action in (*_ONLY_IN, "copy", "save_csv", "drawer"):
+            return False
+        if self.session.info is None and self.session.state is RunState.FAILED and action in _OF_A_MODEL:
             return False
         replay = Capability.SEEK in self.session.capabilities
         if not replay and action in _ONLY_IN and self.session.state not in _ONLY_IN[action]:

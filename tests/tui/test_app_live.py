@@ -72,7 +72,7 @@ def test_leaving_while_torch_is_imported(quiet_home: dict[str, str]) -> None:
 def test_a_model_that_is_not_there(quiet_home: dict[str, str]) -> None:
     with terminal([*MOETUI, "run", "./nothing-here"], columns=80, rows=24, environ=quiet_home) as opened:
         opened.until(lambda: "could not be opened" in opened.text() or b"error:" in opened.received, PATIENCE)
-        opened.send("\x11")
+        opened.send("q")
         status, _ = opened.wait(20)
         assert status in (1, 2)
         assert re.search(rb"error: [^\r\n]+\r\nhint: [^\r\n]+", bytes(opened.received))

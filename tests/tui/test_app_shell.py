@@ -108,7 +108,10 @@ async def test_a_model_that_does_not_load_says_why_and_is_an_error_after_leaving
         session.fail("no such model: foo/bar", "'moetui models' lists names")
         await until(pilot, lambda: "no such model: foo/bar" in shown(app))
         assert "'moetui models' lists names" in shown(app)
-        await pilot.press("escape", "q")
+        assert "type a prompt" not in shown(app)
+        await until(pilot, lambda: "q quit" in line(app, "KeyBar"))
+        assert not {"prompt", "break", "console"} & set(line(app, "KeyBar").split())
+        await pilot.press("q")
         error = app.failure()
         assert error is not None
         assert (error.message, error.hint) == ("no such model: foo/bar", "'moetui models' lists names")
