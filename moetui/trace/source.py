@@ -10,8 +10,8 @@ from moetui.routing.errors import TraceError
 from moetui.trace.frames import DamagedError
 
 _MAPPED = 1 << 18  # bytes of the largest piece that is copied out of the map
-_AROUND = 1 << 16  # bytes that the system maps around a byte that is looked at
-_RESIDENT = 16 << 20  # bytes looked at in the map after which the system may have its pages back
+_AROUND = 1 << 21  # bytes that the system maps at most around a byte that is looked at: a huge page
+_RESIDENT = 32 << 20  # bytes in the map that may be resident before the system gets its pages back
 
 
 class FileSource:
