@@ -20,6 +20,7 @@ from moetui.engine.predict import Predictor, join_predictions
 from moetui.engine.raw import RawStep
 from moetui.engine.study import Study
 from moetui.engine.transfer import Transfer
+from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing import Step
 
 _LINGER = 0.2  # seconds, about a frame: passes that come within it are worked out together, at a fraction of the cost
@@ -91,10 +92,13 @@ class Recorder:
             self._hurry.set()
 
     def record(self, raw: RawStep) -> None:
-        """Take a finished pass, and hand its steps on before returning; those put before come first."""
+        """Take a finished pass, and hand its steps on before returning; those put before come first.
+
+        The main thread works through an interrupt from the keyboard: half a step would spoil what comes after it.
+        """
         parcel = self._parcel(raw)
         self.flush()
-        with self._at_work(), torch.no_grad():
+        with uninterrupted(), self._at_work(), torch.no_grad():
             self._record_safely([parcel])
 
     def flush(self, timeout: float | None = None) -> bool:

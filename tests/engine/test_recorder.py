@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import subprocess
 import sys
 import threading
@@ -211,6 +212,27 @@ def test_what_looks_behind_each_step_gets_it_in_its_own_thread(zoo_model: Any) -
     assert seen == [(0, False), (1, True), (2, True), (3, True), (4, False)]
     lost = [event.finding.kind for event in told if isinstance(event, FindingRaised)]
     assert lost.count("step_lost") == 1
+
+
+@torch.no_grad()
+def test_ctrl_c_comes_behind_a_step_that_is_being_recorded(zoo_model: Any) -> None:
+    model, handler = zoo_model("mixtral").model, signal.getsignal(signal.SIGINT)
+    seen: list[int] = []
+
+    def read(step: Step) -> None:
+        if step.index == 1:
+            signal.raise_signal(signal.SIGINT)
+        seen.append(step.index)
+
+    with Capture(model, on_step=read) as capture:
+        capture.after_step = lambda: None
+        model(input_ids=torch.tensor([[5, 6]]))
+        with pytest.raises(KeyboardInterrupt):
+            model(input_ids=torch.tensor([[5, 6]]))
+        assert seen == [0, 1]
+        assert signal.getsignal(signal.SIGINT) is handler
+        model(input_ids=torch.tensor([[5, 6]]))
+    assert seen == [0, 1, 2]
 
 
 @torch.no_grad()
