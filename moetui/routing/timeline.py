@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -112,19 +112,21 @@ class TimelineSource(Protocol):
 
 
 _BY_SLOT = ("indices", "weights")
+_Rows: TypeAlias = np.ndarray[Any, Any] | np.generic
+"""Rows of a column; one number where all have it."""
 
 
 class _Columns:
     """Named arrays that grow together along their first axis; rows once written never change."""
 
-    def __init__(self, templates: dict[str, np.ndarray[Any, Any]], capacity: int) -> None:
+    def __init__(self, templates: dict[str, _Rows], capacity: int) -> None:
         self._arrays = {
             name: np.empty((capacity, *template.shape[1:]), template.dtype) for name, template in templates.items()
         }
         self.start = 0
         self.stop = 0
 
-    def check(self, rows: dict[str, np.ndarray[Any, Any]], count: int) -> bool:
+    def check(self, rows: dict[str, _Rows], count: int) -> bool:
         """Whether ``rows`` are exactly as wide as these columns.
 
         Raises ValueError unless they are ``count`` rows of them: NumPy would repeat what is not.
@@ -136,7 +138,7 @@ class _Columns:
         for name, array in self._arrays.items():
             shape = (count, *array.shape[1:])
             found = rows[name].shape
-            if found == shape:
+            if found == shape or (array.ndim == 1 and not found):
                 continue
             fits = False
             if name in _BY_SLOT:
@@ -146,7 +148,7 @@ class _Columns:
                 raise ValueError(f"{name} has shape {rows[name].shape}, not {(count, *array.shape[1:])}")
         return fits
 
-    def append(self, rows: dict[str, np.ndarray[Any, Any]], count: int, fits: bool) -> None:
+    def append(self, rows: dict[str, _Rows], count: int, fits: bool) -> None:
         """Add what ``check`` looked at, with its answer."""
         self._reserve(count)
         if fits:
@@ -350,24 +352,27 @@ def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
         candidate_logprobs=np.empty((0, 0), np.float16),
         site_ms=np.empty(sites, np.float32),
     )
-    rows = _token_rows(empty, 0, token_scores(empty, info.sites))
-    steps = {name: column[:0] for name, column in _step_row(empty, 0).items()}
-    return _View(info.sites, first, (), rows, steps, {})
+    rows = _none_of(_token_rows(empty, 0, token_scores(empty, info.sites)))
+    return _View(info.sites, first, (), rows, _none_of(_step_row(empty, 0)), {})
 
 
-def _token_rows(step: Step, stack: int, scores: TokenScores) -> dict[str, np.ndarray[Any, Any]]:
+def _none_of(rows: dict[str, _Rows]) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: np.atleast_1d(row)[:0] for name, row in rows.items()}
+
+
+def _token_rows(step: Step, stack: int, scores: TokenScores) -> dict[str, _Rows]:
     count = step.num_tokens
-    rows: dict[str, np.ndarray[Any, Any]] = {
-        "step": np.full(count, step.index, np.int32),
-        "branch": np.full(count, step.branch, np.int16),
-        "phase": np.full(count, step.phase, np.uint8),
-        "stack": np.full(count, stack, np.uint8),
+    rows: dict[str, _Rows] = {
+        "step": np.int32(step.index),
+        "branch": np.int16(step.branch),
+        "phase": np.uint8(step.phase),
+        "stack": np.uint8(stack),
         "sequence": step.sequence,
         "position": step.position,
         "token_id": step.token_id,
         "pad": step.pad,
-        "started": np.full(count, step.started, np.float64),
-        "ms": np.full(count, step.duration / max(1, int(count - step.pad.sum())), np.float32),
+        "started": np.float64(step.started),
+        "ms": np.float32(step.duration / max(1, count - int(np.count_nonzero(step.pad)))),
         "logprob": step.logprob,
         "entropy": scores.entropy,
         "confidence": scores.confidence,
@@ -385,14 +390,14 @@ def _token_rows(step: Step, stack: int, scores: TokenScores) -> dict[str, np.nda
     return rows
 
 
-def _step_row(step: Step, first_token: int) -> dict[str, np.ndarray[Any, Any]]:
+def _step_row(step: Step, first_token: int) -> dict[str, _Rows]:
     return {
-        "index": np.array([step.index], np.int32),
-        "branch": np.array([step.branch], np.int16),
-        "phase": np.array([step.phase], np.uint8),
-        "started": np.array([step.started], np.float64),
-        "duration": np.array([step.duration], np.float32),
-        "first_token": np.array([first_token], np.int32),
-        "num_tokens": np.array([step.num_tokens], np.int32),
+        "index": np.int32(step.index),
+        "branch": np.int16(step.branch),
+        "phase": np.uint8(step.phase),
+        "started": np.float64(step.started),
+        "duration": np.float32(step.duration),
+        "first_token": np.int32(first_token),
+        "num_tokens": np.int32(step.num_tokens),
         "site_ms": step.site_ms[None, :],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +14,10 @@ from moetui.trace.frames import Piece
 from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Column, Widths
 from moetui.trace.layouts import Layout, against_logits, differences
 
-_Rows = dict[str, dict[str, Array]]
 Record: TypeAlias = tuple[str, int, int, list[Piece]]  # kind, first token, number of tokens, body
+
+_COLUMNS = {(kind, column.name): column for kind, columns in CHUNK_KINDS.items() for column in columns}
+_SCORES = frozenset(field.name for field in fields(TokenScores))
 
 
 class ChunkBuilder:
@@ -32,23 +34,35 @@ class ChunkBuilder:
         self.steps = 0
         self._has_weights = has_weights
         self._has_logits = has_logits
-        self._pieces: list[_Rows] = []
+        self._pieces: list[_Piece] = []
         self._held = 0
+        self._fitting: tuple[object, ...] = ()
 
     @property
     def held(self) -> int:
         """Rows gathered and not yet packed."""
         return self._held
 
+    def wide_enough(self, step: Step) -> Widths:
+        """The widths, or wider ones where the step has more slots, classes or candidates.
+
+        Raises:
+            ValueError: the step's arrays do not fit each other or the number of sites.
+        """
+        shapes = _shapes(step)
+        if shapes == self._fitting:
+            return self.widths
+        widths = _fitting_widths(step, self.widths)
+        if widths == self.widths:
+            self._fitting = shapes
+        return widths
+
     def add(self, step: Step, stack: int, scores: TokenScores) -> Iterator[list[Record]]:
         """Add a step; yields the packed chunks that became full on the way."""
-        rows = self._rows(step, stack, scores)
-        done, count = 0, step.num_tokens
+        done, count, first = 0, step.num_tokens, self.tokens + self._held
         while True:
             take = min(count - done, self._capacity() - self._held)
-            piece = {kind: {name: a[done : done + take] for name, a in table.items()} for kind, table in rows.items()}
-            piece["steps"] = rows["steps"] if done == 0 else {name: a[:0] for name, a in rows["steps"].items()}
-            self._pieces.append(piece)
+            self._pieces.append(_Piece(step, stack, scores, first, done, done + take))
             self._held += take
             done += take
             if done >= count:
@@ -67,12 +81,17 @@ class ChunkBuilder:
         self._pieces, self._held = [], 0
         self.tokens += count
         records: list[Record] = []
-        logits: Array | None = None
-        for kind in ("logits", "routing", "steps", "tokens"):
-            if kind not in pieces[0]:
+        routing = self._routing(pieces)
+        tables = {
+            "logits": {"logits": self._logits(pieces)} if self._has_logits else {},
+            "routing": routing,
+            "steps": _steps([piece for piece in pieces if piece.start == 0], self.widths.sites),
+            "tokens": _tokens(pieces, routing["flags"]),
+        }
+        logits = tables["logits"].get("logits")
+        for kind, table in tables.items():
+            if not table:
                 continue
-            table = _joined(kind, pieces)
-            logits = table["logits"] if kind == "logits" else logits
             stored = _stored(kind, table, logits)
             body = {name: pack_array(array, layout) for name, (array, layout) in stored.items()}
             records.append((kind, first, count, pack_table(body)))
@@ -82,61 +101,86 @@ class ChunkBuilder:
         row = 2 * max(1, self.widths.sites) * max(1, self.widths.classes if self._has_logits else self.widths.slots)
         return max(1, min(CHUNK_TOKENS, CHUNK_BYTES // row))
 
-    def _rows(self, step: Step, stack: int, scores: TokenScores) -> _Rows:
-        count, widths = step.num_tokens, self.widths
-        real = max(1, count - int(step.pad.sum()))
-        tokens: dict[str, Array] = {
-            "step": np.full(count, step.index, np.int32),
-            "branch": np.full(count, step.branch, np.int16),
-            "phase": np.full(count, int(step.phase), np.uint8),
-            "stack": np.full(count, stack, np.uint8),
-            "sequence": step.sequence,
-            "position": step.position,
-            "token_id": step.token_id,
-            "pad": step.pad,
-            "started": np.full(count, step.started, np.float64),
-            "ms": np.full(count, step.duration / real, np.float32),
-            "logprob": step.logprob,
-            "flags": np.bitwise_or.reduce(step.flags, axis=1) if widths.sites else np.zeros(count, np.uint8),
-            "candidate_ids": step.candidate_ids,
-            "candidate_logprobs": step.candidate_logprobs,
-            **{field.name: getattr(scores, field.name) for field in fields(TokenScores)},
-        }
-        routing: dict[str, Array] = {"indices": step.indices, "flags": step.flags}
+    def _routing(self, pieces: list[_Piece]) -> dict[str, Array]:
+        parts = {"indices": [piece.cut(piece.step.indices) for piece in pieces]}
         if self._has_weights:
-            routing["weights"] = _or_unknown(step.weights, step.indices.shape)
-        out: _Rows = {"tokens": tokens, "routing": routing, "steps": self._step_row(step)}
-        if self._has_logits:
-            out["logits"] = {"logits": _or_unknown(step.logits, (count, widths.sites, widths.classes))}
-        return out
+            parts["weights"] = [_or_unknown(piece, piece.step.weights, piece.step.indices.shape) for piece in pieces]
+        parts["flags"] = [piece.cut(piece.step.flags) for piece in pieces]
+        return {name: _joined("routing", name, arrays) for name, arrays in parts.items()}
 
-    def _step_row(self, step: Step) -> dict[str, Array]:
-        values: dict[str, Any] = {
-            "index": step.index,
-            "branch": step.branch,
-            "phase": int(step.phase),
-            "started": step.started,
-            "duration": step.duration,
-            "first_token": self.tokens + self._held,
-            "num_tokens": step.num_tokens,
-        }
-        row = {c.name: np.array([values[c.name]], c.dtype) for c in CHUNK_KINDS["steps"] if c.name in values}
-        return {**row, "site_ms": step.site_ms[None, :]}
+    def _logits(self, pieces: list[_Piece]) -> Array:
+        shape = self.widths.sites, self.widths.classes
+        parts = [_or_unknown(piece, piece.step.logits, (piece.step.num_tokens, *shape)) for piece in pieces]
+        return _joined("logits", "logits", parts)
 
 
-def _joined(kind: str, pieces: list[_Rows]) -> dict[str, Array]:
-    """The columns of some pieces one after the other, as wide as the widest, in the dtypes of the file."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Tokens ``start .. stop - 1`` of a step, whose own first is token ``first`` of the file."""
+
+    step: Step
+    stack: int
+    scores: TokenScores
+    first: int
+    start: int
+    stop: int
+
+    def cut(self, array: Array) -> Array:
+        """Those of its rows."""
+        return array if self.stop - self.start == len(array) else array[self.start : self.stop]
+
+
+def _tokens(pieces: list[_Piece], flags: Array) -> dict[str, Array]:
+    """The light columns of tokens, from all pieces at once: piece by piece they would cost more than all else."""
+    counts = [piece.stop - piece.start for piece in pieces]
+    steps = [piece.step for piece in pieces]
+    of_steps: dict[str, list[Any]] = {
+        "step": [step.index for step in steps],
+        "branch": [step.branch for step in steps],
+        "phase": [int(step.phase) for step in steps],
+        "stack": [piece.stack for piece in pieces],
+        "started": [step.started for step in steps],
+        "ms": [step.duration / max(1, step.num_tokens - int(np.count_nonzero(step.pad))) for step in steps],
+    }
     table: dict[str, Array] = {}
-    for column in CHUNK_KINDS[kind]:
-        parts = [piece[kind][column.name] for piece in pieces if column.name in piece[kind]]
-        if not parts:
-            continue
-        width = max(part.shape[-1] for part in parts)
-        if column.axis:
-            parts = [widen(part, width, column.fill) for part in parts]
-        with np.errstate(over="ignore", invalid="ignore"):  # wider floats may overflow half floats
-            table[column.name] = np.concatenate(parts).astype(column.dtype, copy=False)
+    for column in CHUNK_KINDS["tokens"]:
+        name = column.name
+        if name in of_steps:
+            table[name] = np.repeat(np.array(of_steps[name], column.dtype), counts)
+        elif name == "flags":
+            table[name] = np.bitwise_or.reduce(flags, axis=1, dtype=np.uint8)
+        else:
+            holders = [piece.scores for piece in pieces] if name in _SCORES else steps
+            table[name] = _joined("tokens", name, [piece.cut(getattr(h, name)) for piece, h in zip(pieces, holders)])
     return table
+
+
+def _steps(pieces: list[_Piece], sites: int) -> dict[str, Array]:
+    """A row for each step."""
+    values: dict[str, list[Any]] = {
+        "index": [piece.step.index for piece in pieces],
+        "branch": [piece.step.branch for piece in pieces],
+        "phase": [int(piece.step.phase) for piece in pieces],
+        "started": [piece.step.started for piece in pieces],
+        "duration": [piece.step.duration for piece in pieces],
+        "first_token": [piece.first for piece in pieces],
+        "num_tokens": [piece.step.num_tokens for piece in pieces],
+        "site_ms": [piece.step.site_ms for piece in pieces],
+    }
+    return {
+        column.name: np.array(values[column.name], column.dtype).reshape(len(pieces), *([sites] if column.axis else []))
+        for column in CHUNK_KINDS["steps"]
+    }
+
+
+def _joined(kind: str, name: str, parts: list[Array]) -> Array:
+    """Arrays one after the other, as wide as the widest, in the dtype of their column."""
+    column = _COLUMNS[kind, name]
+    if column.axis:
+        width = max(part.shape[-1] for part in parts)
+        parts = [widen(part, width, column.fill) for part in parts]
+    with np.errstate(over="ignore", invalid="ignore"):  # wider floats may overflow half floats
+        return np.concatenate(parts).astype(column.dtype, copy=False)
 
 
 def _stored(kind: str, table: Mapping[str, Array], logits: Array | None) -> dict[str, tuple[Array, Layout]]:
@@ -160,7 +204,23 @@ def _unknown(column: Column, array: Array) -> bool:
     return column.fill != column.fill and array.tobytes() == np.full_like(array, column.fill).tobytes()
 
 
-def fitting_widths(step: Step, widths: Widths) -> Widths:
+def _shapes(step: Step) -> tuple[object, ...]:
+    return (
+        step.indices.shape,
+        step.weights is None or step.weights.shape,
+        step.logits is None or step.logits.shape,
+        step.flags.shape,
+        step.site_ms.shape,
+        step.candidate_ids.shape,
+        step.candidate_logprobs.shape,
+        step.sequence.shape,
+        step.position.shape,
+        step.pad.shape,
+        step.logprob.shape,
+    )
+
+
+def _fitting_widths(step: Step, widths: Widths) -> Widths:
     """``widths``, or wider ones where the step has more slots, classes or candidates.
 
     Raises:
@@ -197,5 +257,5 @@ def _check(name: str, array: Array, shape: tuple[int | None, ...]) -> None:
         raise ValueError(f"{name} is {'×'.join(map(str, array.shape))}, but {wanted} fits the others")
 
 
-def _or_unknown(array: Array | None, shape: tuple[int, ...]) -> Array:
-    return np.full(shape, np.nan, np.float16) if array is None else array
+def _or_unknown(piece: _Piece, array: Array | None, shape: tuple[int, ...]) -> Array:
+    return piece.cut(np.full(shape, np.nan, np.float16) if array is None else array)

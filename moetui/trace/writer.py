@@ -20,7 +20,7 @@ from moetui.routing.model import ModelInfo
 from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
 from moetui.trace.arrays import pack_array
-from moetui.trace.chunks import ChunkBuilder, Record, fitting_widths
+from moetui.trace.chunks import ChunkBuilder, Record
 from moetui.trace.frames import Compressor, Piece, pack_frame
 from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, MAX_TEXT, VERSION, Widths
 from moetui.trace.plain import clean, to_plain
@@ -111,7 +111,7 @@ class TraceWriter:
         with self._lock:
             if self._closed or self.problem or not step.num_tokens:
                 return
-            widths = fitting_widths(step, self._chunk.widths)
+            widths = self._chunk.wide_enough(step)
             if widths != self._chunk.widths:
                 self._write_chunk()
                 self._chunk.widths = widths
