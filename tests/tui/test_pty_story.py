@@ -116,3 +116,44 @@ def test_leaving_takes_less_than_a_second_in_every_state(
             opened.send(before)
         opened.sees(sign)
         assert leave(opened, keys) < 1.0
+
+
+STORY = "generate Once there was a garden -n 60"
+MODEL_STATES = {
+    "python in the model's thread": ("while True: pass\r", r"ctrl\+c gives it up"),
+    "python that cannot be interrupted": ("import time; time.sleep(99)", r"ctrl\+c gives it up"),
+    "at a breakpoint": (f"break_when position == 9\r{STORY}", "‖ paused"),
+    "inside a layer": (f"break_when position == 9\r{STORY}\rstep_layer", "before L0"),
+    "at an analysis": (f"{STORY}\ranalyze_token_impact garden", r"analyze_token_impact[\s\S]*ctrl\+c gives it up"),
+}
+
+
+@pytest.mark.parametrize("state", MODEL_STATES)
+def test_leaving_takes_less_than_a_second_whatever_the_model_does(state: str, quiet_home: dict[str, str]) -> None:
+    lines, sign = MODEL_STATES[state]
+    with terminal([*MOETUI, "run", "demo"], columns=100, rows=40, environ=quiet_home) as opened:
+        opened.sees("○ ready", PATIENCE)
+        opened.send(ESCAPE)
+        opened.pump(0.3)
+        opened.send("3")
+        opened.sees("moe›")
+        opened.send(f"{lines}\r")
+        opened.until(lambda: re.search(sign, opened.text()), PATIENCE)
+        assert leave(opened, CTRL_Q) < 1.0
+
+
+def test_a_line_that_runs_forever_on_the_model_is_given_up_and_the_next_one_runs(quiet_home: dict[str, str]) -> None:
+    with terminal([*MOETUI, "run", "demo"], columns=100, rows=40, environ=quiet_home) as opened:
+        opened.sees("○ ready", PATIENCE)
+        opened.send(ESCAPE)
+        opened.pump(0.3)
+        opened.send("3")
+        opened.sees("moe›")
+        opened.send("while True: pass\r\r")
+        opened.sees("ctrl+c gives it up", PATIENCE)
+        started = time.monotonic()
+        opened.send(CTRL_C)
+        opened.sees("error: interrupted")
+        assert time.monotonic() - started < 1.0
+        typed(opened, "model.config.num_local_experts * 5", "40")
+        assert leave(opened, CTRL_Q) < 1.0
