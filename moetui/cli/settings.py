@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import click
 
+from moetui.cli.key_names import check_keys
 from moetui.routing.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -61,7 +62,7 @@ def load_settings(explicit: str | None = None) -> Settings:
     """Read and check the settings file; one that is not there is empty, unless it was named.
 
     Raises:
-        UsageError: no such file though named, no TOML, an unknown name, a value of the wrong kind.
+        UsageError: no such file though named, no TOML, an unknown name or key, a value of the wrong kind.
     """
     path = settings_path(explicit)
     if not path.is_file():
@@ -74,7 +75,8 @@ def load_settings(explicit: str | None = None) -> Settings:
         raise UsageError(f"{path} is no TOML: {error}", 'a setting is written like: theme = "dark"') from error
     keys = table.pop("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
-        raise UsageError(f"{path}: [keys] maps names of actions to keys", 'like: follow = "f"')
+        raise UsageError(f"{path}: [keys] maps names of actions to keys", 'like: "network.follow" = "f"')
+    check_keys(keys, str(path))
     return Settings(path, True, _checked(table, path), dict(keys))
 
 

@@ -15,7 +15,7 @@ USUAL = 4.0  # where the rate begins, and what it keeps to where the terminal do
 # Of the interpreter that the screen may take, all that its thread does: from a model that needs the interpreter all
 # the time, and from one that hardly does.
 LEAST_SHARE, MOST_SHARE = 0.02, 0.1
-LIGHT = 28_000.0  # bytes a second that live frames may send: a line of 256 kbit/s swallows them
+LIGHT = 26_000.0  # bytes a second that live frames may send: a line of 256 kbit/s swallows them
 _SITE_SECONDS = 0.001  # a step that takes no longer for each of its sites is Python for the most part
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0

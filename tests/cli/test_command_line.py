@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
 
+from moetui import tui
 from moetui.cli import cli
+from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
 from moetui.cli.values import interventions_of, numbers
 from moetui.routing import UsageError
@@ -85,11 +90,11 @@ def test_a_wrong_model_is_one_line_and_status_1(
 
 def test_the_settings_file_gives_defaults_and_the_call_wins(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('max_new_tokens = 7\ndevice = "cpu"\n[keys]\nfollow = "F"\n')
+    file.write_text('max_new_tokens = 7\ndevice = "cpu"\n[keys]\n"network.follow" = "F,ctrl+f"\n')
     document = json.loads(call("config", "--json", "--config", file).out)
     assert document["settings"]["max_new_tokens"] == {"value": 7, "origin": "file"}
     assert document["settings"]["theme"]["origin"] == "default"
-    assert document["keys"] == {"follow": "F"}
+    assert document["keys"] == {"network.follow": "F,ctrl+f"}
 
 
 def test_the_environment_wins_over_the_file(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +147,10 @@ def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None
         ("fps =", "is no TOML"),
         ("seed = 'x'", "seed"),
         ("[keys]\na = 1", "keys"),
+        ("[keys]\nhlep = 'z'", "did you mean 'help'"),
+        ("[keys]\nfollow = 'z'", "did you mean 'network.follow'"),
+        ("[keys]\nstep = 'n,ctrl+nn'", "there is no key 'ctrl+nn'"),
+        ("[keys]\nstep = 'entre'", "did you mean 'enter'"),
     ],
 )
 def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, words: str) -> None:
@@ -219,3 +228,14 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
             with open_trace(output) as trace:
                 assert (trace.timeline.end, trace.complete) == (kept, True)
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
+
+
+def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:
+    found = set()
+    for module in pkgutil.walk_packages(tui.__path__, "moetui.tui."):
+        for thing in vars(importlib.import_module(module.name)).values():
+            if isinstance(thing, type) and thing.__module__ == module.name:
+                bindings = [each for each in vars(thing).get("BINDINGS", ()) if isinstance(each, Binding)]
+                found |= {each.id for each in bindings if each.id}
+                assert all(is_key(key.strip()) for each in bindings for key in each.key.split(",")), bindings
+    assert found == NAMES
