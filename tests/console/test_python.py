@@ -42,6 +42,14 @@ def test_other_threads_print_where_they_always_did(console: Console, capsys: pyt
     assert not type(sys.stdout).__module__.startswith("moetui")
 
 
+def test_a_thread_that_prints_while_lines_end_prints_to_something_that_lives(console: Console) -> None:
+    before = sys.stdout
+    console.run("import sys; first = sys.stdout")
+    assert console.run("sys.stdout is first").data is True  # print() may hold it without a reference
+    assert sys.stdout is before
+    assert console.run("print('caught')").renderables
+
+
 def test_a_flood_is_cut(console: Console) -> None:
     result = console.run("print('y' * 10_000_000)\nfor i in range(5000): print(i)")
     assert sum(len(row) for row in drawn(result).splitlines()) < 1_000_000
