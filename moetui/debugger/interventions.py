@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moetui.routing.interventions import Intervention
+from moetui.routing import Site, TraceError, UsageError
+from moetui.routing.branches import BranchTree
+from moetui.routing.interventions import Intervention, ReplayRouting
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
@@ -25,6 +27,7 @@ class InterventionSet:
         self._current: tuple[Intervention, ...] = ()
         self._plan: Plan | None = None
         self._recordings: dict[str, Any] = {}
+        self._given: set[str] = set()
 
     def __iter__(self) -> Iterator[Intervention]:
         return iter(self._current)
@@ -45,17 +48,32 @@ class InterventionSet:
     def open_recordings(self, recordings: Mapping[str, Any]) -> None:
         """Make recordings known by the names that ``ReplayRouting.source`` uses (see ``recorded_routing``)."""
         self._recordings.update(recordings)
+        self._given.update(recordings)
 
     def prepare(self, interventions: Sequence[Intervention]) -> Plan:
         """Check interventions and make them ready, without putting them in force; any thread may.
 
+        Recordings that ``ReplayRouting`` names and nobody made known are opened: the run that each ends on.
+
         Raises:
-            UsageError: an expert, layer, site, number or recording that there is not.
+            UsageError: an expert, layer, site or number that there is not, or a recording of another model.
+            TraceError: a recording that cannot be read.
             UnsupportedError: a site that cannot do it; the message says why.
         """
         from moetui.engine.interventions import plan
 
+        self._open(interventions)
         return plan(tuple(interventions), lambda: self._capture.handles, self._recordings)
+
+    def _open(self, interventions: Sequence[Intervention]) -> None:
+        sources = {item.source for item in interventions if isinstance(item, ReplayRouting)}
+        held = {item.source for item in self._current if isinstance(item, ReplayRouting)} | self._given
+        for source in sorted(sources - held):  # anew each time: the file may be another by now
+            try:
+                self._recordings[source] = _read_routing(source, self._capture.sites)
+            except TraceError:
+                if source not in self._recordings:  # it was there before: ``undo`` needs it no more
+                    raise
 
     def put(self, interventions: Sequence[Intervention], prepared: Plan) -> None:
         """Put what ``prepare`` made ready in force, in the place of all before."""
@@ -74,3 +92,16 @@ class InterventionSet:
     def clear(self) -> None:
         """Let the model route by itself again."""
         self.set(())
+
+
+def _read_routing(path: str, sites: Sequence[Site]) -> Any:
+    from moetui.engine.interventions import recorded_routing
+    from moetui.trace import open_trace
+
+    with open_trace(path) as trace:
+        here = {site.name: site.num_experts for site in sites}
+        shared = [site for site in trace.info.sites if site.name in here]
+        if not shared or any(site.num_experts != here[site.name] for site in shared):
+            raise UsageError(f"{path} is of another model: its routers have other experts", "record this one")
+        tree = BranchTree.of(item.event for item in trace.events)
+        return recorded_routing(trace.timeline, tree.line(0 if tree.current is None else tree.current))

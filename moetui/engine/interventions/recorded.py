@@ -8,24 +8,25 @@ from torch import Tensor
 
 from moetui.engine.interventions.site_function import Recorded
 from moetui.routing import NO_EXPERT, Site, TimelineView
+from moetui.routing.branches import Line, line_rows
 from moetui.routing.step import F16, U16
 
 _CHUNK = 4096
 
 
-def recorded_routing(view: TimelineView, branch: int = 0, sequence: int = 0) -> Recorded:
+def recorded_routing(view: TimelineView, line: Line = ((0, None),), sequence: int = 0) -> Recorded:
     """Look up what a recording's tokens did, by the position in their sequence.
 
     Args:
         view: the recording; read in slices, and kept in memory as ``[positions, S, K]`` indices and weights.
-        branch: the branch to follow.
+        line: the branch to follow, from its start (``BranchTree.line``).
         sequence: the row of the batch to follow.
 
     Returns:
         A lookup by site name and position; positions that the recording has not, and tokens that got no expert there,
         are unknown and keep their own routing.
     """
-    indices, weights = _by_position(view, branch, sequence)
+    indices, weights = _by_position(view, line, sequence)
     numbers = {site.name: site.index for site in view.sites}
     cache: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -50,11 +51,11 @@ def recorded_routing(view: TimelineView, branch: int = 0, sequence: int = 0) -> 
     return lookup
 
 
-def _by_position(view: TimelineView, branch: int, sequence: int) -> tuple[U16, F16]:
+def _by_position(view: TimelineView, line: Line, sequence: int) -> tuple[U16, F16]:
     blocks = []
     for start in range(view.first, view.end, _CHUNK):
         tokens = view.tokens(start, start + _CHUNK)
-        mine = (tokens.branch == branch) & (tokens.sequence == sequence) & ~tokens.pad & (tokens.position >= 0)
+        mine = line_rows(tokens, line) & (tokens.sequence == sequence) & (tokens.position >= 0)
         if mine.any():
             block = view.routing(start, start + _CHUNK)
             gate = np.full(block.indices.shape, np.nan, np.float16) if block.weights is None else block.weights
