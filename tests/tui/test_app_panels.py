@@ -22,6 +22,7 @@ from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
 from moetui.tui.panels.elements import ElementsPanel
+from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
@@ -365,3 +366,18 @@ async def test_without_colour_the_focus_is_seen_at_the_title(tab: str, monkeypat
             app.screen.set_focus(part)
             await pilot.pause()
             assert [other for other in parts if "reverse" in str(other.styles.border_title_style)] == [part]
+
+
+async def test_a_token_that_is_not_in_the_picture_yet_does_not_empty_the_detail() -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate("once there was")
+        session.advance(5)
+        await calm(app, pilot)
+        panel = app.query_one(NetworkPanel)
+        before = panel.detail.facts
+        assert before is not None
+        panel.select(Selection(before.token + 3, 1, None))
+        assert panel.detail.facts is before
+        session.advance(5)
+        await until(pilot, lambda: panel.detail.facts is not None and panel.detail.facts.token == before.token + 3)

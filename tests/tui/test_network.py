@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from textual.app import App
 from textual.geometry import Size
 from textual.pilot import Pilot
 
@@ -484,3 +485,12 @@ async def test_no_order_of_views_and_keys_breaks_it(seed):
             panel.refresh_from(timeline.snapshot(), HeldSession(timeline, info, branches=BRANCHES))
             await pilot.press(*(keys[i] for i in rng.integers(0, len(keys), 4)))
             assert all(cell_len(line) == pilot.app.size.width for line in screen_lines(pilot))
+
+
+async def test_parts_that_have_no_room_yet_are_not_hidden() -> None:
+    panel = NetworkPanel()
+    async with App[None]().run_test() as pilot:
+        panel.display = False
+        await pilot.app.mount(panel)
+        panel._arrange()
+        assert all(child.display for child in panel.children)

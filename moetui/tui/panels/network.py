@@ -231,6 +231,8 @@ class NetworkPanel(NetworkKeys):
             self.detail.mark(stop.site, changes(before, now), stop.before)
 
     def _draw_selected(self, view: TimelineView) -> None:
+        if self.tokens.token is not None and self.tokens.token >= view.end:
+            return  # it came after this view: it is drawn with the next one
         self._draw_detail(view)
         if self.source.window.kind == "token":
             self._draw_heat(view)
@@ -246,6 +248,8 @@ class NetworkPanel(NetworkKeys):
         self.query_one(FilterLine).note(text)
 
     def _arrange(self) -> None:
+        if not self.size.area:  # not laid out yet: what has no room now would be hidden when there is some
+            return
         wanted = Wanted(*self.heatmap.lines_wanted(), self.detail.lines_wanted(), self._drawer)
         places = place(self.size, wanted)
         if wanted != self._arrangement.wanted:
