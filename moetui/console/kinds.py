@@ -79,6 +79,8 @@ def integer(low: int | None = None, high: int | None = None, what: str = "a whol
 def real(low: float | None = None, high: float | None = None, *, above: bool = False) -> Kind:
     """A finite number within bounds; ``above``: ``low`` itself is no value."""
     bounds = f" above {low:g}" if above else within(low, high)
+    if above and high is not None:
+        bounds += f" and up to {high:g}"
     what = f"a number{bounds}"
 
     def read(value: Any, _context: Context) -> float:

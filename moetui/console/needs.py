@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from moetui.console.registry import Need
-from moetui.session import Analysing, Branching, Breakable, Capability, Filing, Playable, Rewindable
+from moetui.session import Analysing, Branching, Breakable, Capability, Filing, Playable, Rewindable, Sendable
 
 _LIVE = "'moetui run MODEL' opens a model"
 
 GENERATE = Need("generate", Capability.GENERATE, instead=_LIVE)
 STEP = Need("be stepped", Capability.STEP)
 STEP_LAYER = Need("be stepped by layers", Capability.STEP_LAYER, instead=_LIVE)
+SEND = Need("be sent to a place of its run", protocol=Sendable, instead="'seek' moves a recording")
 INTERVENE = Need("change the routing", Capability.INTERVENE, instead=_LIVE)
 GO_BACK = Need("go back to an earlier token", Capability.SEEK, Rewindable, "'generate' runs a prompt again")
 REWIND = Need("branch off at an earlier token", protocol=Rewindable, instead="'generate' runs a prompt again")

@@ -67,6 +67,7 @@ class Python:
 
     def run(self, source: str) -> Result:
         """Run statements or an expression; the value of a last expression is shown, and is ``_`` from then on."""
+        self.names.setdefault("moe", self.moe)  # ``del moe`` brings back what was hidden
         self.names.update(session=self._context.session, trace=self._context.view, recording=self._context.recording)
         if Capability.PYTHON in self._context.session.capabilities:
             self._context.info  # noqa: B018 - raises while there is no model, which a call would wait for

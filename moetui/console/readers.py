@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(\d+)(?:-|:|\.\.)(\d+)\Z")
 _MOST_NUMBERS = 65_536
+_MOST_DIGITS = 20
 _MOST_FILES = 200
 _ENDLESS = 1e12  # a bound that nobody needs to be told of
 
@@ -40,8 +41,10 @@ def whole(value: Any) -> int:
     """A whole number; ``True`` and ``1.5`` are none."""
     if isinstance(value, bool):
         raise UsageError(f"{value} is no number")
+    if isinstance(value, str) and len(value) >= _MOST_DIGITS and re.fullmatch(r"[+-]?\d+", value):
+        raise UsageError(f"{show(value)} is too large")
     try:
-        return int(value) if isinstance(value, str) and len(value) < 20 else operator.index(value)
+        return int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         raise UsageError(f"{show(value)} is no whole number") from None
 

@@ -20,6 +20,7 @@ from moetui.session.offers import (
     Playable,
     Recording,
     Rewindable,
+    Sendable,
     Waitable,
 )
 from moetui.session.protocol import Capability, Playback, Session
@@ -48,6 +49,7 @@ __all__ = [
     "Recording",
     "ReplaySession",
     "Rewindable",
+    "Sendable",
     "Session",
     "Waitable",
 ]

@@ -68,6 +68,24 @@ class Configurable(Protocol):
 
 
 @runtime_checkable
+class Sendable(Protocol):
+    """A session whose run can be sent to a place, or begun anew."""
+
+    def run_to(self, position: int) -> None:
+        """Go on until the token at this sequence position is next."""
+
+    def finish(self) -> None:
+        """Go on to the run's end, past every breakpoint."""
+
+    def restart(self) -> None:
+        """Run the last prompt again with its settings; a run that is going on is stopped first.
+
+        Raises:
+            UsageError: nothing has run yet.
+        """
+
+
+@runtime_checkable
 class Rewindable(Protocol):
     """A session that can take a run back to an earlier token."""
 

@@ -20,8 +20,8 @@ COMMANDS = list(registry())
 ASKED = """
 force_expert_selection ban_experts boost_experts scale_experts ablate_experts swap_experts set_top_k
 set_expert_capacity set_router_temperature set_router_noise replay_routing interventions undo redo reset generate
-continue step step_layer pause stop rewind fork branches switch rename promote delete compare
-break_when log_when breakpoints watch ablation
+continue step step_layer run_to finish restart pause stop rewind fork branches switch rename promote delete compare
+break_when log_when breakpoints change_breakpoint watch ablation
 analyze_token_impact why tokens experts expert layers dead_experts balance entropy repetition coactivation similarity
 stats find save export load help history config clear findings
 """

@@ -55,6 +55,14 @@ def test_a_script_waits_for_its_runs(live: Console) -> None:
     assert sum(row["phase"] == "decode" for row in found) == 3, "the last token has not gone through the model"
 
 
+def test_the_format_of_an_export_is_what_its_name_ends_in(live: Console, tmp_path: Path) -> None:
+    script(live, f"generate {PROMPT} -n 3", f"export {tmp_path}/x.csv", f"export {tmp_path}/x.JSON")
+    assert (tmp_path / "x.csv").read_text().startswith("run,branch,")
+    assert (tmp_path / "x.JSON").read_text().startswith("{")
+    for name in ("x.svg", "x"):
+        assert live.run(f"export {tmp_path}/{name}").error == f"path: {tmp_path}/{name} does not tell the format"
+
+
 def test_forcing_changes_the_routing_there_and_only_there(live: Console) -> None:
     first, _, second, agreement = script(
         live,
@@ -345,3 +353,24 @@ def test_a_word_of_a_run_can_be_completed_and_explained(live: Console) -> None:
     assert len(choice["experts"]) == 2
     assert np.sum(choice["weights"]) == pytest.approx(1, abs=2e-3)
     assert choice["margin"] >= 0
+
+
+def test_a_run_is_sent_to_a_token_to_its_end_and_through_all_of_it_again(live: Console, session: LiveSession) -> None:
+    point = live.run("break_when phase:decode").data["id"]
+    live.run(f"generate {PROMPT} -n 5")
+    assert session.wait(30)
+    session.flush()
+    first = int(live.run("tokens --rows 1").data[0]["position"])
+    live.run(f"breakpoints --disable {point}")
+    assert live.run(f"run_to {first + 2}").data["state"] == "paused"
+    session.flush()
+    assert live.run("tokens --rows 1").data[0]["position"] == first + 1
+    live.run(f"breakpoints --enable {point}")
+    script(live, "finish")
+    assert session.state is RunState.FINISHED
+    branches = len(live.run("branches").data)
+    script(live, f"breakpoints --remove {point}", "restart")
+    again = live.run("branches").data
+    assert len(again) == branches + 1
+    assert (again[-1]["prompt"], again[-1]["tokens"]) == (again[-2]["prompt"], again[-2]["tokens"])
+    assert live.run("run_to -1").error == "position: -1 is outside its range"

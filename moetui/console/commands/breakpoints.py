@@ -137,7 +137,7 @@ def watch(console: Context, query: Annotated[str | None, QUERY] = None, *, remov
     """
     for number in sorted(remove or (), reverse=True):
         if not 1 <= number <= len(console.watches):
-            raise UsageError(f"--remove: there is no watch {number}", f"{len(console.watches)} are watched")
+            raise UsageError(f"--remove: there is no watch {number}", f"watches: {len(console.watches)}")
         del console.watches[number - 1]
     if query is not None:
         console.watches.append(parse(query, console.branch_names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated
 
 from moetui.console.context import Context
@@ -10,10 +11,13 @@ from moetui.console.kinds import FilePath, Flag, choice
 from moetui.console.needs import FILES
 from moetui.console.registry import command
 from moetui.console.result import Result
+from moetui.routing import UsageError
 from moetui.session import Filing
 
 GROUP = "files"
-Format = Annotated[str, choice("json", "csv", "parquet", "chrome", "html", "svg")]
+Format = Annotated[str | None, choice("json", "csv", "parquet", "chrome", "html")]
+
+_BY_SUFFIX = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html"}
 
 
 @command(GROUP, FILES)
@@ -36,21 +40,25 @@ def export(
     console: Context,
     path: FilePath,
     *,
-    format: Format = "json",  # noqa: A002 - the name it has on the command line
+    format: Format = None,  # noqa: A002 - the name it has on the command line
     force: Flag = False,
 ) -> Result:
     """Write all tokens held in another format.
 
     Args:
         path: where to.
-        format: as for 'moetui export'.
+        format: as for 'moetui export'; if left out, what the path ends in.
         force: replace a file that is there.
 
     Examples:
-        export routing.csv --format csv
+        export routing.csv
+        export slices.json --format chrome
     """
-    nbytes = _filing(console).export(path, format, overwrite=force)
-    return Result((text(f"{path}: {nbytes:,} bytes"),), {"path": path, "bytes": nbytes, "format": format})
+    chosen = format or _BY_SUFFIX.get(PurePath(path).suffix.lower())
+    if chosen is None:
+        raise UsageError(f"path: {path} does not tell the format", "--format json, csv, parquet, chrome or html")
+    nbytes = _filing(console).export(path, chosen, overwrite=force)
+    return Result((text(f"{path}: {nbytes:,} bytes"),), {"path": path, "bytes": nbytes, "format": chosen})
 
 
 @command(GROUP, FILES)

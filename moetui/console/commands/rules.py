@@ -84,7 +84,7 @@ def set_expert_capacity(
 @command(GROUP, INTERVENE)
 def set_router_temperature(
     console: Context,
-    temperature: Annotated[float, real(0, above=True)],
+    temperature: Annotated[float, real(1e-6, 1e6)],
     *,
     layers: Layers = None,
     sites: Sites = None,

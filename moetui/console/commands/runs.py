@@ -10,13 +10,13 @@ from rich.text import Text
 from moetui.console.context import Context
 from moetui.console.draw import lines, text
 from moetui.console.kinds import TEXT, Flag, MaybeToken, Prompt, Token, integer, real
-from moetui.console.needs import GENERATE, GO_BACK, REWIND, STEP, STEP_LAYER
+from moetui.console.needs import GENERATE, GO_BACK, REWIND, SEND, STEP, STEP_LAYER
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import TimelineView, UsageError, join_texts
 from moetui.routing.branches import Line, line_rows
 from moetui.routing.events import GenerationSettings, RunState
-from moetui.session import Capability, Rewindable
+from moetui.session import Capability, Rewindable, Sendable
 
 GROUP = "runs"
 
@@ -106,6 +106,37 @@ def step_layer(console: Context) -> Result:
 def pause(console: Context) -> Result:
     """Pause before the next step; a recording stands still."""
     console.session.pause()
+    console.settle()
+    return _state(console)
+
+
+@command(GROUP, SEND)
+def run_to(console: Context, position: Annotated[int, integer(0)]) -> Result:
+    """Go on until the token at this position of its sequence is the next to go through the model, and pause there.
+
+    Args:
+        position: counted from the prompt's first token, 0.
+
+    Examples:
+        run_to 20
+    """
+    _sendable(console).run_to(position)
+    console.settle()
+    return _state(console)
+
+
+@command(GROUP, SEND)
+def finish(console: Context) -> Result:
+    """Go on to the run's end, past every breakpoint; their hits are counted."""
+    _sendable(console).finish()
+    console.settle()
+    return _state(console)
+
+
+@command(GROUP, SEND)
+def restart(console: Context) -> Result:
+    """Run the last prompt again from its start, with its settings; a run that is going on is stopped first."""
+    _sendable(console).restart()
     console.settle()
     return _state(console)
 
@@ -229,3 +260,8 @@ def _text(view: TimelineView, line: Line) -> str:
     columns = view.tokens(view.first, view.end)
     keep = line_rows(columns, line) & (columns.token_id >= 0) & (columns.sequence == 0)
     return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
+
+
+def _sendable(console: Context) -> Sendable:
+    assert isinstance(console.session, Sendable)  # the registry has checked the need
+    return console.session
