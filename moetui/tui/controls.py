@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moetui.routing import MoetuiError, drawable
 from moetui.routing.events import RunState
-from moetui.session import Capability, Session
+from moetui.session import Capability, Sendable, Session
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -26,6 +26,8 @@ _NEEDS = {
     "resume": Capability.STEP,
     "step_layer": Capability.STEP_LAYER,
     "stop": Capability.GENERATE,
+    "finish": Capability.GENERATE,
+    "restart": Capability.GENERATE,
     "prompt": Capability.GENERATE,
     "fork": Capability.REWIND,
     "rewind": Capability.REWIND,
@@ -42,8 +44,9 @@ _ONLY_IN = {
     "step": (RunState.PAUSED, RunState.RUNNING),
     "step_layer": (RunState.PAUSED, RunState.RUNNING),
     "stop": (RunState.PAUSED, RunState.RUNNING),
+    "finish": (RunState.PAUSED, RunState.RUNNING),
 }
-_OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare")  # there will be none
+_OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare", "restart")  # there will be none
 
 
 class RunControls(_Base):
@@ -104,6 +107,18 @@ class RunControls(_Base):
     def action_stop(self) -> None:
         """End the run."""
         self.ask(self.session.stop)
+
+    def action_finish(self) -> None:
+        """Go on, past every breakpoint."""
+        session = self.session
+        if isinstance(session, Sendable):
+            self.ask(session.finish)
+
+    def action_restart(self) -> None:
+        """Run the last prompt again."""
+        session = self.session
+        if isinstance(session, Sendable):
+            self.ask(session.restart)
 
     def action_faster(self) -> None:
         """Twice as fast."""

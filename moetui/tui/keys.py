@@ -24,6 +24,8 @@ KEYS: list[BindingType] = [
     Binding("s,f11", "step_layer", "layer", id="step_layer", tooltip="Go on to the next router and pause there"),
     Binding("c,f5", "resume", "continue", id="resume", tooltip="Go on until the end or the next breakpoint"),
     Binding("x", "stop", "stop", id="stop", tooltip="End the run; what was generated stays"),
+    Binding("E", "finish", "to the end", id="finish", show=False, tooltip="Go on to the end, past every breakpoint"),
+    Binding("X", "restart", "again", id="restart", show=False, tooltip="Run the last prompt again from its start"),
     Binding("b", "breakpoints", "break", id="breakpoints", tooltip="List the breakpoints: add, edit, switch, delete"),
     Binding("F", "fork", "fork", id="fork", show=False, tooltip="A branch from before the selected token"),
     Binding("backspace", "rewind", "rewind", id="rewind", show=False, tooltip="Stand before the selected token again"),

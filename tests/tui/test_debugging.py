@@ -49,6 +49,15 @@ class Debugged(ScriptedSession):
     def remove_breakpoint(self, number: int) -> None:
         self.breakpoints = [point for point in self.breakpoints if point.id != number]
 
+    def run_to(self, position: int) -> None:
+        self.asked.append(("run_to", position))
+
+    def finish(self) -> None:
+        self.asked.append(("finish", None))
+
+    def restart(self) -> None:
+        self.asked.append(("restart", None))
+
     def rewind(self, token: int) -> None:
         self.asked.append(("rewind", token))
 
@@ -125,6 +134,18 @@ async def test_a_condition_typed_in_one_burst_lands_in_the_dialog() -> None:
         burst(app, *"baentropy<1\r", "escape", *"2")
         await until(pilot, lambda: app.tab == "elements")
         assert held(session) == [("entropy<1", False, False, 0, True)]
+
+
+async def test_a_run_goes_to_its_end_or_begins_again_by_key() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        await pilot.press("E")
+        assert ("finish", None) not in session.asked  # nothing runs
+        session.set_state(RunState.PAUSED)
+        await until(pilot, lambda: "paused" in shown(app))
+        await pilot.press("E", "X")
+        assert session.asked[-2:] == [("finish", None), ("restart", None)]
 
 
 async def test_hits_are_counted_while_the_list_is_open() -> None:
