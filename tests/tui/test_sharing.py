@@ -221,7 +221,7 @@ async def test_the_keys_are_listed_where_there_is_something_to_copy() -> None:
         assert keys_of(app)["y f7"] == "Copy the table or map that has the focus"
         assert keys_of(app)["Y f8"] == "Write it to a CSV file"
         found = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Copy  (y)", "Save csv  (Y)", "Picture  (P)"} <= found
+        assert {"Copy  (y f7)", "Save csv  (Y f8)", "Picture  (P)"} <= found
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
 

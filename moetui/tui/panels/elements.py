@@ -10,7 +10,6 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.widgets import Static
 
 from moetui.routing import ModelInfo, MoetuiError, TimelineView, drawable
 from moetui.session import Capability, Session
@@ -40,7 +39,7 @@ from moetui.tui.panels.element_text import (
 from moetui.tui.panels.outline import Entry, Outline
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.weights import WeightFacts, weight_reader
-from moetui.tui.widgets.box import Box
+from moetui.tui.widgets.box import Box, Facts
 from moetui.tui.widgets.sharing import Shared
 
 
@@ -79,7 +78,7 @@ class ElementsPanel(Horizontal):
         tree.border_title = "model"
         yield tree
         with Box(id="facts"):
-            yield Static(id="facts-text")
+            yield Facts(id="facts-text")
 
     def shared(self) -> Shared | None:
         """The tree: what is handed on where no part has the focus."""
@@ -161,7 +160,7 @@ class ElementsPanel(Horizontal):
             facts += parameter_shared(entry, outline)
         box.border_title = title
         box.offer(("moetui-element", lambda: facts))
-        self.query_one("#facts-text", Static).update(self._text(rows))
+        self.query_one("#facts-text", Facts).say(self._text(rows))
 
     def _text(self, rows: Rows) -> Text:
         styles: dict[str, Style] = {

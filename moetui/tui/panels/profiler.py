@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.style import Style
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Static
 
 from moetui.routing import TimelineView
 from moetui.session import Session
@@ -21,7 +20,7 @@ from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_fact
 from moetui.tui.panels.profile_sharing import cost_shared, loads_shared, rate_shared, stretch_shared
 from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_held, memory_rows, rate_rows, stretch_rows
 from moetui.tui.status import LineFacts
-from moetui.tui.widgets.box import Box
+from moetui.tui.widgets.box import Box, Facts
 from moetui.tui.widgets.sharing import Rows as SharedRows
 from moetui.tui.widgets.sharing import Shared
 
@@ -72,15 +71,15 @@ class ProfilerPanel(Vertical):
         with Horizontal(id="profile-top"):
             with Box(id="profile-rate", classes="box") as rate:
                 rate.border_title = "tokens a second"
-                yield Static(id="profile-rate-text")
+                yield Facts(id="profile-rate-text")
             with Box(id="profile-self", classes="box") as own:
                 own.border_title = "memory · the debugger itself"
-                yield Static(id="profile-self-text")
+                yield Facts(id="profile-self-text")
         with Horizontal(id="profile-bottom"):
             with Box(id="profile-layers", classes="box"):
-                yield Static(id="profile-layers-text")
+                yield Facts(id="profile-layers-text")
             with Box(id="profile-experts", classes="box"):
-                yield Static(id="profile-experts-text")
+                yield Facts(id="profile-experts-text")
 
     def shared(self) -> Shared | None:
         """The rates: what is handed on where no box has the focus."""
@@ -154,7 +153,7 @@ class ProfilerPanel(Vertical):
         styles: dict[str, Style] = {name: style(name) for name in ("label", "dim", "strong", "bar", "bad")}
         box = self.query_one(f"#{name}", Box)
         text = rows_text(rows, styles, ink_of(self), label=_LABEL, width=box.room)
-        self.query_one(f"#{name}-text", Static).update(text)
+        self.query_one(f"#{name}-text", Facts).say(text)
         box.offer((f"moetui-{name}", shared))
 
     def _room(self, name: str) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+from rich.text import Text
 from textual.containers import VerticalScroll
+from textual.widgets import Static
 
 from moetui.tui.widgets.sharing import Shared
 
@@ -25,3 +28,19 @@ class Box(VerticalScroll):
     def shared(self) -> Shared | None:
         """What was offered last."""
         return self._offered
+
+
+class Facts(Static):
+    """Text that is said again and again: drawn only if it is another, laid out only if it takes other room."""
+
+    _said: Text | None = None
+    _shape = (0, 0)
+
+    def say(self, text: Text) -> None:
+        """Show this."""
+        if text == self._said:
+            return
+        lines = text.plain.split("\n")
+        shape = (len(lines), max(cell_len(line) for line in lines))
+        self.update(text, layout=shape != self._shape)
+        self._said, self._shape = text, shape
