@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isnan, nan
 
 import pytest
 
@@ -40,3 +41,13 @@ def test_tokens_of_one_step_and_none_at_all() -> None:
     assert span_of(same, cut_pauses=True).place(3, same[3][1]) == (0.0, 1.0)
     assert span_of([], cut_pauses=True) == Span()
     assert span_of(steps(1.0, took=0.0), cut_pauses=True) == Span()
+
+
+def test_a_time_that_a_damaged_file_lost_is_no_bar_and_spoils_none() -> None:
+    lost = (1, Timing(nan, nan, False, 4))
+    rows = steps(5.0, 5.02, 5.04)
+    rows[1] = lost
+    span = span_of(rows, cut_pauses=True)
+    assert (span.low, span.high) == pytest.approx((5.0, 5.05))
+    assert all(isnan(at) for at in span.place(*lost))
+    assert span_of([lost], cut_pauses=True) == Span()

@@ -331,6 +331,21 @@ async def test_a_prompt_shows_one_bar_for_its_one_step():
     assert starts == sorted(set(starts))
 
 
+async def test_tokens_whose_times_a_damaged_file_lost_have_rows_without_bars():
+    table, info = TokenTable(), make_info(3, 4, 2)
+    timeline = Timeline(info, 64)
+    rng = np.random.default_rng(0)
+    for at in range(6):
+        logits = rng.normal(size=(1, 3, 4)).astype(np.float32)
+        times = {"started": np.nan, "duration": np.nan} if at % 2 else {"started": at * 0.02, "duration": 20.0}
+        timeline.append(make_step(info, at, logits, position=at, **times))
+    async with hosted(table, (110, 12)):
+        table.show(timeline.snapshot())
+        fall = table._plan.waterfall
+        bars = [line[fall.start + 1 : fall.start + fall.width].rstrip(" ▐") for line in lines_of(table)[1:7]]
+    assert [bool(bar) for bar in bars] == [True, False] * 3
+
+
 async def test_an_empty_timeline_has_a_word_for_it():
     table = TokenTable()
     async with hosted(table, (80, 12)) as pilot:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.segment import Segment
 from textual.strip import Strip
 
@@ -29,7 +31,7 @@ def with_bar(
         pens: to draw with.
         left: the cells up to the waterfall.
         fall: the waterfall's column; of no width for none.
-        place: start and end of the bar as shares of the time shown.
+        place: start and end of the bar as shares of the time shown; NaN for none, as its time is not known.
         timing: the token's.
         thumb: the scroll bar's cell.
         width: cells of the line.
@@ -38,7 +40,7 @@ def with_bar(
     plain, segments = pens.row_pen("", selected), list(left.segments())
     rest = width - 1 - left.width
     # Every row is drawn at every step, because all bars move: segments are put together by hand here.
-    if fall.width:
+    if fall.width and math.isfinite(place[0]):
         first, bar = waterfall_bar(*place, fall.width - 2, ascii_only=pens.ink.ascii_only)
         segments.append(Segment(" " * (first + 1), plain))
         segments.append(Segment(bar, pens.row_pen("dim" if timing.prefill else "bar", selected)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,10 @@ _LEAST_PAUSE = 0.3  # s: loading and printing take a while too
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Start and end of a token's step in seconds, whether it was a prefill, and the cells its text wants."""
+    """Start and end of a token's step in seconds, whether it was a prefill, and the cells its text wants.
+
+    Start and end are NaN where a damaged file lost them.
+    """
 
     start: float
     stop: float
@@ -78,7 +82,7 @@ class Span:
     pauses: bool = False
 
     def place(self, token: int, timing: Timing) -> tuple[float, float]:
-        """Start and end of a token's bar as shares of the span."""
+        """Start and end of a token's bar as shares of the span; NaN where its time is not known."""
         low, scale = self.low + self.cut.get(token, 0.0), 1 / (self.high - self.low)
         return (timing.start - low) * scale, (timing.stop - low) * scale
 
@@ -101,9 +105,9 @@ def span_of(shown: Sequence[tuple[int, Timing]], *, cut_pauses: bool) -> Span:
         shown: tokens with their timings.
         cut_pauses: nothing stands between neighbours in time, so that a gap is a pause.
     """
-    if not shown:
+    rows = sorted((row for row in shown if math.isfinite(row[1].start)), key=lambda row: row[1].start)
+    if not rows:
         return Span()
-    rows = sorted(shown, key=lambda row: row[1].start)
     cut: dict[int, float] = {}
     gone, until = 0.0, rows[0][1].stop
     usual = sorted(timing.stop - timing.start for _, timing in rows)[len(rows) // 2]
