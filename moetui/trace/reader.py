@@ -109,7 +109,7 @@ class Trace:
         return TraceView(
             self._store,
             self._info.sites,
-            self._stacks,
+            self._stacks or ("decoder",),
             self._catalog.tokens,
             self._vocabulary,
             self._steps,

@@ -85,6 +85,8 @@ class TraceView:
         start, stop = self._clipped(start, stop)
         with self._store.lock:
             columns = {column.name: self._slice("tokens", column, start, stop) for column in CHUNK_KINDS["tokens"]}
+        if int(columns["stack"].max(initial=0)) >= len(self.stacks):  # damage took the names, not the numbers
+            columns["stack"] = np.minimum(columns["stack"], len(self.stacks) - 1)
         return TokenColumns(**columns)
 
     def routing(self, start: int, stop: int) -> RoutingBlock:

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from moetui.routing import TraceError
-from moetui.trace import TraceWriter, open_trace
+from moetui.trace import TraceWriter, open_trace, trace_stats
 from moetui.trace.arrays import pack_array
 from moetui.trace.frames import PREFIX, checksum, pack_frame
 from moetui.trace.layout import MAX_META
@@ -322,3 +322,15 @@ def test_a_file_that_shrinks_while_it_is_read_is_damage_not_a_crash(tmp_path, in
         block = trace.timeline.routing(0, trace.num_tokens)
         assert np.isnan(block.logits[-1]).all()
         assert "trace_damaged" in kinds_of(trace.findings)
+
+
+def test_without_the_names_of_stacks_tokens_still_have_one(chunks):
+    path, data, starts, kinds = chunks
+    where = starts[kinds.index("stacks")]
+    out = bytearray(data)
+    out[where + 20] ^= 1
+    path.write_bytes(out)
+    with open_trace(path) as trace:
+        view = trace.timeline
+        assert view.tokens(0, view.end).stack.max() < len(view.stacks)
+        assert trace_stats(path)["tokens"] == view.end > 0
