@@ -93,6 +93,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     Hung up on is 129 and told to end 143: 128 and the number of the signal, as shells have it.
     """
+    _open_streams()
     arguments = sys.argv[1:] if args is None else args
     debug = "--debug" in arguments or os.environ.get("MOETUI_DEBUG", "") not in ("", "0")
     try:
@@ -175,6 +176,18 @@ def _say(message: str, hint: str) -> None:
 def _one_line(text: Any) -> str:
     line = " ".join(str(text).split())
     return line if len(line) <= _MAX_LINE else line[:_MAX_LINE] + " …"
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a standard stream was closed (``>&-``), lest a file opened later gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _flush() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +185,11 @@ def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
     done = call("export", trace(), "--format", "csv", "-o", "/dev/null", "--force")
     assert done.status == 2
     assert "no regular file" in done.err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(trace: Write, closed: str) -> None:
+    script = f'exec "$0" -c "import moetui.cli as c; c.main()" stats --json "$1" {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable, str(trace())], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == (closed == "2>&-")
