@@ -99,4 +99,4 @@ EVERY = Branch(-1, -1, "all")
 def kept_rows(view: TimelineView, line: Line | None) -> Bool:
     """``[n]`` tokens of a view that are no padding, and part of the line if one is given."""
     columns = view.tokens(view.first, view.end)
-    return np.asarray(~columns.pad if line is None else line_rows(columns, line), np.bool_)
+    return np.asarray(~columns.pad if line is None else line_rows(columns, line, view.stacks), np.bool_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -216,10 +216,22 @@ def _above(branch: Branch) -> int | None:
     return branch.parent if branch.parent is not None and branch.parent < branch.id else None
 
 
-def line_rows(columns: TokenColumns, line: Line) -> Bool:
-    """``[n]`` tokens that are part of a sequence; padding is none."""
+def line_rows(columns: TokenColumns, line: Line, stacks: Sequence[str] = ()) -> Bool:
+    """``[n]`` tokens that are part of a sequence; padding is none.
+
+    Args:
+        stacks: names that ``columns.stack`` indexes; none for a decoder alone. A branch counts positions of the
+            decoder, and shares what an encoder read as a whole.
+    """
+    others = [number for number, name in enumerate(stacks) if name != "decoder"]
+    beside = np.isin(columns.stack, others) if others else None
     keep = np.zeros(len(columns.branch), np.bool_)
     for branch, stop in line:
         own = columns.branch == branch
-        keep |= own if stop is None else own & (columns.position < stop)
+        if stop is not None:
+            shared = columns.position < stop
+            if beside is not None:
+                shared = np.where(beside, stop > 0, shared)
+            own = own & shared
+        keep |= own
     return np.asarray(keep & ~columns.pad, np.bool_)

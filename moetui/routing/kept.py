@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moetui.routing.branches import BranchTree
 from moetui.routing.model import Site
+from moetui.routing.step import Bool
 from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns
 
 _BLOCK = 256
@@ -49,7 +49,7 @@ class KeptView:
     def tokens(self, start: int, stop: int) -> TokenColumns:
         """Light columns of tokens ``start .. stop - 1``, clipped to what is held."""
         columns = self.view.tokens(start, stop)
-        gone = self._gone(columns.branch, columns.position)
+        gone = self._gone(columns)
         return replace(columns, pad=columns.pad | gone) if gone.any() else columns
 
     def routing(self, start: int, stop: int) -> RoutingBlock:
@@ -67,18 +67,22 @@ class KeptView:
         columns = self.view.tokens(start, int(first.max()) + 1)
         at = np.clip(first - start, 0, len(columns.position) - 1)
         keep = np.ones(len(steps.branch), np.bool_)
-        keep[rows[self._gone(columns.branch[at], columns.position[at])]] = False
+        keep[rows[self._gone(columns)[at]]] = False
         return StepColumns(**{field.name: getattr(steps, field.name)[keep] for field in fields(StepColumns)})
 
     def text(self, token_id: int) -> str:
         """Text of a token id (not yet made drawable); ``‹id›`` where unknown."""
         return self.view.text(token_id)
 
-    def _gone(self, branch: NDArray[np.integer], position: NDArray[np.integer]) -> NDArray[np.bool_]:
+    def _gone(self, columns: TokenColumns) -> Bool:
         numbers = np.array(sorted(self.gone), np.int64)
         starts = np.array([self.gone[number] for number in numbers.tolist()], np.int64)
-        at = np.minimum(np.searchsorted(numbers, branch), len(numbers) - 1)
-        return np.asarray((numbers[at] == branch) & (position >= starts[at]), np.bool_)
+        at = np.minimum(np.searchsorted(numbers, columns.branch), len(numbers) - 1)
+        after = columns.position >= starts[at]
+        others = [number for number, name in enumerate(self.view.stacks) if name != "decoder"]
+        if others:  # positions are the decoder's; what an encoder read is shared as a whole
+            after = np.where(np.isin(columns.stack, others), starts[at] == 0, after)
+        return np.asarray((numbers[at] == columns.branch) & after, np.bool_)
 
 
 class KeptTimeline:

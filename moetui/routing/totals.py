@@ -107,7 +107,7 @@ class RoutingTotals:
 
     def _count(self, view: TimelineView, start: int, stop: int) -> None:
         columns = view.tokens(start, stop)
-        keep = ~columns.pad if self._line is None else line_rows(columns, self._line)
+        keep = ~columns.pad if self._line is None else line_rows(columns, self._line, view.stacks)
         if not keep.any():
             return
         self.tokens += np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)]

@@ -97,7 +97,7 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     tokens = view.tokens(view.first, view.end)
     tree = session.tree
     line = () if tree.current is None else tree.line(tree.current)
-    keep = line_rows(tokens, line) & (tokens.token_id >= 0)
+    keep = line_rows(tokens, line, view.stacks) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
     return HeadlessRun(
         info=info,

@@ -124,7 +124,7 @@ def last_text(recorded: Recorded) -> str:
     texts: list[str] = []
     for start in range(view.first, view.end, _BLOCK):
         tokens = view.tokens(start, start + _BLOCK)
-        keep = (tokens.token_id >= 0) & (~tokens.pad if line is None else line_rows(tokens, line))
+        keep = (tokens.token_id >= 0) & (~tokens.pad if line is None else line_rows(tokens, line, view.stacks))
         texts.extend(view.text(token_id) for token_id in tokens.token_id[keep].tolist())
     return join_texts(texts)
 

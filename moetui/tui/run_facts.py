@@ -40,7 +40,7 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
 def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:
     """Which steps wrote the last branch's sequence, with what it shares."""
     steps, columns = view.steps(), view.tokens(view.first, view.end)
-    keep = line_rows(columns, BranchTree(tuple(branches)).line(branches[-1].id))
+    keep = line_rows(columns, BranchTree(tuple(branches)).line(branches[-1].id), view.stacks)
     at = steps.first_token.astype(np.int64) - view.first
     held = np.flatnonzero((at >= 0) & (at < keep.size))
     return held[keep[at[held]]]

@@ -13,6 +13,7 @@ import pytest
 
 from moetui.console import Console
 from moetui.routing import TimelineView, UsageError
+from moetui.routing.branches import line_rows
 from moetui.routing.events import BranchAdded, BranchChanged, GenerationSettings, RunState
 from moetui.routing.interventions import ForceExperts
 from moetui.session import Branched, Branching, ReplaySession
@@ -309,6 +310,21 @@ class TestTree:
             assert gone(replay.snapshot()) == []  # it was there then
         finally:
             replay.close()
+
+    def test_a_branch_shares_all_that_an_encoder_read(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY, model="random:switch_transformers")
+        view = session.timeline.snapshot()
+        tokens = view.tokens(0, view.end)
+        read = np.flatnonzero(tokens.stack == view.stacks.index("encoder"))
+        assert len(read) > 4
+        session.fork(view.end - 10, name="a")  # at a position of the decoder that is below the encoder's length
+        session.settle()
+        view = session.timeline.snapshot()
+        keep = line_rows(view.tokens(0, view.end), session.tree.line(1), view.stacks)
+        assert keep[read].all()
+        before = view.end
+        session.delete_branch(0)
+        assert gone(session.timeline.snapshot()) == list(range(before - 20, before - 10))
 
     def test_a_token_that_a_deleted_branch_shares_is_gone_back_to_by_its_heir(self, live: Make) -> None:
         session = live(PROMPT, settings=GREEDY)

@@ -54,7 +54,7 @@ def compare(
     line_a, line_b = tree.line(earlier.id), tree.line(later.id)
     found = compare_views(view, view, line_a=line_a, line_b=line_b, top=rows)
     columns = view.tokens(view.first, view.end)
-    shared = int((line_rows(columns, line_a) & line_rows(columns, line_b)).sum())
+    shared = int((line_rows(columns, line_a, view.stacks) & line_rows(columns, line_b, view.stacks)).sum())
     return _told(found, earlier.name, later.name, shared=shared)
 
 

@@ -258,7 +258,7 @@ def _state(console: Context) -> Result:
 def _text(view: TimelineView, line: Line) -> str:
     """A sequence's tokens that went through the model, as a person reads them."""
     columns = view.tokens(view.first, view.end)
-    keep = line_rows(columns, line) & (columns.token_id >= 0) & (columns.sequence == 0)
+    keep = line_rows(columns, line, view.stacks) & (columns.token_id >= 0) & (columns.sequence == 0)
     return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
 
 

@@ -55,7 +55,7 @@ def _by_position(view: TimelineView, line: Line, sequence: int) -> tuple[U16, F1
     blocks = []
     for start in range(view.first, view.end, _CHUNK):
         tokens = view.tokens(start, start + _CHUNK)
-        mine = line_rows(tokens, line) & (tokens.sequence == sequence) & (tokens.position >= 0)
+        mine = line_rows(tokens, line, view.stacks) & (tokens.sequence == sequence) & (tokens.position >= 0)
         if mine.any():
             block = view.routing(start, start + _CHUNK)
             gate = np.full(block.indices.shape, np.nan, np.float16) if block.weights is None else block.weights
@@ -65,6 +65,7 @@ def _by_position(view: TimelineView, line: Line, sequence: int) -> tuple[U16, F1
     indices = np.full((length, len(view.sites), slots), NO_EXPERT, np.uint16)
     weights = np.full(indices.shape, np.nan, np.float16)
     for position, chosen, gate in blocks:
-        indices[position, :, : chosen.shape[2]] = chosen
-        weights[position, :, : chosen.shape[2]] = gate
+        row, site = np.nonzero((chosen != NO_EXPERT).any(-1))  # an encoder's token has the position of a decoder's
+        indices[position[row], site, : chosen.shape[2]] = chosen[row, site]
+        weights[position[row], site, : chosen.shape[2]] = gate[row, site]
     return indices, weights

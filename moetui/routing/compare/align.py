@@ -67,9 +67,9 @@ def _places(
     columns = view.tokens(view.first, view.end)
     keep = ~columns.pad
     if line is not None:
-        keep &= line_rows(columns, line)
+        keep &= line_rows(columns, line, view.stacks)
         if other is not None:
-            keep &= ~line_rows(columns, other)
+            keep &= ~line_rows(columns, other, view.stacks)
     rows = np.flatnonzero(keep)
     own = np.array([stacks[name] for name in view.stacks] or [0], np.int64)
     key = np.stack(
