@@ -218,11 +218,9 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     # ------------------------------------------------------------------ painting
 
-    async def on_event(self, event: events.Event) -> None:
+    def touched(self) -> None:
         """Tell the ticker of what a person does."""
-        if isinstance(event, events.InputEvent):
-            self.ticker.touched()
-        await super().on_event(event)
+        self.ticker.touched()
 
     def _paint(self) -> None:
         if not self.is_running:

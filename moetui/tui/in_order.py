@@ -49,8 +49,13 @@ class InOrder(_Base):
         """Begin with nothing held back."""
         self._held = deque()
 
+    def touched(self) -> None:
+        """A person typed or pointed; for whom it is of use."""
+
     async def on_event(self, event: events.Event) -> None:
         """Hand a key on, or hold it back."""
+        if isinstance(event, events.InputEvent):
+            self.touched()
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
         elif self._rounds_left:
