@@ -17,7 +17,7 @@ from moetui.engine.loading import load
 from moetui.engine.models import LoadRequest
 from moetui.routing import UsageError
 from moetui.routing.branches import line_rows
-from moetui.routing.events import GenerationSettings, RunState
+from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.session.live import LiveOptions, LiveSession
 from tests.session.live_sessions import PATIENCE
 
@@ -143,6 +143,17 @@ class Sequence:
         for branch in session.branches:
             found = at_positions(self.debugger, lambda tokens, number=branch.id: tokens.branch == number)
             assert found.items() <= self.truth.items(), (branch, self.given)
+            assert self.own(branch) == list(range(branch.fork_position, branch.fork_position + len(found))), (
+                branch,
+                self.given,
+            )
+
+    def own(self, branch: Branch) -> list[int]:
+        """Positions of a branch's own tokens, in the order in which they went through the model."""
+        view = self.debugger.timeline.snapshot()
+        tokens = view.tokens(view.first, view.end)
+        positions: list[int] = tokens.position[tokens.branch == branch.id].tolist()
+        return positions
 
 
 @pytest.mark.parametrize("model", MODELS)
