@@ -109,10 +109,22 @@ class Worker:
             while self._gate.wait_idle():
                 pass
             if self.debugger is not None:
-                self._leave()
+                self._leave(self.debugger)
 
     def _prepare(self, stack: ExitStack) -> None:
         debugger = self._given or self._load(stack)
+        try:
+            self.runs = self._set_up(debugger)
+        except Exception:
+            self._leave(debugger)  # and with it a recording in which nothing stands
+            raise
+        self.debugger = debugger
+        self._emit(ModelChanged(debugger.info))
+        self._gate.apply(RunControl.ready)
+        if self._options.prompt and self._options.begin:
+            self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
+
+    def _set_up(self, debugger: MoEDebugger) -> Runs:
         watch = Watch(debugger, self._emit, self.findings)
         runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
@@ -130,11 +142,7 @@ class Worker:
         self._restore_breakpoints()
         if self._options.interventions:
             debugger.interventions.set(self._options.interventions)
-        self.debugger, self.runs = debugger, runs
-        self._emit(ModelChanged(debugger.info))
-        self._gate.apply(RunControl.ready)
-        if self._options.prompt and self._options.begin:
-            self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
+        return runs
 
     def _load(self, stack: ExitStack) -> MoEDebugger:
         self._emit(LoadProgress("starting torch and transformers"))
@@ -159,9 +167,7 @@ class Worker:
             self._emit(Notice(notice, "warning"))
         return debugger
 
-    def _leave(self) -> None:
-        debugger = self.debugger
-        assert debugger is not None
+    def _leave(self, debugger: MoEDebugger) -> None:
         debugger.capture.before_step = debugger.capture.gate = None
         debugger.close()
 

@@ -230,6 +230,16 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
 
 
+def test_an_intervention_that_cannot_be_leaves_no_recording_and_replaces_none(call: Call, tmp_path: Path) -> None:
+    output = tmp_path / "x.msgpack"
+    for before in (None, b"was here"):
+        if before is not None:
+            output.write_bytes(before)
+        called = call("-q", "record", "demo", "-p", "Once", "-o", output, "--force", "99", "--overwrite")
+        assert (called.status, called.err.splitlines()[0]) == (2, "error: L0 has no expert 99")
+        assert (output.read_bytes() if output.exists() else None) == before
+
+
 def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:
     found = set()
     for module in pkgutil.walk_packages(tui.__path__, "moetui.tui."):
