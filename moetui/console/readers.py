@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -273,7 +274,11 @@ def read_path(value: Any, _context: Context) -> str:
     """A path, with ``~`` put in full."""
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise UsageError(f"{show(value)} is no path")
-    return str(Path(value).expanduser())
+    try:
+        os.fsencode(value)
+        return str(Path(value).expanduser())
+    except (UnicodeError, RuntimeError):  # half a character; ``~nobody``
+        raise UsageError(f"{show(value)} is no path") from None
 
 
 def read_flag(value: Any, _context: Context) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,12 @@ def test_the_format_of_an_export_is_what_its_name_ends_in(live: Console, tmp_pat
     assert (tmp_path / "x.JSON").read_text().startswith("{")
     for name in ("x.svg", "x"):
         assert live.run(f"export {tmp_path}/{name}").error == f"path: {tmp_path}/{name} does not tell the format"
+
+
+@pytest.mark.parametrize("path", ["\ud800", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("command", ["save", "load", "export --format csv", "replay_routing"])
+def test_a_path_that_can_be_none_is_refused(live: Console, command: str, path: str) -> None:
+    assert re.fullmatch(r"(path|source): .* is no path", live.run(f"{command} {path}").error)
 
 
 def test_forcing_changes_the_routing_there_and_only_there(live: Console) -> None:
