@@ -90,11 +90,19 @@ def title_parts(
         right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 6))
     if line.kilobytes >= LEAST_RATE:
         right.append(Part(f"  {line.kilobytes:.0f} KB/s" if line.kilobytes >= 1 else "  <1 KB/s", "dim", 8))
+        right.append(Part(f" {line.fps:.0f} fps" if line.fps >= 1 else " <1 fps", "dim", 10))
+        if line.round_trip is not None:
+            right.append(Part(f" {_milliseconds(line.round_trip)} ms", "dim", 11))
     if session.findings:
         mark = "!" if ascii_only else "⚠"
         right.append(Part(f"  {mark} {len(session.findings)}", findings_role(session), 1, "app.findings"))
     right.append(Part(" "))
     return left, right
+
+
+def _milliseconds(seconds: float) -> str:
+    """Two digits: more would change, and be sent, with every frame."""
+    return f"{float(f'{1e3 * seconds:.2g}'):.0f}" if seconds >= 0.01 else "<10"
 
 
 def findings_role(session: Session) -> str:
