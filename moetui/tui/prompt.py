@@ -39,6 +39,10 @@ class PromptInput(Input):
             self._history.append(text)
         self._at = len(self._history)
 
+    async def key_ctrl_j(self) -> None:
+        """What an Enter is that was typed while the terminal still edited lines, before the screen was there."""
+        await self.action_submit()
+
     def action_earlier(self) -> None:
         """The prompt before."""
         self._go(-1)

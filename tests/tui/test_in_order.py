@@ -41,6 +41,14 @@ async def test_what_is_typed_behind_the_enter_of_a_prompt_is_for_the_panel() -> 
         assert app.query_one(PromptInput).value == "once there"
 
 
+async def test_an_enter_that_the_terminal_made_a_line_feed_before_the_screen_was_there_runs_the_prompt() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        burst(app, *"once", "ctrl+j", "space")
+        await until(pilot, lambda: session.state is RunState.PAUSED)
+        assert ("generate", "once") in session.asked
+
+
 async def test_two_prompts_in_one_burst_are_two_prompts() -> None:
     session = ScriptedSession()
     async with running(session) as (app, pilot):
