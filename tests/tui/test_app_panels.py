@@ -28,6 +28,8 @@ from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
 from moetui.tui.panels.weights import WeightFacts
 from moetui.tui.widgets.box import Box
+from moetui.tui.widgets.heatmap import Heatmap
+from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.scripted import LIVE, Router, ScriptedSession, model_info
 from tests.tui.test_app_shell import PROMPT, calm, running, shown, until
 
@@ -381,3 +383,22 @@ async def test_a_token_that_is_not_in_the_picture_yet_does_not_empty_the_detail(
         assert panel.detail.facts is before
         session.advance(5)
         await until(pilot, lambda: panel.detail.facts is not None and panel.detail.facts.token == before.token + 3)
+
+
+async def test_a_tab_whose_styles_change_while_it_is_hidden_has_its_room_when_it_is_back() -> None:
+    session = ScriptedSession()
+    async with running(session, (110, 30)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(20)
+        await calm(app, pilot)
+        tables = list(app.query(TokenTable).results()) + list(app.query(Heatmap).results())
+        rooms = [table.room for table in tables]
+        assert all(room.area for room in rooms)
+        await pilot.press("4")
+        await calm(app, pilot)
+        for table in tables:
+            table.notify_style_update()
+        assert [table.room for table in tables] == rooms
+        session.advance(1)
+        await pilot.press("1")
+        await until(pilot, lambda: "waterfall" in shown(app))

@@ -47,11 +47,12 @@ class Pens(Widget):
 
     @property
     def room(self) -> Size:
-        """``content_size``, which takes Textual long to find out, kept as long as size and styles stay."""
+        """``content_size``, kept as long as size and styles stay: Textual takes long, and says zero in a hidden tab."""
         size = self.outer_size
         known = self._room
         if known is None or known[0] != size:
-            known = self._room = (size, self.content_size)
+            width, height = self.gutter.totals
+            known = self._room = (size, Size(max(0, size.width - width), max(0, size.height - height)))
         return known[1]
 
     @property
