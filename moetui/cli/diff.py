@@ -27,6 +27,7 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: boo
     """
     from moetui.routing.compare import compare
     from moetui.routing.errors import UsageError
+    from moetui.routing.text import drawable
     from moetui.trace import kept, open_trace
 
     if tui and as_json:
@@ -39,6 +40,9 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: boo
     with open_trace(a) as first, open_trace(b) as second:
         one, other = (first, second) if deleted else (kept(first), kept(second))
         result = compare(one.timeline, other.timeline)
+        for path, trace in ((a, first), (b, second)):
+            for finding in trace.file_findings:
+                click.echo(f"warning: {drawable(str(path))}: {drawable(finding.message)}", err=True)
         if as_json:
             print_json(result.to_dict())
         else:

@@ -87,6 +87,16 @@ def test_diff_says_where_two_recordings_part(call: Call, trace: Write) -> None:
     assert "L2" in done.out
 
 
+def test_diff_says_when_a_recording_is_not_whole(call: Call, trace: Write, tmp_path: Path) -> None:
+    whole, torn = trace(), tmp_path / "torn.msgpack"
+    torn.write_bytes(whole.read_bytes()[:-40])
+    done = call("diff", str(whole), str(torn), "--json")
+    assert json.loads(done.out)
+    assert done.err.startswith(f"warning: {torn}: ")
+    assert "cut off" in done.err
+    assert not call("diff", str(whole), str(whole)).err
+
+
 def test_the_diff_screen_needs_a_terminal_and_two_recordings(call: Call, trace: Write, tmp_path: Path) -> None:
     bad = tmp_path / "bad.msgpack"
     bad.write_bytes(b"no trace")
