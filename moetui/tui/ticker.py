@@ -16,7 +16,7 @@ USUAL = 4.0  # where the rate begins, and what it keeps to where the terminal do
 # the time, and from one that hardly does.
 LEAST_SHARE, MOST_SHARE = 0.02, 0.1
 LIGHT = 26_000.0  # bytes a second that live frames may send: a line of 256 kbit/s swallows them
-_SITE_SECONDS = 0.001  # a step that takes no longer for each of its sites is Python for the most part
+_SITE_SECONDS = 0.0015  # a step that takes no longer for each of its sites is Python for the most part
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost

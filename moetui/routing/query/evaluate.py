@@ -41,6 +41,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_FEW = 1024  # tokens times sites that are looked at as quickly as it is found out which of them matter
+
+
 @dataclass(frozen=True, slots=True)
 class Truth:
     """Where a term is true and where it is false, ``[n, 1]`` or ``[n, m]``; unknown is neither."""
@@ -68,11 +71,17 @@ def matching(node: Node, frame: Frame) -> Bool:
     for term in terms:
         if not is_site_level(term):
             out &= truth(term, frame).true[:, 0]
+            if not out.any():
+                return out
     heavy = [term for term in terms if is_site_level(term)]
-    if not heavy or not out.any():
+    if not heavy:
         return out
     part = _selected(heavy, frame.at(out))
-    holds = _all([truth(term, part) for term in heavy]).true
+    holds = truth(heavy[0], part).true
+    for term in heavy[1:]:
+        if not holds.any():
+            break
+        holds = holds & truth(term, part).true
     if all(isinstance(term, Not) for term in heavy):
         found = (holds | ~part.passed).all(1)
     else:
@@ -216,7 +225,9 @@ def _non_finite(frame: Frame, flagged: Bool) -> tuple[Bool, Bool]:
 
 
 def _selected(terms: list[Node], frame: Frame) -> Frame:
-    """The frame at those sites that the terms can hold at: reading one layer is cheaper than reading all."""
+    """The frame at those sites that the terms can hold at: reading one layer is cheaper than reading all of many."""
+    if len(frame.numbers) * len(frame.chosen) <= _FEW:
+        return frame
     sites = np.ones(len(frame.chosen), np.bool_)
     for term in terms:
         if isinstance(term, Member | Words) and term.field in ("layer", "site"):

@@ -197,6 +197,8 @@ class Frame:
 
     @cached_property
     def _renumbered(self) -> tuple[Site, ...]:
+        if self._sites == slice(None):
+            return self.chosen
         return tuple(replace(site, index=number) for number, site in enumerate(self.chosen))
 
     @cached_property
