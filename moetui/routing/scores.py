@@ -108,7 +108,7 @@ def site_entropy(logits: NDArray[Any] | None, sites: Sequence[Site], count: int 
 
 def site_confidence(logits: NDArray[Any] | None, sites: Sequence[Site], count: int = 0) -> F32:
     """The largest probability of each token's full router distribution, ``[n, S]``, NaN where unknown."""
-    return _by_site(logits, sites, count, lambda block, site: probabilities(block, site).max(-1))
+    return _by_site(logits, sites, count, router_confidence)
 
 
 def site_margin(logits: NDArray[Any] | None, sites: Sequence[Site], count: int = 0) -> F32:
@@ -133,6 +133,18 @@ def router_entropy(logits: NDArray[Any], site: Site) -> F32:
     if masked.any():
         out[masked] = entropy(probabilities(values[masked], site))
     return np.maximum(out, 0.0)
+
+
+def router_confidence(logits: NDArray[Any], site: Site) -> F32:
+    """The largest of ``probabilities(logits, site)``, ``[..., E]`` to ``[...]``, without forming them where it can.
+
+    For a softmax it is 1 / Z, with Z = Σ e^z and z shifted by the maximum.
+    """
+    if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX:
+        return np.asarray(probabilities(logits, site).max(-1), np.float32)
+    values = widen(logits[..., : site.num_classes])
+    with np.errstate(all="ignore"):
+        return np.asarray(1.0 / np.exp(values - values.max(-1, keepdims=True)).sum(-1), np.float32)
 
 
 def token_scores(step: Step, sites: Sequence[Site]) -> TokenScores:

@@ -62,6 +62,13 @@ def test_entropy_agrees_with_its_definition(values: np.ndarray, scoring: str, fo
     assert (fast[~np.isnan(fast)] >= 0).all()
 
 
+@given(rows, st.sampled_from(SCORINGS), st.sampled_from(["logits", "probabilities"]))
+def test_confidence_is_the_largest_probability_to_the_bit(values: np.ndarray, scoring: str, form: str) -> None:
+    site = make_site(experts=values.shape[1], scoring=scoring, logits_form=form)
+    largest = scores.probabilities(values, site).max(-1)
+    np.testing.assert_array_equal(scores.router_confidence(values, site), largest)
+
+
 @given(rows, st.integers(0, 6))
 def test_margin_agrees_with_sorting(values: np.ndarray, k: int) -> None:
     found = scores.margins(values, k)
