@@ -47,12 +47,14 @@ class Pens(Widget):
 
     @property
     def room(self) -> Size:
-        """``content_size``, kept as long as size and styles stay: Textual takes long, and says zero in a hidden tab."""
+        """``content_size``, which takes Textual long to find out, kept as long as size and styles stay."""
         size = self.outer_size
         known = self._room
         if known is None or known[0] != size:
-            width, height = self.gutter.totals
-            known = self._room = (size, Size(max(0, size.width - width), max(0, size.height - height)))
+            found = self.content_size
+            if size.area and not found.area:
+                return found  # not on the screen, which says nothing of the room when it is back
+            known = self._room = (size, found)
         return known[1]
 
     @property
