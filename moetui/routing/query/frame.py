@@ -131,8 +131,8 @@ class Frame:
 
     def value(self, name: str) -> NDArray[Any]:
         """A numeric field's values: ``[n, 1]`` of tokens, ``[n, m]`` of sites, ``[n, m, K]`` of slots; NaN unknown."""
-        if name in self._computed:
-            return self._computed[name]()
+        if name in _COMPUTED:
+            return _COMPUTED[name](self)
         columns = self.columns
         if name in _MEASURED:
             return np.asarray(getattr(columns, _MEASURED[name]), np.float64)[:, None]
@@ -182,18 +182,10 @@ class Frame:
         whole = len(self.chosen) == len(self.source.view.sites)
         return slice(None) if whole else [site.index for site in self.chosen]
 
-    @property
-    def _computed(self) -> dict[str, Callable[[], NDArray[Any]]]:
-        return {
-            "layer": lambda: np.array([[float(site.layer) for site in self.chosen]]),
-            "site": lambda: np.array([[float(site.index) for site in self.chosen]]),
-            "entropy": lambda: self._entropy,
-            "margin": lambda: self._margin,
-            "weight": lambda: self.weights,
-            "expert": lambda: np.where(self.block.indices == NO_EXPERT, np.nan, self.block.indices.astype(np.float64)),
-            "first": lambda: self._first,
-            "load_cv": lambda: self._load_cv,
-        }
+    @cached_property
+    def _experts(self) -> F64:
+        indices = self.block.indices
+        return np.where(indices == NO_EXPERT, np.nan, indices.astype(np.float64))
 
     @cached_property
     def _renumbered(self) -> tuple[Site, ...]:
@@ -237,6 +229,18 @@ class Frame:
             sums = sums[:, : site.num_experts].cumsum(0)
             out[:, column] = coefficient_of_variation(sums[until] - sums[since])
         return out
+
+
+_COMPUTED: dict[str, Callable[[Frame], NDArray[Any]]] = {
+    "layer": lambda frame: np.array([[float(site.layer) for site in frame.chosen]]),
+    "site": lambda frame: np.array([[float(site.index) for site in frame.chosen]]),
+    "entropy": lambda frame: frame._entropy,
+    "margin": lambda frame: frame._margin,
+    "weight": lambda frame: frame.weights,
+    "expert": lambda frame: frame._experts,
+    "first": lambda frame: frame._first,
+    "load_cv": lambda frame: frame._load_cv,
+}
 
 
 def _cut(block: RoutingBlock, rows: slice | I64, sites: slice | list[int]) -> RoutingBlock:

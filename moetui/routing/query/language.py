@@ -119,7 +119,7 @@ def match_all(queries: Sequence[Query], view: TimelineView, start: int, stop: in
     for frame in _frames(view, start, stop):
         for query, pieces in zip(queries, found):
             pieces.append(query.matching(frame))
-    return [np.concatenate(pieces) for pieces in found]
+    return [pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for pieces in found]
 
 
 def _frames(view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
