@@ -23,7 +23,7 @@ def pack_array(array: Array, layout: str = "") -> dict[str, Any]:
 
     Args:
         array: the numbers as they are to stand in the file.
-        layout: how they say what is meant, if they are not that themselves: one of ``moetui.trace.expected``.
+        layout: how they say what is meant, if they are not that themselves: one of ``moetui.trace.layouts.LAYOUTS``.
     """
     array = np.ascontiguousarray(array)
     dtype = array.dtype.newbyteorder("<")
