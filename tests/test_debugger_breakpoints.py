@@ -145,6 +145,33 @@ class TestWrongs:
             BreakpointSet(options).add(expression)
         BreakpointSet(CaptureOptions()).add(expression)
 
+    def test_what_the_model_does_not_have(self, built: BuiltModel) -> None:
+        events: list[Event] = []
+        with MoEDebugger(built.model, on_event=events.append) as debugger:
+            points = debugger.breakpoints
+            with pytest.raises(QueryError, match="no layer 99"):
+                points.add("layer == 99")
+            point = points.add("layer == 0")
+            with pytest.raises(QueryError, match="no expert 999"):
+                points.change(point.id, expression="weight[999] > 0")
+            assert [each.expression for each in points] == ["layer == 0"]
+            assert not events
+            points.add("flip vs 2", branches={"run 1": 0})
+            assert [event.message for event in events if isinstance(event, Notice)] == [
+                "'flip vs 2' waits for branch 2: so far there is 0 (run 1)"
+            ]
+
+    def test_what_was_asked_before_the_model_was_known(self, built: BuiltModel) -> None:
+        points, told = BreakpointSet(), list[Event]()
+        points.add("layer:99 or entropy < 1")
+        points.add("layer:0")
+        with MoEDebugger(built.model) as debugger:
+            points.bind(debugger.capture, debugger.live_timeline, told.append)
+        assert [point.enabled for point in points] == [False, True]
+        assert [event.message for event in told if isinstance(event, Notice)] == [
+            "breakpoint 1 is off: there is no layer 99"
+        ]
+
     def test_expressions_and_numbers(self) -> None:
         points = BreakpointSet()
         with pytest.raises(QueryError):

@@ -17,7 +17,7 @@ from moetui.console.window import EVERY, Window, kept_rows
 from moetui.routing import ModelInfo, Site, TimelineView, UnsupportedError, UsageError
 from moetui.routing.branches import BranchTree, Line
 from moetui.routing.events import Branch, GenerationSettings, RunState
-from moetui.routing.query import Query
+from moetui.routing.query import Query, parse
 from moetui.routing.totals import RoutingTotals
 from moetui.session import Branched, Branching, Configurable, Halting, Recording, Session, Waitable
 
@@ -154,6 +154,15 @@ class Context:
     def branch_names(self) -> dict[str, int]:
         """Branches by name, for queries."""
         return {branch.name: branch.id for branch in self.session.branches}
+
+    def read_query(self, text: str) -> Query:
+        """A query as typed.
+
+        Raises:
+            QueryError: it does not parse, or names what this session's model does not have.
+        """
+        info = self.session.info
+        return parse(text, self.branch_names, () if info is None else info.sites)
 
     def sites(self, layers: Sequence[int] | None = None, names: Sequence[str] | None = None) -> list[Site]:
         """The sites of these layers and names, all if neither is given.

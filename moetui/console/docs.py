@@ -22,7 +22,10 @@ A line is one of three things:
 - the same as a call: `moe.force_expert_selection([0, 3, 7], layers=[2, 3, 4])`
 - any other Python, on `moe`, `model`, `tokenizer`, `trace` (the tokens held when the line began), `recording` (what
   `load` opened), `np`, and what was assigned before; `_` is the last value. It runs where the model may be touched,
-  between two steps. Tensors, arrays and modules are summarised. On a recording there is no model.
+  between two steps. Tensors, arrays and modules are summarised. On a recording there is no model. Ctrl-C interrupts it
+  between two of Python's instructions; within one that holds the interpreter, such as `sum(range(10**11))`, nothing in
+  the process can run, not even Ctrl-C in a plain `python`: only `kill -9` ends that, and a recording keeps what was
+  written up to then.
 
 `help` lists the commands and says which work now, `help NAME` (or `NAME?`) explains one. In the form with words a value
 with spaces stands in quotes, several values of an option are joined by commas or given as a range (`--layers 0,2-4`),
@@ -44,7 +47,9 @@ def page() -> str:
     parts.append("## Queries\n")
     parts.append(
         "`find`, `break_when`, `log_when` and `watch` take the language of the filter line: terms side by side, or"
-        " joined by `and`, `or`, `not` and parentheses. A token matches if all terms hold at one of its sites.\n"
+        " joined by `and`, `or`, `not` and parentheses. A token matches if all terms hold at one of its sites. A layer,"
+        " site, expert or branch that there is not is refused, for it would be waited for in vain; a branch may be named"
+        " by its number before it is there.\n"
     )
     parts.append(_table(("field", "of a", "what"), [(f"`{f.name}`", f.level, f.help) for f in FIELDS.values()]))
     return "\n".join(parts)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moetui.engine.options import CaptureOptions
-from moetui.routing import TimelineView, UnsupportedError, UsageError
+from moetui.routing import MoetuiError, Site, TimelineView, UnsupportedError, UsageError
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import BreakpointHit, Event, Notice
 from moetui.routing.query import Query, match_all, parse
@@ -83,6 +83,12 @@ class BreakpointSet:
     def bind(self, capture: Capture, timeline: TimelineSource, tell: Callable[[Event], None]) -> None:
         """Look at the steps of this capture, which ``timeline`` gets; ``tell`` is told of hits."""
         self._capture, self._timeline, self._tell = capture, timeline, tell
+        for point in self.all:  # set while nothing was known of the model
+            try:
+                self.change(point.id, expression=point.expression)
+            except MoetuiError as error:
+                self.change(point.id, enabled=False)
+                self._say(Notice(f"breakpoint {point.id} is off: {error}", "warning"))
         self._arm()
 
     def add(
@@ -108,12 +114,12 @@ class BreakpointSet:
             branches: numbers of branches by name, for ``flip vs NAME``.
 
         Raises:
-            QueryError: the expression does not parse.
+            QueryError: the expression does not parse, or names what the model does not have.
             UsageError: it is empty, or a number is out of its range.
             UnsupportedError: it asks for what is not captured; the message says what.
         """
-        query = self._read(expression, branches)
         _check_ignore(ignore)
+        query = self._read(expression, branches)
         with self._lock:
             self._last += 1
             shown = Breakpoint(self._last, expression.strip(), log_only, temporary, ignore, enabled)
@@ -193,15 +199,24 @@ class BreakpointSet:
 
     def reason(self, hit: BreakpointHit) -> str:
         """Why to pause, in words: where it hit, what was true there, and how often it was so."""
-        sites = self._timeline.snapshot().sites if self._timeline is not None else ()
+        sites = self._sites
         place = f" at {sites[hit.site].name}" if 0 <= hit.site < len(sites) else ""
         return f"{hit.expression}   {hit.values}   (token {hit.token}{place}, hit {hit.hits})"
+
+    @property
+    def _sites(self) -> Sequence[Site]:
+        return () if self._timeline is None else self._timeline.snapshot().sites
 
     def _read(self, expression: str, branches: Mapping[str, int] | None) -> Query:
         if not expression.strip():
             raise UsageError("a breakpoint needs a condition", "for instance: entropy < 0.3")
-        query = parse(expression, branches)
+        query = parse(expression, branches, self._sites)
         self._check(query)
+        coming = [] if branches is None else query.coming_branches(branches)
+        if branches is not None and coming:
+            there = ", ".join(f"{number} ({name})" for name, number in branches.items()) or "none"
+            which = f"branch{'es' if len(coming) > 1 else ''} {', '.join(map(str, coming))}"
+            self._say(Notice(f"'{query}' waits for {which}: so far there is {there}", "warning"))
         return query
 
     def _check(self, query: Query) -> None:

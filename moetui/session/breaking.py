@@ -30,7 +30,7 @@ class Breaking:
         """Add one: after each step its tokens are looked at, and the run pauses before the next one.
 
         Raises:
-            QueryError: the expression does not parse.
+            QueryError: the expression does not parse, or names what the model does not have.
             UnsupportedError: it asks for logits that are not captured.
         """
         point = self._worker.breakpoints.add(
@@ -52,7 +52,7 @@ class Breaking:
         """Change what is not None of one; its number and its hits so far stay.
 
         Raises:
-            QueryError: the expression does not parse.
+            QueryError: the expression does not parse, or names what the model does not have.
             UnsupportedError: it asks for logits that are not captured.
             UsageError: there is none of this number.
         """

@@ -215,7 +215,8 @@ class BreakpointsScreen(ModalScreen[None]):
         self.query_one(BreakpointRows).focus()
 
     def _parse(self, text: str) -> TokenQuery:
-        return query.parse(text, self._branches())
+        info = self._session.info
+        return query.parse(text, self._branches(), () if info is None else info.sites)
 
     def _complete(self, text: str, cursor: int) -> Sequence[str]:
         found = query.complete(text, cursor, self._session.info, self._branches())

@@ -166,6 +166,68 @@ def test_errors_say_where_and_what_instead(text: str) -> None:
     assert hint in caught.value.hint
 
 
+# Of a model with the layers 0 and 1, the sites L0, L1 and L1.b, six experts at most, and one branch.
+MISSING = {
+    "layer == 99": ("no layer 99", "0 to 1", 0),
+    "entropy < 1 layer:0,9": ("no layer 9", "0 to 1", 20),
+    "layer:5-9": ("no layer 5-9", "0 to 1", 6),
+    "not layer != 7": ("no layer 7", "0 to 1", 4),
+    "layer > 1": ("layer > 1 is true of no layer", "0 to 1", 0),
+    "0.2 < layer < 0.9": ("is true of no layer", "0 to 1", 0),
+    "layer == -1": ("is true of no layer", "0 to 1", 0),
+    "site:l1": ("no site 'l1'", "did you mean 'L1'?", 5),
+    "site == QQ": ("no site 'QQ'", "sites: L0, L1, L1.b", 8),
+    "site:3": ("no site 3", "0 to 2", 5),
+    "forced expert:6": ("no expert 6", "0 to 5", 14),
+    "9 in topk": ("no expert 9", "0 to 5", 0),
+    "0.1 < weight[7]": ("no expert 7", "0 to 5", 13),
+    "first >= 6": ("is true of no expert", "0 to 5", 0),
+    "stack:encoder": ("no stack 'encoder'", "decoder", 6),
+    "flip vs without-3": ("no branch 'without-3'", "by its number", 8),
+    "branch:mian": ("no branch 'mian'", "did you mean 'main'?", 7),
+}
+
+
+@pytest.mark.parametrize("text", MISSING)
+def test_what_the_model_does_not_have_is_refused_where_the_model_is_known(text: str) -> None:
+    message, hint, position = MISSING[text]
+    with pytest.raises(QueryError) as caught:
+        parse(text, {"main": 0}, INFO.sites)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.position == position
+    if "branch" not in message:
+        parse(text, {"main": 0})  # of an unknown model anything may be asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layer:0-9",
+        "layer >= 1",
+        "layer != 1",
+        "-1 < layer < 7",
+        "site:L1.b,L0",
+        "layer < expert",
+        "5 in topk",
+        "first:0",
+        "stack:decoder",
+        "weight[5] > 2",
+        "position:99999",
+        "flip vs 3",
+        "branch:7",
+        "not layer > 0",
+    ],
+)
+def test_what_the_model_has_or_may_come_to_have_is_taken(text: str) -> None:
+    assert parse(text, {"main": 0}, INFO.sites) == parse(text)
+
+
+def test_branches_that_are_to_come() -> None:
+    query = parse("flip vs 3 or branch:0 or branch in (7, 1-5)", {"main": 0})
+    assert query.coming_branches({"main": 0}) == [3, 7]
+
+
 def test_length_is_bounded() -> None:
     for text in ("x" * 3000, 'token:"' + "x" * 300 + '"', 'token ~ "' + "x" * 300 + '"'):
         with pytest.raises(QueryError, match="longer than"):

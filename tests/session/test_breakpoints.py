@@ -100,7 +100,7 @@ class TestStopping:
     def test_changed_between_two_hits_it_keeps_its_number_and_its_count(self, live: Make) -> None:
         session = live()
         first = session.add_breakpoint("phase:decode")
-        other = session.add_breakpoint("layer:99")
+        other = session.add_breakpoint("entropy < -1")
         session.generate(PROMPT)
         session.log.wait_state(RunState.PAUSED)
         changed = session.change_breakpoint(first.id, expression="position >= 30", ignore=2)

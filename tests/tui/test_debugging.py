@@ -121,6 +121,10 @@ async def test_what_is_wrong_with_a_condition_is_said_where_it_is_typed() -> Non
         await until(pilot, lambda: "is missing before the end" not in shown(app))
         await pilot.press("tab", *"5", "enter")
         await until(pilot, lambda: held(session)[0][0] == "entropy < 0.4 and layer:5")
+        await pilot.press("a", *"layer:99", "enter")
+        await until(pilot, lambda: "there is no layer 99 (layers: 0 to 5)" in shown(app))
+        assert len(session.breakpoints) == 1
+        await pilot.press("escape")
         await pilot.press("a", *"nonsense", "escape")
         assert len(session.breakpoints) == 1
         assert screen.query_one(FilterLine).value == ""

@@ -13,7 +13,6 @@ from moetui.console.needs import BREAK
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
-from moetui.routing.query import parse
 from moetui.session import Breakable, Breakpoint
 
 GROUP = "breakpoints"
@@ -115,7 +114,7 @@ def change_breakpoint(
     if condition is None and ignore is None and does is None:
         raise UsageError("nothing is to change", "give a condition, --ignore or --does")
     log_only, temporary = _DOES.get(does or "", (None, None))
-    query = None if condition is None else str(parse(condition, console.branch_names))
+    query = None if condition is None else str(console.read_query(condition))
     point = _session(console).change_breakpoint(
         number, expression=query, log_only=log_only, temporary=temporary, ignore=ignore
     )
@@ -140,7 +139,7 @@ def watch(console: Context, query: Annotated[str | None, QUERY] = None, *, remov
             raise UsageError(f"--remove: there is no watch {number}", f"watches: {len(console.watches)}")
         del console.watches[number - 1]
     if query is not None:
-        console.watches.append(parse(query, console.branch_names))
+        console.watches.append(console.read_query(query))
     if not console.watches:
         return Result((Text("nothing is watched: watch entropy < 0.5 and layer:3"),), [])
     view, newest = console.view, console.newest
@@ -160,7 +159,7 @@ def _session(console: Context) -> Breakable:
 
 
 def _add(console: Context, condition: str, *, ignore: int, once: bool, log_only: bool) -> Result:
-    query = parse(condition, console.branch_names)
+    query = console.read_query(condition)
     point = _session(console).add_breakpoint(str(query), log_only=log_only, temporary=once, ignore=ignore)
     return Result((text(f"{point.id}: {_how(point)} when {point.expression}"),), _data(point))
 

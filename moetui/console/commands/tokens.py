@@ -15,7 +15,6 @@ from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import NO_EXPERT, SiteFlag, TimelineView
 from moetui.routing.metrics import first_choices
-from moetui.routing.query import parse
 
 GROUP = "tokens"
 _STRIP_SITES = 32
@@ -56,7 +55,7 @@ def find(console: Context, query: QueryText, *, branch: InBranch = None, last: L
         find layer:3 expert:5 entropy>1.2
         find token:"foo" phase:decode
     """
-    asked = parse(query, console.branch_names)
+    asked = console.read_query(query)
     window = console.window(last)
     matches = asked.match(console.view, window.first, window.end)[: window.end - window.first]
     if branch is not None or console.line is not None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moetui.routing.model import Site
 from moetui.routing.query.evaluate import at_sites, matching
 from moetui.routing.query.explain import Explanation, explain_tree
 from moetui.routing.query.frame import Frame, Source
+from moetui.routing.query.names import Known, coming_branches
 from moetui.routing.query.parser import parse_tree
 from moetui.routing.query.tree import Node, asks_about, is_site_level, leaves, names
 from moetui.routing.step import Bool
@@ -62,6 +64,10 @@ class Query:
     def fields(self) -> frozenset[str]:
         """Names of the fields that it asks about."""
         return frozenset(name for leaf in leaves(self.tree) for name in names(leaf))
+
+    def coming_branches(self, branches: Mapping[str, int]) -> list[int]:
+        """The branches that it names by numbers that none has yet, ascending."""
+        return coming_branches(self.tree, branches)
 
     @property
     def needs(self) -> Needs:
@@ -131,7 +137,7 @@ def _frames(view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
         yield Frame.of(source, at, min(at + size, high))
 
 
-def parse(text: str, branches: Mapping[str, int] | None = None) -> Query:
+def parse(text: str, branches: Mapping[str, int] | None = None, sites: Sequence[Site] = ()) -> Query:
     """Parse a filter line, a search or a breakpoint's condition.
 
     Terms are ``field:value`` (``layer:3``, ``layer:2-5,7``, ``token:"foo"``, ``phase:decode``), comparisons
@@ -142,8 +148,10 @@ def parse(text: str, branches: Mapping[str, int] | None = None) -> Query:
     Args:
         text: the query; an empty one matches every token but padding.
         branches: numbers of branches by name.
+        sites: those of the model, where it is known: a query that names others could never hold, and is refused.
 
     Raises:
-        QueryError: it does not parse; with the place and, where there is one, a better word.
+        QueryError: it does not parse, or names a layer, site, expert, stack or branch that there is not; with the place
+            and, where there is one, a better word.
     """
-    return Query(parse_tree(text, branches))
+    return Query(parse_tree(text, Known(sites, branches or {})))

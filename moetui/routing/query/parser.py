@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 
 from moetui.routing.errors import QueryError
 from moetui.routing.query.fields import ALIASES, FIELDS, KEYWORDS, FieldSpec, did_you_mean, find_field
+from moetui.routing.query.names import Known
 from moetui.routing.query.patterns import MAX_PATTERN, check_regex
 from moetui.routing.query.tokens import Cursor, Lexeme
 from moetui.routing.query.tree import (
@@ -26,6 +26,7 @@ from moetui.routing.query.tree import (
     Words,
     both,
     either,
+    leaves,
     negated,
 )
 
@@ -40,19 +41,19 @@ _ITEM = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,"']*)\s*(,|\Z)
 _CLOSING = {"(": ")", "[": "]"}
 
 
-def parse_tree(text: str, branches: Mapping[str, int] | None = None) -> Node:
+def parse_tree(text: str, known: Known | None = None) -> Node:
     """The tree of a query; an empty one matches everything.
 
     Args:
         text: the query.
-        branches: numbers of branches by name, for ``branch:NAME`` and ``flip vs NAME``.
+        known: what it may name.
 
     Raises:
-        QueryError: it does not parse; the error tells where.
+        QueryError: it does not parse, or names what there is not; the error tells where.
     """
     if len(text) > MAX_LENGTH:
         raise QueryError(f"the query is longer than {MAX_LENGTH} characters", MAX_LENGTH)
-    parser = _Parser(text, branches or {})
+    parser = _Parser(text, known or Known())
     if parser.cursor.peek().kind == "end":
         return And(())
     tree = parser.disjunction()
@@ -63,9 +64,9 @@ def parse_tree(text: str, branches: Mapping[str, int] | None = None) -> Node:
 
 
 class _Parser:
-    def __init__(self, text: str, branches: Mapping[str, int]) -> None:
+    def __init__(self, text: str, known: Known) -> None:
         self.cursor = Cursor(text)
-        self._branches = branches
+        self._known = known
         self._depth = 0
 
     def disjunction(self) -> Node:
@@ -139,6 +140,7 @@ class _Parser:
             spec = find_field(target.value) if target.kind == "word" else None
             if spec is None or spec.name != "expert" or not isinstance(number, Number):
                 raise QueryError("a number can be in 'topk' only", target.start, "3 in topk")
+            self._known.check_range("expert", number.value, number.value, start)
             found = Member("expert", ((number.value, number.value),))
             return negated(found) if absent else found
         if absent:
@@ -212,7 +214,7 @@ class _Parser:
             raise QueryError(f"'{spec.name}' stands alone", start, f"write {spec.name}")
         items = _items(text, start)
         if spec.kind == "word" and not (spec.name == "site" and all(_RANGE.match(item) for item, _ in items)):
-            return Words(spec.name, tuple(_word(spec, item, at) for item, at in items))
+            return Words(spec.name, tuple(self._word(spec, item, at) for item, at in items))
         return Member(spec.name, tuple(self._range(spec, item, at) for item, at in items))
 
     def _range(self, spec: FieldSpec, item: str, start: int) -> tuple[float, float]:
@@ -230,15 +232,23 @@ class _Parser:
             raise QueryError(f"'{spec.name}' counts in whole numbers", start)
         if high < low:
             raise QueryError("the range ends before it begins", start, f"write {Number(high)}-{Number(low)}")
+        self._known.check_range(spec.name, low, high, start)
         return low, high
+
+    def _word(self, spec: FieldSpec, item: str, start: int) -> str:
+        word = _unquoted(item.strip())
+        if spec.name == "phase" and word not in ("prefill", "decode"):
+            raise QueryError(f"there is no phase '{word}'", start, "phase:prefill or phase:decode")
+        self._known.check_word(spec.name, word, start)
+        return word
 
     def _branch(self, text: str, start: int) -> int:
         name = _unquoted(text.strip())
-        if name in self._branches:
-            return self._branches[name]
+        if name in self._known.branches:
+            return self._known.branches[name]
         if re.fullmatch(r"[0-9]{1,9}", name):
             return int(name)
-        hint = did_you_mean(name, self._branches) or "name a branch by its number: flip vs 0"
+        hint = did_you_mean(name, self._known.branches) or "name a branch by its number: flip vs 0"
         raise QueryError(f"there is no branch '{name}'", start, hint)
 
     def _word_comparison(self, spec: FieldSpec) -> Node:
@@ -286,6 +296,7 @@ class _Parser:
             raise QueryError("the number of an expert is missing", piece.start, "such as weight[5] > 0.4")
         if not self.cursor.take("]"):
             raise QueryError("a bracket is not closed", self.cursor.peek().start, "close it with ]")
+        self._known.check_range("expert", int(piece.value), int(piece.value), piece.start)
         return Weight(int(piece.value))
 
     def _comparison(self, first: Operand, start: int) -> Node:
@@ -298,7 +309,13 @@ class _Parser:
             raise QueryError(f"'{what}' is compared with nothing", start, f"such as {what} < 1, or {what}:1-2")
         if all(isinstance(operand, Number) for operand in operands):
             raise QueryError("two numbers are compared, no field", start, "such as entropy < 0.5")
-        return _simplest(tuple(operands), tuple(operators))
+        term = _simplest(tuple(operands), tuple(operators))
+        for leaf in leaves(term):
+            if isinstance(leaf, Compare):
+                self._known.check_comparison(leaf, start)
+            elif isinstance(leaf, Member):
+                self._known.check_range(leaf.field, *leaf.ranges[0], start)
+        return term
 
 
 def _simplest(operands: tuple[Operand, ...], operators: tuple[Operator, ...]) -> Node:
@@ -325,13 +342,6 @@ def _items(text: str, start: int) -> list[tuple[str, int]]:
         if found[2] != ",":
             return out
         at = found.end()
-
-
-def _word(spec: FieldSpec, item: str, start: int) -> str:
-    word = _unquoted(item.strip())
-    if spec.name == "phase" and word not in ("prefill", "decode"):
-        raise QueryError(f"there is no phase '{word}'", start, "phase:prefill or phase:decode")
-    return word
 
 
 def _unquoted(text: str) -> str:

@@ -297,7 +297,8 @@ class NetworkPanel(NetworkKeys):
     # -- the filter ---------------------------------------------------------------------------------------------
 
     def _parse(self, text: str) -> TokenQuery:
-        return query.parse(text, self._branch_numbers())
+        info = self._session.info if self._session is not None else None
+        return query.parse(text, self._branch_numbers(), () if info is None else info.sites)
 
     def _complete(self, text: str, cursor: int) -> Sequence[str]:
         info = self._session.info if self._session is not None else None
