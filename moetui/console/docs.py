@@ -48,8 +48,8 @@ def page() -> str:
     parts.append(
         "`find`, `break_when`, `log_when` and `watch` take the language of the filter line: terms side by side, or"
         " joined by `and`, `or`, `not` and parentheses. A token matches if all terms hold at one of its sites. A layer,"
-        " site, expert or branch that there is not is refused, for it would be waited for in vain; a branch may be named"
-        " by its number before it is there.\n"
+        " site, expert or branch that there is not is refused, for it would be waited for in vain; a branch may be"
+        " named by its number before it is there.\n"
     )
     parts.append(_table(("field", "of a", "what"), [(f"`{f.name}`", f.level, f.help) for f in FIELDS.values()]))
     return "\n".join(parts)
