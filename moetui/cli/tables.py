@@ -87,13 +87,26 @@ def diff_text(diff: dict[str, Any]) -> str:
             head.append(f"sites of {letter} alone: {', '.join(drawable(name) for name in diff[key])}")
     head.append("first other token:   " + _divergence(diff["first_token"]))
     head.append("first other experts: " + _divergence(diff["first_routing"]))
+    if diff["probability_moved"] is not None:
+        head.append(f"next-token probability moved before any difference: {diff['probability_moved']:.1%}")
     parts = ["\n".join(head)]
+    if diff["side_by_side"]:
+        parts.append("side by side\n" + columns(_pair_rows(diff["side_by_side"]), left=2))
     for key, title in (("prefix_sites", "before any token differs"), ("sites", "over all pairs")):
         if diff[key]:
             parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
     if diff["top_flips"]:
         parts.append("flips against the largest margins\n" + columns(_flip_rows(diff["top_flips"]), left=3))
     return "\n\n".join(parts)
+
+
+def _pair_rows(pairs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("A", "B", "position", "p in A", "p in B", "sites apart", "p of the next moved")]
+    for pair in pairs:
+        a, b = (f'"{drawable(pair[key], spaces=True)}"' for key in ("text_a", "text_b"))
+        shares = (_share(pair[key]) for key in ("prob_a", "prob_b"))
+        rows.append((a, b, str(pair["position"]), *shares, str(pair["sites"]), _share(pair["moved"])))
+    return rows
 
 
 def _divergence(where: dict[str, Any] | None) -> str:

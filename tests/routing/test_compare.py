@@ -215,6 +215,55 @@ def test_pieces_do_not_change_the_result(rng: np.random.Generator, monkeypatch: 
     assert pieces == whole
 
 
+def test_tokens_stand_side_by_side_with_their_probabilities(rng: np.random.Generator) -> None:
+    ids = np.array([5, 6, 7, 8, 9], np.int32)
+    logprob = np.log(np.array([np.nan, 0.5, 0.25, 0.125, 1.0], np.float32))
+    names = {int(number): f"t{number}" for number in range(12)}
+    common = {"vocabulary": names, "pad": np.zeros(5, np.bool_), "logprob": logprob}
+    one = random_step(INFO, 5, rng, token_id=ids, **common)
+    other = replace(one, token_id=np.array([5, 6, 7, 1, 2], np.int32))
+    found = compare(view_of(one), view_of(other), side_by_side=3)
+    assert [(pair.position, pair.text_a, pair.text_b) for pair in found.side_by_side] == [
+        (1, "t6", "t6"),
+        (2, "t7", "t7"),
+        (3, "t8", "t1"),
+    ]
+    assert [pair.prob_a for pair in found.side_by_side] == pytest.approx([0.5, 0.25, 0.125])
+    assert [pair.same_token for pair in found.side_by_side] == [True, True, False]
+    assert [pair.sites for pair in found.side_by_side] == [0, 0, 0]
+    assert compare(view_of(one), view_of(one)).side_by_side[0].prob_a is None, "nobody predicted the first token"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0.0, 0.05, 1.0]))
+def test_the_probability_that_moved_is_never_more_than_the_whole_distributions_say(
+    seed: int, listed: int, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(4, 6)) * 2
+    steps, whole = [], []
+    for values in (scores, scores + noise * rng.normal(size=(4, 6))):
+        p = np.exp(values) / np.exp(values).sum(1, keepdims=True)
+        order = np.argsort(-p, axis=1)[:, :listed]
+        lists = {
+            "candidate_ids": order.astype(np.int32),
+            "candidate_logprobs": np.log(np.take_along_axis(p, order, 1)).astype(np.float16),
+        }
+        steps.append(random_step(INFO, 4, rng, token_id=np.arange(4, dtype=np.int32), pad=np.zeros(4, np.bool_)))
+        steps[-1] = replace(steps[-1], **lists)
+        whole.append(p)
+    found = compare(view_of(steps[0]), view_of(steps[1]))
+    distance = 0.5 * np.abs(whole[0] - whole[1]).sum(1)
+    for pair, real in zip(found.side_by_side, distance):
+        assert pair.moved is not None
+        assert pair.moved <= real + 5e-3
+        if listed == 6:
+            assert pair.moved == pytest.approx(real, abs=5e-3)
+        if not noise:
+            assert pair.moved == 0.0
+    assert found.probability_moved == pytest.approx(np.mean([pair.moved for pair in found.side_by_side]))
+
+
 def test_empty_runs(rng: np.random.Generator) -> None:
     empty, some = empty_view(INFO), view_of(random_step(INFO, 3, rng))
     assert compare(empty, empty).identical

@@ -25,6 +25,8 @@ def compare(
 ) -> Result:
     """Compare two runs, position by position: where the text parts, and how far the routing agrees.
 
+    The tokens stand side by side from just before the first other one, each with the probability that its run gave it.
+    How much of the next token's probability moved is told as far as both runs' likeliest candidates tell: at least so.
     Overlap is the share of the experts that both chose among those that either chose, averaged over the tokens; KL is
     of the router's distributions, in nats. They are told over the tokens before the first difference, where both saw
     the same text, and the overlap over all. Branches are compared from where they part.
@@ -100,7 +102,7 @@ def _told(found: Comparison, a: str, b: str, *, shared: int = 0) -> Result:
     else:
         head.append(f"first difference at position {parted.position}   ")
         head.append_text(Text.assemble(token_text(parted.text_a, "bold"), " → ", token_text(parted.text_b, "bold")))
-    shown: list[RenderableType] = [head, _sites(found)]
+    shown: list[RenderableType] = [head, *_side_by_side(found), _sites(found)]
     shown += _flips(found)
     if shared:
         shown.append(text(f"the {shared:,} tokens before they part are the same ones and left out", "dim"))
@@ -109,6 +111,29 @@ def _told(found: Comparison, a: str, b: str, *, shared: int = 0) -> Result:
             text(f"{found.only_a:,} tokens of the first and {found.only_b:,} of the second have no partner", "dim")
         )
     return Result(tuple(shown), {"a": a, "b": b, "shared": shared, **found.to_dict()})
+
+
+def _side_by_side(found: Comparison) -> list[RenderableType]:
+    if found.first_token is None and found.first_routing is None:
+        return []
+    rows = [
+        (
+            str(pair.position),
+            token_text(pair.text_a, "" if pair.same_token else "bold"),
+            percent(pair.prob_a),
+            token_text(pair.text_b, "" if pair.same_token else "bold"),
+            percent(pair.prob_b),
+            str(pair.sites) if pair.sites else "",
+            percent(pair.moved),
+        )
+        for pair in found.side_by_side
+    ]
+    heads = ("position", "first", "p", "second", "p", "sites apart", "p of the next moved")
+    shown: list[RenderableType] = [table(heads, rows, left=("first", "second"))]
+    if found.probability_moved is not None:
+        share = percent(found.probability_moved, 1)
+        shown.append(text(f"while the text was the same, {share} of the next token's probability moved", "dim"))
+    return shown
 
 
 def _sites(found: Comparison) -> RenderableType:

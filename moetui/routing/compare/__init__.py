@@ -5,6 +5,7 @@ from __future__ import annotations
 from moetui.routing.compare.align import Alignment, align
 from moetui.routing.compare.runs import compare, pair_flips, shared_sites
 from moetui.routing.compare.values import Comparison, Divergence, Flip, SiteComparison
+from moetui.routing.compare.words import TokenPair
 
 __all__ = [
     "Alignment",
@@ -12,6 +13,7 @@ __all__ = [
     "Divergence",
     "Flip",
     "SiteComparison",
+    "TokenPair",
     "align",
     "compare",
     "pair_flips",

@@ -12,6 +12,7 @@ from moetui.routing.branches import Line
 from moetui.routing.compare.align import Alignment, align
 from moetui.routing.compare.measure import Pairs, SiteSums, measure
 from moetui.routing.compare.values import Comparison, Divergence, Flip
+from moetui.routing.compare.words import pairs_around, probability_moved
 from moetui.routing.errors import UsageError
 from moetui.routing.model import Site
 from moetui.routing.scores import site_margin
@@ -29,6 +30,7 @@ def compare(
     line_a: Line | None = None,
     line_b: Line | None = None,
     top: int = 20,
+    side_by_side: int = 8,
 ) -> Comparison:
     """Compare two runs, token by token and site by site; reads both in chunks.
 
@@ -42,6 +44,7 @@ def compare(
         line_a: take only the tokens of this sequence (``BranchTree.line``); None for all.
         line_b: likewise; of two in one view, those that they share are left out.
         top: how many flips to list.
+        side_by_side: how many pairs of tokens to list, from just before the first other one.
 
     Raises:
         UsageError: the models have no site in common, or a common one has other experts, so that ids mean nothing.
@@ -51,9 +54,11 @@ def compare(
     everything, prefix = SiteSums(sites_a), SiteSums(sites_a)
     best: list[tuple[float, int, int, Flip]] = []
     first_routing: Divergence | None = None
+    differ = np.zeros(len(pairing.a), np.int64)
     for rows, pairs in _chunks(a, b, sites_a, sites_b, pairing):
         everything.add(pairs, np.ones(len(rows), np.bool_))
         prefix.add(pairs, pairing.prefix[rows])
+        differ[rows] = pairs.differ.sum(1)
         if first_routing is None and pairs.differ.any():
             row = int(np.flatnonzero(pairs.differ.any(1))[0])
             names = tuple(site.name for site, other in zip(sites_a, pairs.differ[row]) if other)
@@ -62,7 +67,8 @@ def compare(
             heapq.heappush(best, ranked)
             if len(best) > top:
                 heapq.heappop(best)
-    comparison = everything.result()
+    comparison, moved = everything.result(), probability_moved(a, b, pairing)
+    heard = moved[pairing.prefix & ~np.isnan(moved)]
     different = np.flatnonzero(~pairing.same)
     return Comparison(
         aligned="tokens" if pairing.known else "position",
@@ -77,6 +83,8 @@ def compare(
         prefix_sites=prefix.result(),
         flips=sum(site.flips for site in comparison),
         top_flips=tuple(flip for *_, flip in sorted(best, key=lambda entry: entry[:3], reverse=True)),
+        probability_moved=float(heard.mean()) if heard.size else None,
+        side_by_side=pairs_around(a, b, pairing, differ, moved, side_by_side),
         sites_only_a=_missing(a, sites_a),
         sites_only_b=_missing(b, sites_b),
     )

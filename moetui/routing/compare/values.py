@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from moetui.routing.compare.words import TokenPair
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
@@ -93,6 +95,9 @@ class Comparison:
         sites: over all pairs. ``prefix_sites``: over the common prefix, where the input was the same.
         flips: number of (pair, site) with other experts.
         top_flips: those against the largest margins; flips of unknown margin come last, in token order.
+        probability_moved: how much of the next token's probability lies elsewhere in the second run, mean over the
+            common prefix, in [0, 1]: at least so much, as far as both runs' candidates tell. None if unknown.
+        side_by_side: pairs of tokens from just before the first other one (or the first with other experts).
         sites_only_a: names of sites that the second model has not; ``sites_only_b`` likewise.
     """
 
@@ -108,6 +113,8 @@ class Comparison:
     prefix_sites: tuple[SiteComparison, ...]
     flips: int
     top_flips: tuple[Flip, ...]
+    probability_moved: float | None = None
+    side_by_side: tuple[TokenPair, ...] = ()
     sites_only_a: tuple[str, ...] = ()
     sites_only_b: tuple[str, ...] = ()
 
