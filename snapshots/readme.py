@@ -66,7 +66,6 @@ async def take(pilot: Pilot[Any], session: LiveSession) -> None:
         "force_expert_selection 0 3 7 --layers 2-4",
         f'generate "{PROMPT}" -n 24',
         "compare --rows 2",
-        "why river",
     ):
         app._panels["console"].type_in(line)
         await pilot.press("enter")

@@ -17,6 +17,7 @@ from moetui.routing.compare import compare as compare_views
 from moetui.routing.events import Branch
 
 GROUP = "runs"
+_PAIRS = 6  # of tokens side by side
 
 
 @command(GROUP)
@@ -54,7 +55,7 @@ def compare(
         raise UsageError("a and b are the same run", "'branches' lists them")
     view = console.view
     line_a, line_b = tree.line(earlier.id), tree.line(later.id)
-    found = compare_views(view, view, line_a=line_a, line_b=line_b, top=rows)
+    found = compare_views(view, view, line_a=line_a, line_b=line_b, top=rows, side_by_side=_PAIRS)
     columns = view.tokens(view.first, view.end)
     shared = int((line_rows(columns, line_a, view.stacks) & line_rows(columns, line_b, view.stacks)).sum())
     return _told(found, earlier.name, later.name, shared=shared)
@@ -88,6 +89,7 @@ def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: 
         line_a=None if b is None else loaded.tree.line(theirs),
         line_b=None if b is None else console.tree.line(b.id),
         top=rows,
+        side_by_side=_PAIRS,
     )
     return _told(found, loaded.path, b.name if b is not None else console.session.name)
 
