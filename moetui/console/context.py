@@ -191,6 +191,8 @@ class Context:
         window = Window(view, start, stop)
         if window.end <= window.first:
             hint = "generate a prompt first" if self.session.playback is None else "let the recording play, or seek"
+            if view.end > view.first:
+                hint = f"tokens {view.first} to {view.end - 1} are held"
             raise UsageError("no tokens yet" if view.end <= view.first else "no tokens there", hint)
         return window
 

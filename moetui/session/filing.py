@@ -95,9 +95,11 @@ def _partial(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     if target.is_dir():
         raise UsageError(f"{target} is a folder", "name a file")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already", "choose another name, or overwrite it")
+        raise UsageError(f"{target} exists already", "--force replaces it")
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
+    if target.exists() and not target.is_file():  # it would be replaced by a file
+        raise UsageError(f"{target} is no file", "name a file")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as stream:

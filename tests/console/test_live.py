@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,29 @@ def test_a_script_waits_for_its_runs(live: Console) -> None:
     found = live.run("tokens --branch " + str(done["branch"])).data
     assert len(found) == done["tokens"]
     assert sum(row["phase"] == "decode" for row in found) == 3, "the last token has not gone through the model"
+
+
+@pytest.mark.parametrize("line", ["continue", "step", "step_layer", "pause", "run_to 3", "finish", "stop"])
+def test_commands_to_a_run_say_where_none_goes_on(live: Console, session: LiveSession, line: str) -> None:
+    script(live, f"generate {PROMPT} -n 2")
+    result = live.run(line)
+    assert "nothing goes on: 'generate' begins a run" in drawn(result)
+    assert result.data["state"] == session.state.value == "finished"
+
+
+def test_hints_are_about_what_is_there(live: Console, session: LiveSession, tmp_path: Path) -> None:
+    script(live, f"generate {PROMPT} -n 2", f"export {tmp_path}/x.csv", "config system 'be brief'")
+    assert live.run("tokens 9000000-").hint == f"tokens 0 to {session.timeline.snapshot().end - 1} are held"
+    assert live.run(f"export {tmp_path}/x.csv").hint == "--force replaces it"
+    assert live.run("config system none").data["system"] == ""
+
+
+def test_what_is_no_file_is_not_replaced_by_one(live: Console, tmp_path: Path) -> None:
+    script(live, f"generate {PROMPT} -n 2")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for command in ("save", "export"):
+        assert "is no" in live.run(f"{command} {tmp_path}/pipe.csv --force").error
+    assert (tmp_path / "pipe.csv").is_fifo()
 
 
 def test_the_format_of_an_export_is_what_its_name_ends_in(live: Console, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def _command_data(console: Context, item: Command) -> dict[str, Any]:
 def _setting(console: Context, key: str, value: str) -> Any:
     low = value.lower()
     if key == "system":
-        return value
+        return "" if low == "none" else value
     if key == "chat":
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None}
         if low not in words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from moetui.routing.events import GenerationSettings, RunState
 from moetui.session import Capability, Rewindable, Sendable
 
 GROUP = "runs"
+_AT_REST = (RunState.READY, RunState.FINISHED, RunState.FAILED)
 
 NewTokens = Annotated[int | None, replace(integer(1), about="tokens to generate at most")]
 Temperature = Annotated[float | None, replace(real(0, above=True), about="sample with this temperature")]
@@ -70,9 +72,7 @@ def generate(
 @command(GROUP, STEP)
 def continue_(console: Context) -> Result:
     """Go on until the end or the next breakpoint; a recording plays on."""
-    console.session.resume()
-    console.settle()
-    return _state(console)
+    return _commanded(console, console.session.resume)
 
 
 @command(GROUP, STEP)
@@ -88,26 +88,19 @@ def step(console: Context, count: Annotated[int, integer(-100_000, 100_000)] = 1
     """
     if count < 0 and Capability.SEEK not in console.session.capabilities:
         raise UsageError("count: a model does not run backwards", "'rewind' takes it back, where that is possible")
-    if count:
-        console.session.step(count)
-        console.settle()
-    return _state(console)
+    return _commanded(console, lambda: console.session.step(count) if count else None)
 
 
 @command(GROUP, STEP_LAYER)
 def step_layer(console: Context) -> Result:
     """Let the model go on to the next router and pause there."""
-    console.session.step_layer()
-    console.settle()
-    return _state(console)
+    return _commanded(console, console.session.step_layer)
 
 
 @command(GROUP, STEP)
 def pause(console: Context) -> Result:
     """Pause before the next step; a recording stands still."""
-    console.session.pause()
-    console.settle()
-    return _state(console)
+    return _commanded(console, console.session.pause)
 
 
 @command(GROUP, SEND)
@@ -120,17 +113,13 @@ def run_to(console: Context, position: Annotated[int, integer(0)]) -> Result:
     Examples:
         run_to 20
     """
-    _sendable(console).run_to(position)
-    console.settle()
-    return _state(console)
+    return _commanded(console, lambda: _sendable(console).run_to(position))
 
 
 @command(GROUP, SEND)
 def finish(console: Context) -> Result:
     """Go on to the run's end, past every breakpoint; their hits are counted."""
-    _sendable(console).finish()
-    console.settle()
-    return _state(console)
+    return _commanded(console, _sendable(console).finish)
 
 
 @command(GROUP, SEND)
@@ -144,9 +133,7 @@ def restart(console: Context) -> Result:
 @command(GROUP, STEP)
 def stop(console: Context) -> Result:
     """End the run; what was generated stays."""
-    console.session.stop()
-    console.settle()
-    return _state(console)
+    return _commanded(console, console.session.stop)
 
 
 @command(GROUP, GO_BACK)
@@ -247,6 +234,17 @@ def _outcome(console: Context, before: int) -> Result:
         "reason": session.reason,
     }
     return Result((*lines(written), note), data)
+
+
+def _commanded(console: Context, act: Callable[[], None]) -> Result:
+    """What a command to a run led to; where none goes on, that it led to nothing."""
+    idle = Capability.GENERATE in console.session.capabilities and console.session.state in _AT_REST
+    act()
+    console.settle()
+    told = _state(console)
+    if not idle:
+        return told
+    return Result((*told.renderables, Text("nothing goes on: 'generate' begins a run", "dim")), told.data)
 
 
 def _state(console: Context) -> Result:
