@@ -28,7 +28,8 @@ def built() -> BuiltModel:
 class Own:
     """``model.generate`` in a thread of the user's own."""
 
-    def __init__(self, built: BuiltModel) -> None:
+    def __init__(self, built: BuiltModel, **options: Any) -> None:
+        self._options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, **options}
         self.out: Any = None
         self.error: BaseException | None = None
         self._built = built
@@ -38,7 +39,7 @@ class Own:
     def _run(self) -> None:
         try:
             inputs = self._built.inputs(length=PROMPT)
-            self.out = self._built.model.generate(**inputs, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
+            self.out = self._built.model.generate(**inputs, **self._options)
         except BaseException as error:  # noqa: BLE001 - what ends it is what is looked at
             self.error = error
 
@@ -80,6 +81,42 @@ def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger:
     debugger.control.resume()
     assert torch.equal(own.join(), plain)
     assert not debugger.control.paused
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_it_is_sent_to_a_token(built: BuiltModel, debugger: MoEDebugger, cached: bool) -> None:
+    debugger.control.run_to(PROMPT + 2)
+    own = Own(built, use_cache=cached)
+    assert debugger.control.wait(PATIENCE)
+    assert debugger.control.reason == f"before token {PROMPT + 2}"
+    view = debugger.timeline.snapshot()
+    assert int(view.tokens(view.end - 1, view.end).position[0]) == PROMPT + 1
+    debugger.control.run_to(PROMPT + 4)
+    assert debugger.control.wait(PATIENCE)
+    assert debugger.control.reason == f"before token {PROMPT + 4}"
+    debugger.control.resume()
+    assert own.join() is not None
+    with pytest.raises(UsageError, match="no position -1"):
+        debugger.control.run_to(-1)
+
+
+def test_it_goes_on_past_breakpoints_until_something_is_commanded(built: BuiltModel, debugger: MoEDebugger) -> None:
+    point = debugger.breakpoints.add("phase:decode")
+    debugger.breakpoints.on_hit = debugger.control.at_breakpoint
+    own = Own(built)
+    assert debugger.control.wait(PATIENCE)
+    debugger.control.finish()
+    own.join()
+    assert own.error is None
+    assert next(each for each in debugger.breakpoints if each.id == point.id).hits == NEW - 1
+    debugger.control.pause()
+    again = Own(built)
+    assert debugger.control.wait(PATIENCE), "a pause is heeded again"
+    debugger.control.resume()
+    assert debugger.control.wait(PATIENCE), "and so are breakpoints"
+    debugger.control.finish()
+    again.join()
+    debugger.breakpoints.clear()
 
 
 def test_what_is_changed_at_a_pause_holds_from_there(built: BuiltModel, debugger: MoEDebugger) -> None:

@@ -60,7 +60,7 @@ class OwnRunControl:
         self._gate.resume()
 
     def step(self, count: int = 1) -> None:
-        """Let ``count`` passes through and stand before the one after.
+        """Let ``count`` passes through and stand before the one after; within a pass its rest is the first of them.
 
         Raises:
             UsageError: as for ``pause``.
@@ -77,6 +77,26 @@ class OwnRunControl:
         self._arm()
         self._capture.gate = self._at_site
         self._gate.step_site()
+
+    def run_to(self, position: int) -> None:
+        """Go on until the token at this position of its sequence is next; it counts from 0, with padding on the left.
+
+        Raises:
+            UsageError: as for ``pause``, or a negative position.
+        """
+        if position < 0:
+            raise UsageError(f"there is no position {position}", "positions count from 0")
+        self._arm()
+        self._gate.run_to(position)
+
+    def finish(self) -> None:
+        """Go on past every breakpoint until something else is commanded; their hits are told and counted.
+
+        Raises:
+            UsageError: as for ``pause``.
+        """
+        self._arm()
+        self._gate.finish()
 
     def stop(self) -> None:
         """End the call of the model before its next pass: it raises ``RunStoppedError`` there, in its own thread.
@@ -111,10 +131,11 @@ class OwnRunControl:
         elif self._capture.before_step != self._before_step:
             raise UsageError("a session runs this model", "command it there")
 
-    def _before_step(self, _: Mapping[str, Any]) -> bool:
+    def _before_step(self, arguments: Mapping[str, Any]) -> bool:
         reason, self._reason = self._reason, ""
+        position = 0 if self._gate.control.target is None else _next_position(arguments)
         try:
-            self._gate.before_step(0, reason)
+            self._gate.before_step(position, reason)
         except BaseException:
             self._gate.apply(_running)
             raise
@@ -132,3 +153,18 @@ class OwnRunControl:
     def _tell(self, _: RunControl) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _next_position(arguments: Mapping[str, Any]) -> int:
+    """Where the next pass begins in its sequence; without a cache, where its last token stands."""
+    from moetui.engine.streams import past_length
+
+    given = arguments.get("decoder_input_ids", arguments.get("input_ids", arguments.get("inputs_embeds")))
+    tokens = 0 if given is None else int(given.shape[1])
+    cache = arguments.get("past_key_values", arguments.get("cache_params"))
+    if cache is None:
+        return max(0, tokens - 1)
+    past, mask = int(past_length(cache)), arguments.get("attention_mask")
+    if not past and mask is not None and mask.dim() == 2:  # caches of recurrent states alone do not count
+        return max(0, int(mask.shape[1]) - tokens)
+    return past
