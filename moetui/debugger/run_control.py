@@ -35,6 +35,7 @@ class OwnRunControl:
         self._gate = Gate(self._tell)
         self._gate.apply(_running)
         self._reason = ""
+        self._encodes = any(site.stack == "encoder" for site in capture.info.sites)
 
     @property
     def paused(self) -> bool:
@@ -133,7 +134,7 @@ class OwnRunControl:
 
     def _before_step(self, arguments: Mapping[str, Any]) -> bool:
         reason, self._reason = self._reason, ""
-        position = 0 if self._gate.control.target is None else _next_position(arguments)
+        position = 0 if self._gate.control.target is None else _next_position(arguments, encodes=self._encodes)
         try:
             self._gate.before_step(position, reason)
         except BaseException:
@@ -155,16 +156,20 @@ class OwnRunControl:
             self._changed.notify_all()
 
 
-def _next_position(arguments: Mapping[str, Any]) -> int:
-    """Where the next pass begins in its sequence; without a cache, where its last token stands."""
+def _next_position(arguments: Mapping[str, Any], *, encodes: bool) -> int:
+    """Where the next pass begins in its sequence; without a cache, where its last token stands; 0 for an encoder's."""
     from moetui.engine.streams import past_length
 
-    given = arguments.get("decoder_input_ids", arguments.get("input_ids", arguments.get("inputs_embeds")))
-    tokens = 0 if given is None else int(given.shape[1])
+    names = ("decoder_input_ids", "decoder_inputs_embeds") if encodes else ("input_ids", "inputs_embeds")
+    given = next((arguments[name] for name in names if arguments.get(name) is not None), None)
+    if given is None:
+        return 0
+    tokens = int(given.shape[1])
     cache = arguments.get("past_key_values", arguments.get("cache_params"))
     if cache is None:
         return max(0, tokens - 1)
-    past, mask = int(past_length(cache)), arguments.get("attention_mask")
+    past = int(past_length(cache))
+    mask = arguments.get("decoder_attention_mask" if encodes else "attention_mask")
     if not past and mask is not None and mask.dim() == 2:  # caches of recurrent states alone do not count
         return max(0, int(mask.shape[1]) - tokens)
     return past
