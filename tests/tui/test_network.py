@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +15,7 @@ from rich.cells import cell_len
 from textual.app import App
 from textual.geometry import Size
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from moetui.routing import Timeline
 from moetui.routing.events import Branch
@@ -203,6 +206,18 @@ async def test_an_error_is_shown_in_its_place_and_the_old_filter_stays():
         assert panel.tokens.total_rows == 35
 
 
+async def test_what_is_typed_stays_in_sight_beside_what_is_wrong_with_it():
+    async with network(make_timeline(decode=3), (80, 24)) as (panel, pilot):
+        await pilot.press("slash", *"entropy>1.6 margin<0.2 confidence>0.1 layer:x")
+        await pilot.pause()
+        line = panel.query_one(FilterLine)
+        assert note(panel).startswith("'x' is no number")
+        assert "confidence>0.1 layer:x" in line.query_one(Input).render_line(0).text
+        await pilot.press(*["backspace"] * 8)
+        await pilot.pause()
+        assert "margin<0.2 confidence>0.1" in line.query_one(Input).render_line(0).text
+
+
 async def test_tab_goes_from_part_to_part_and_past_the_filter():
     async with network(make_timeline(decode=3)) as (panel, pilot):
         seen = []
@@ -302,6 +317,27 @@ async def test_another_recording_can_be_the_baseline():
         assert panel.heatmap._picture.heat.values.any()
 
 
+async def test_a_long_count_lets_the_event_loop_go_round_between_its_parts(monkeypatch):
+    parts = 0
+
+    def advance(_panel, _view):
+        nonlocal parts
+        parts += 1
+        time.sleep(0.013)  # a part that takes all the time there is
+        return False
+
+    monkeypatch.setattr(NetworkPanel, "_advance", advance)
+    async with network(make_timeline()) as (panel, _):
+        panel._go_on_later()
+        rounds = 0
+        while panel._going_on:  # until it is drawn, which counts what little there is
+            await asyncio.sleep(0)
+            rounds += 1
+        # What a key sets going passes through a dozen queues, one in each round.
+        assert parts > 2
+        assert rounds > 15 * parts
+
+
 async def test_a_long_count_lets_keys_through():
     timeline = bulk_timeline(make_info(8, 64, 2), 20_000)
     async with network(timeline) as (panel, pilot):
@@ -310,7 +346,7 @@ async def test_a_long_count_lets_keys_through():
         await pilot.press("up")
         assert panel.tokens.token == 19_998
         for _ in range(400):
-            await pilot.pause()
+            await pilot.pause(0.005)
             if "counted" not in str(panel.heatmap.border_title):
                 break
         assert int(panel.source.sums.loads.sum()) == 20_000 * 8 * 2

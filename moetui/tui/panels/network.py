@@ -35,6 +35,8 @@ from moetui.tui.widgets.token_table import TokenTable
 from moetui.tui.widgets.windows import BalanceTrail, Matched, token_rate
 
 _WORK_SECONDS = 0.012  # counted at a time, before keys are answered
+_REST_SECONDS = 0.012  # till the next time: what a key sets going passes through many queues, and no count between them
+_PARTS = 8  # of a chunk of routing: what is counted before the time is looked at
 _SHOW_SECONDS = 0.3  # how often a count that goes on is shown
 
 
@@ -147,7 +149,7 @@ class NetworkPanel(NetworkKeys):
         """Long counts go on between other messages, so that keys are answered meanwhile."""
         if not self._going_on:
             self._going_on = True
-            self.call_later(self._go_on)
+            self.set_timer(_REST_SECONDS, self._go_on)
 
     def _go_on(self) -> None:
         self._going_on = False
@@ -167,7 +169,7 @@ class NetworkPanel(NetworkKeys):
         """One portion more of each count, without drawing."""
         done = self.tokens.rows.update(view, self.tokens.sort)
         done &= self.source.advance(view, token=self.tokens.token, matched=self._matched(), branches=self._branches)
-        return (self._totals is None or self._totals.update(view, chunk_tokens(view.sites))) and done
+        return (self._totals is None or self._totals.update(view, _portion(view))) and done
 
     @property
     def _branches(self) -> Sequence[Branch]:
@@ -188,7 +190,7 @@ class NetworkPanel(NetworkKeys):
         if self._totals is None or self._totals.sites is not view.sites:
             self._totals = RoutingTotals(view.sites, entropy=False)
         totals = self._totals
-        done = totals.update(view, chunk_tokens(view.sites))
+        done = totals.update(view, _portion(view))
         course = self._balance.of(view)
         rates = token_rate(view)
         rate = run_facts(view, self._branches).rate
@@ -320,3 +322,7 @@ class NetworkPanel(NetworkKeys):
     def _filter(self) -> None:
         self.tokens.filter_by(self._query, hide=self._hide)
         self._draw()
+
+
+def _portion(view: TimelineView) -> int:
+    return chunk_tokens(view.sites) // _PARTS

@@ -52,6 +52,7 @@ class TokenRows:
         self._sites: object = None
         self._scanned = 0
         self._kept: I64 = np.empty(0, np.int64)
+        self._view: TimelineView | None = None
         self._plain: I64 = np.empty(0, np.int64)
         self._key: object = None
         self.version = 0
@@ -75,8 +76,9 @@ class TokenRows:
 
     def update(self, view: TimelineView, sort: Sort) -> bool:
         """Bring the rows up to ``view``; False while the filter has not seen all of it."""
-        columns = view.tokens(view.first, view.end)
-        self._plain = np.flatnonzero(~columns.pad) + view.first
+        if view is not self._view:  # a count that goes on asks again and again
+            self._view = view
+            self._plain = np.flatnonzero(~view.tokens(view.first, view.end).pad) + view.first
         self.total = len(self._plain)
         if self._sites is not view.sites or view.end < self._scanned:
             self._sites, self._scanned, self._kept = view.sites, 0, np.empty(0, np.int64)
