@@ -191,7 +191,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     async def _show_model(self) -> None:
         for view in self.query(LoadingView):
             await view.remove()
-        await self._show_tab()
+        if self.tab not in self._panels:  # told again, where more is known of it, it takes no keys from where they go
+            await self._show_tab()
 
     def _state_changed(self, state: RunState, reason: str, hint: str) -> None:
         self.hint = hint

@@ -238,6 +238,10 @@ class ScriptedSession:
         self._mail.put(ModelChanged(self._info))
         self.set_state(RunState.READY)
 
+    def learn(self) -> None:
+        """Tell of the model again, as a first run does: it taught more of it."""
+        self._mail.put(ModelChanged(self._info))
+
     def progress(self, message: str, fraction: float | None) -> None:
         self._mail.put(LoadProgress(message, fraction))
 

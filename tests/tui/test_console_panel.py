@@ -14,7 +14,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 
 from moetui.console import History
-from moetui.routing.events import RunState
+from moetui.routing.events import Finding, RunState
 from moetui.session import Capability
 from moetui.tui.app import MoetuiApp
 from moetui.tui.panels.console import ConsolePanel
@@ -54,6 +54,12 @@ async def test_an_untouched_console_says_what_it_is() -> None:
     async with console() as (app, pilot, field):
         await until(pilot, lambda: " moe› type help" in shown(app))
         assert field.region.x == 6
+
+
+async def test_answers_have_the_width_of_the_screen() -> None:
+    async with console(size=(130, 30)) as (app, pilot, _):
+        await pilot.press(*"'x' * 110", "enter")
+        await ran(app, pilot, "x" * 110)
 
 
 async def test_lines_are_kept_from_session_to_session(tmp_path: Path) -> None:
@@ -291,7 +297,9 @@ async def test_a_run_that_begins_leaves_the_drawer_its_keys() -> None:
         await until(pilot, lambda: app.focused is not None and app.focused.id == "console-input")
         await pilot.press(*"generate a river", "enter")
         await until(pilot, lambda: "running" in line(app, "#title"))
-        await pilot.pause()
+        session.learn()
+        session.raise_finding(Finding("heard", "info", "the model was told of again"))
+        await until(pilot, lambda: "⚠ 1" in line(app, "#title"))
         assert app.focused is app.query_one(ConsoleInput)
 
 
