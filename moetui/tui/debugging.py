@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         _panels: dict[str, Widget]
 
         async def action_drawer(self) -> None: ...
+        async def action_tab(self, name: str) -> None: ...
         def _spread_selection(self) -> None: ...
 else:
     _Base = object
@@ -34,6 +35,10 @@ class Debugging(_Base):
     selection: Selection
     _where: list[Part]
     _stops: Stops
+
+    async def on_console_input_left(self) -> None:
+        """From the console's tab: a terminal may keep the keys that go from tab to tab for itself."""
+        await self.action_tab("network")
 
     def can(self, action: str) -> bool | None:
         """Whether the session can do an action at all, and now."""

@@ -303,6 +303,18 @@ async def test_a_run_that_begins_leaves_the_drawer_its_keys() -> None:
         assert app.focused is app.query_one(ConsoleInput)
 
 
+async def test_escape_leaves_the_tab_and_closes_the_drawer() -> None:
+    async with console() as (app, pilot, _):
+        await pilot.press(*"1 + ", "escape")
+        await until(pilot, lambda: app.tab == "network")
+        assert app.query_one(ConsoleInput).text == "1 + ", "what was typed waits there"
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen.has_class("-drawer") and app.focused is app.query_one(ConsoleInput))
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.screen.has_class("-drawer"))
+        assert app.tab == "network"
+
+
 async def test_without_python_and_in_ascii() -> None:
     async with running(
         ScriptedSession(capabilities=HERE), (100, 30), Look("none", slow=False, ascii=True, mouse=True), python=False

@@ -48,6 +48,7 @@ class ConsoleInput(TextArea, inherit_bindings=False):
             "ctrl+u", "delete_to_start_of_line", "delete to start", show=False, tooltip="Delete to the line's start"
         ),
         Binding("ctrl+k", "delete_to_end_of_line", "delete to end", show=False, tooltip="Delete to the line's end"),
+        Binding("escape", "leave", "leave", show=False, tooltip="To the Network tab"),
         Binding("ctrl+underscore", "undo", "undo", show=False, tooltip="Take the last edit back"),
     ]
 
@@ -69,6 +70,9 @@ class ConsoleInput(TextArea, inherit_bindings=False):
         """Scroll the log by so many pages."""
 
         pages: int
+
+    class Left(Message):
+        """The person is done here, where it is no drawer that the app closes."""
 
     class LogCleared(Message):
         """Empty the log."""
@@ -168,6 +172,14 @@ class ConsoleInput(TextArea, inherit_bindings=False):
             event.prevent_default()
 
     # ------------------------------------------------------------------ keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A drawer is closed by the app."""
+        return super().check_action(action, parameters) and (action != "leave" or self.screen.has_class("-console-tab"))
+
+    def action_leave(self) -> None:
+        """Give the keys back."""
+        self.post_message(self.Left())
 
     def action_send(self) -> None:
         """Take the chosen word, begin a new line where more belongs to it, or run what is there."""
