@@ -222,7 +222,7 @@ class Trace:
             header = read_map(self._source, read_frame(self._source, 0))
         except DamagedError as error:
             raise TraceError(f"{self.path.name} is damaged: its header cannot be read ({error})", _ANOTHER) from None
-        version = header.get("version")
+        version = header.get("schema_version", header.get("version"))
         if header.get("format") != FORMAT or type(version) is not int or version < 1:
             raise TraceError(f"{self.path.name} is no moetui trace", _ANOTHER)
         if version > VERSION:

@@ -204,7 +204,8 @@ class TraceWriter:
     def _write_header(self, settings: GenerationSettings, prompt: str, present: list[str]) -> None:
         header = {
             "format": FORMAT,
-            "version": VERSION,
+            "schema_version": VERSION,
+            "version": VERSION,  # the name that readers of the first files know
             "writer": f"moetui {__version__}",
             **info_to_plain(self._info),
             "settings": to_plain(settings),

@@ -1,4 +1,7 @@
-"""The golden files are kept forever: whatever becomes of the format, these are read, and version 2 is written so."""
+"""The golden files are kept forever: whatever becomes of the format, these are read.
+
+Version 2 is written as ``v2.schema``; ``v2`` is what was written before headers had a ``schema_version``.
+"""
 
 from pathlib import Path
 
@@ -18,20 +21,33 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_the_writer_writes_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("moetui.trace.writer.__version__", "golden")
-    write_golden(tmp_path / "v2.msgpack", None)
-    assert (tmp_path / "v2.msgpack").read_bytes() == (GOLDEN / "v2.msgpack").read_bytes()
+    write_golden(tmp_path / "x.msgpack", None)
+    assert (tmp_path / "x.msgpack").read_bytes() == (GOLDEN / "v2.schema.msgpack").read_bytes()
+
+
+def test_a_header_says_its_schema_version_and_those_without_it_are_read():
+    headers = {name: _header(GOLDEN / name) for name in ("v1.msgpack", "v2.msgpack", "v2.schema.msgpack")}
+    assert [header["version"] for header in headers.values()] == [1, 2, 2]
+    assert [header.get("schema_version") for header in headers.values()] == [None, None, 2]
+    assert headers["v2.schema.msgpack"] == {**headers["v2.msgpack"], "schema_version": 2}
+
+
+def _header(path):
+    return msgpack.unpackb(next(iter(msgpack.Unpacker(path.open("rb"))))[6])
 
 
 def test_the_golden_file_has_every_layout():
     layouts = set()
-    for _, kind, _, _, _, _, body in msgpack.Unpacker((GOLDEN / "v2.msgpack").open("rb")):
+    for _, kind, _, _, _, _, body in msgpack.Unpacker((GOLDEN / "v2.schema.msgpack").open("rb")):
         if kind in ("logits", "routing", "steps", "tokens"):
             layouts |= {packed.get("layout", "") for packed in msgpack.unpackb(body).values()}
     assert layouts == set(LAYOUTS)
 
 
-@pytest.mark.parametrize("name", ["v1.msgpack", "v1.zstd.msgpack", "v2.msgpack", "v2.zstd.msgpack"])
-def test_the_golden_files_are_read(name):
+@pytest.mark.parametrize("packed", ["msgpack", "zstd.msgpack"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v2.schema"])
+def test_the_golden_files_are_read(version, packed):
+    name = f"{version}.{packed}"
     steps = [golden_step(index, count, place) for index, count, place in STEPS[int(name[1])]]
     end = sum(step.num_tokens for step in steps)
     with open_trace(GOLDEN / name) as trace:
