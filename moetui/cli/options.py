@@ -25,13 +25,13 @@ def _share(low: float, high: float, *, open_low: bool = False) -> click.FloatRan
 PROMPT = (
     _option("-p", "--prompt", help="The prompt."),
     _option("--prompt-file", type=click.Path(exists=True, dir_okay=False), help="Read the prompt from a file."),
-    _option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=64, help="Tokens to generate at most."),
+    _option("-n", "--max-new-tokens", type=click.IntRange(1, 2**31 - 1), default=64, help="Tokens to generate at most."),
 )
 
 GENERATION = (
     _option("--temperature", type=click.FloatRange(0, min_open=True), help="Sample with this temperature."),
     _option("--top-p", type=_share(0, 1, open_low=True), help="Sample from the nucleus of this mass."),
-    _option("--top-k-sampling", type=click.IntRange(min=1), help="Sample from this many candidates."),
+    _option("--top-k-sampling", type=click.IntRange(1, 2**31 - 1), help="Sample from this many candidates."),
     _option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeat a sampled run exactly."),
     _option("--chat/--no-chat", default=None, help="Use the chat template (default: if the tokenizer has one)."),
     _option("--system", default="", help="System message for the chat template.", show_default=False),

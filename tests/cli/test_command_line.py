@@ -41,6 +41,7 @@ def test_every_command_helps(call: Call, name: str) -> None:
         (["run"], "MODEL"),
         (["run", "demo", "-n", "0"], "max-new-tokens"),
         (["run", "demo", "-n", "many"], "max-new-tokens"),
+        (["run", "demo", "-n", "1" + "0" * 30], "max-new-tokens"),
         (["run", "demo", "-p", "  "], "the prompt is empty"),
         (["run", "demo", "--top-p", "0"], "top-p"),
         (["run", "demo", "--temperature", "-1"], "temperature"),

@@ -99,6 +99,8 @@ class TestRuns:
         [
             ("", None, "the prompt is empty"),
             ("x", GenerationSettings(max_new_tokens=0), "must be at least 1"),
+            ("x", GenerationSettings(max_new_tokens=10**30), "must be less than"),
+            ("x", GenerationSettings(top_k_sampling=10**30), "must be less than"),
             ("many words " * 400, None, "the model's context is 512"),
         ],
     )
