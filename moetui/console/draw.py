@@ -20,7 +20,7 @@ from moetui.routing import drawable
 UNKNOWN = "–"
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#%@"
-_COLD, _HOT = (70, 80, 110), (255, 176, 60)
+_COLD, _HOT = (104, 116, 150), (255, 176, 60)
 _LONGEST = 400
 _WIDE = 24  # experts up to which a heatmap's cells are three wide
 

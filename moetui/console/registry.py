@@ -143,7 +143,7 @@ class Command:
         values: dict[str, Any] = {}
         given = list(arguments)
         places = [parameter for parameter in self.parameters if not parameter.option]
-        if len(places) == 1 and places[0].kind.many and len(given) > 1:
+        if len(places) == 1 and places[0].kind.many and len(given) > 1 and not isinstance(given[0], list | tuple | set):
             given = [given]  # ban_experts(0, 3) is as clear as ban_experts([0, 3])
         if len(given) > len(places):
             most = ", ".join(parameter.name for parameter in places) or "none"
@@ -220,7 +220,9 @@ def command(group: str, need: Need | None = None) -> Callable[[F], F]:
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """``did you mean 'entropy'?``, or nothing."""
-    found = difflib.get_close_matches(str(word).lower(), list(choices), n=1, cutoff=0.6)
+    wanted, known = str(word).lower(), list(choices)
+    begun = [choice for choice in known if len(wanted) > 2 and choice.lower().startswith(wanted)]
+    found = sorted(begun, key=len) or difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
     return f"did you mean '{found[0]}'?" if found else ""
 
 

@@ -354,10 +354,12 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small for anything."""
         self.forget_screen()
+        self.console.size = (event.size.width, event.size.height)  # what Rich fits its tables into: it would guess
         small = event.size.width < LEAST_WIDTH or event.size.height < LEAST_HEIGHT
         self.screen.set_class(small, "-too-small")
         if small:
             text = f" {LEAST_WIDTH}×{LEAST_HEIGHT} needed, this is {event.size.width}×{event.size.height}"
+            text = text.replace("×", "x") if self.look.ascii else text
             self.query_one("#too-small", LineWidget).show([Part(text, "warn")])
         self.ticker.mark(soon=True)
 

@@ -93,9 +93,8 @@ class BreakpointsScreen(ModalScreen[None]):
             background: $surface; border: round $border; border-title-color: $accent; padding: 0 1;
         }
         & BreakpointRows { height: 1fr; background: $surface; }
-        & #breakpoint-note { height: 1; }
         & FilterNote { display: none; }  /* its line has room below */
-        & #breakpoint-keys { height: 1; }
+        & LineWidget { height: 1; }
     }
     """
 
@@ -115,13 +114,18 @@ class BreakpointsScreen(ModalScreen[None]):
             )
             yield LineWidget(id="breakpoint-note")
             yield LineWidget(id="breakpoint-keys")
+            yield LineWidget(id="breakpoint-more-keys")
 
     def on_mount(self) -> None:
         """Show what there is; hits go on being counted meanwhile."""
         self._show()
         self.query_one(BreakpointRows).focus()
-        self.query_one("#breakpoint-keys", LineWidget).show(self._keys())
+        self.call_after_refresh(self._show_keys)
         self.set_interval(_REFRESH, self._show)
+
+    def on_resize(self) -> None:
+        """Keys that have no room on one line go on on a second."""
+        self.call_after_refresh(self._show_keys)
 
     # ------------------------------------------------------------------ keys
 
@@ -247,6 +251,16 @@ class BreakpointsScreen(ModalScreen[None]):
 
     def _note(self, parts: Sequence[Part]) -> None:
         self.query_one("#breakpoint-note", LineWidget).show([Part(" "), *parts])
+
+    def _show_keys(self) -> None:
+        first, second = (self.query_one(f"#breakpoint-{name}", LineWidget) for name in ("keys", "more-keys"))
+        parts = self._keys()
+        room, kept = first.size.width, len(parts)
+        while kept > 2 and sum(part.width for part in parts[:kept]) > room:
+            kept -= 2  # a key and what it does
+        first.show(parts[:kept])
+        second.show(parts[kept:])
+        second.display = kept < len(parts)
 
     def _keys(self) -> list[Part]:
         parts: list[Part] = []

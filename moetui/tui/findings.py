@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -56,21 +57,24 @@ class FindingsScreen(ModalScreen[None]):
                 yield Static(id="findings-text")
 
     def on_mount(self) -> None:
-        """Fill in the text, now that styles are known."""
-        self.query_one("#findings-text", Static).update(self._text())
+        """Fill in the list, now that styles are known."""
+        self.query_one("#findings-text", Static).update(self._list())
         self.query_one("#findings-list").focus()
 
-    def _text(self) -> Text:
+    def _list(self) -> Text | Table:
         style = styles_of(self, "found")
         if not self._findings:
             return Text("Nothing found so far.", style("dim"))
-        text = Text()
+        out = Table.grid(padding=(0, 1, 0, 0))
+        out.add_column(width=7)
+        out.add_column(overflow="fold")
         for number, finding in enumerate(self._findings):
-            text.append("\n" if number else "")
-            text.append(f"{finding.severity:<8}", style(finding.severity))
-            place = f"{drawable(finding.site)}  " if finding.site else ""
-            text.append(place, style("strong")).append(drawable(finding.message)).append("\n")
+            site = drawable(finding.site or "")
+            text = Text("\n" if number else "")
+            if site and not finding.message.startswith(f"{finding.site}:"):
+                text.append(f"{site}  ", style("strong"))
+            text.append(drawable(finding.message))
             if finding.suggestion:
-                text.append(f"        {drawable(finding.suggestion)}\n", style("dim"))
-        text.rstrip()
-        return text
+                text.append(f"\n{drawable(finding.suggestion)}", style("dim"))
+            out.add_row(Text(("\n" if number else "") + finding.severity, style(finding.severity)), text)
+        return out

@@ -64,7 +64,7 @@ class Ink:
         if color is None or self.dark:
             return color
         red, green, blue = color
-        return reduce_color((red * 4 // 5, green * 4 // 5, blue * 4 // 5), self.depth)
+        return reduce_color((red * 2 // 3, green * 2 // 3, blue * 2 // 3), self.depth)
 
 
 def ink_of(widget: Widget) -> Ink:

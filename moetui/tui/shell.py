@@ -20,7 +20,7 @@ from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
-from moetui.tui.themes import THEMES, theme_name
+from moetui.tui.themes import ON_LIGHT, THEMES, theme_name
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
@@ -40,6 +40,14 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
 
     TITLE = "moetui"
     ENABLE_SELECT_AUTO_SCROLL = False
+    # In the terminal's own colours Textual reverses what it draws white on black, and of a list's choice forgets that
+    # it is to be reversed: neither would be seen.
+    CSS = """
+    Input:ansi > .input--cursor { background: ansi_default; color: ansi_default; text-style: reverse; }
+    CommandList:ansi > .option-list--option-highlighted {
+        background: ansi_cyan; color: ansi_black; text-style: bold underline;
+    }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,f7", "copy", "copy", id="copy", show=False, tooltip="Copy the table or map that has the focus"),
         Binding("Y,f8", "save_csv", "save csv", id="save", show=False, tooltip="Write it to a CSV file"),
@@ -58,6 +66,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         wanted = theme_name(options.theme, self.look)
         if wanted not in self.available_themes:
             raise UsageError(f"no theme of this name: {options.theme}", "dark, light, ansi, or one of the palette's")
+        self.ansi_theme_light = ON_LIGHT
         self.theme = wanted
         self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
         self.start_link()
@@ -117,6 +126,23 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         from moetui.tui.help import HelpScreen
 
         self.push_screen(HelpScreen(self.screen))
+
+    def action_command_palette(self) -> None:
+        """Find a command by its name."""
+        from textual.command import CommandPalette
+
+        from moetui.tui.palette import Palette
+
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            self.push_screen(Palette(id="--command-palette"))
+
+    def search_themes(self) -> None:
+        """Choose a theme by its name."""
+        from textual.theme import ThemeProvider
+
+        from moetui.tui.palette import Palette
+
+        self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes…"))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette: what the app's keys do, and the themes."""

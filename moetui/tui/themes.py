@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.terminal_theme import TerminalTheme
 from textual.theme import BUILTIN_THEMES, Theme
 
 from moetui.tui.options import Look
@@ -54,6 +55,7 @@ LIGHT = Theme(
     dark=False,
     variables={
         "foreground-muted": "#59636e",
+        "text-disabled": "#6f7780",
         "border": "#b6bdc5",
         "border-blurred": "#d0d5da",
         "block-cursor-background": "#cfe6f2",
@@ -115,6 +117,31 @@ TERMINAL = Theme(
     },
 )
 THEMES = (DARK, LIGHT, TERMINAL)
+# What the names of the terminal's colours (the console's "yellow") stand for on the light ground, where it reads.
+ON_LIGHT = TerminalTheme(
+    (251, 251, 250),
+    (31, 35, 40),
+    [
+        (31, 35, 40),
+        (179, 38, 30),
+        (26, 127, 55),
+        (138, 90, 0),
+        (31, 95, 191),
+        (122, 62, 157),
+        (11, 114, 133),
+        (89, 99, 110),
+    ],
+    [
+        (89, 99, 110),
+        (179, 38, 30),
+        (26, 127, 55),
+        (138, 90, 0),
+        (31, 95, 191),
+        (122, 62, 157),
+        (11, 114, 133),
+        (31, 35, 40),
+    ],
+)
 _SHORT = {"dark": DARK.name, "light": LIGHT.name, "ansi": TERMINAL.name, "terminal": TERMINAL.name}
 
 

@@ -70,6 +70,8 @@ def test_without_python_only_literals_are_read(replay: ReplaySession) -> None:
     assert console.run("__import__('os').getpid()").error.startswith("no such command")
     found = console.run("statss")
     assert (found.error, found.hint) == ("no such command: statss", "did you mean 'stats'?")
+    found = console.run("force 0 3 7")
+    assert found.hint == "did you mean 'force_expert_selection'?"
 
 
 def test_a_line_that_assigns_to_a_commands_name_is_python(console: Console) -> None:
@@ -83,6 +85,13 @@ def test_a_line_that_assigns_to_a_commands_name_is_python(console: Console) -> N
 def test_a_bracket_makes_a_call_only_where_it_reads_as_one(console: Console) -> None:
     assert console.run("stats()").data == console.run("stats").data
     assert console.run("find (layer:1 entropy>99)").data == []
+
+
+def test_what_follows_a_list_is_not_taken_for_more_of_it(console: Console) -> None:
+    wrong = console.run("moe.breakpoints([1], 2)")
+    assert wrong.error
+    wrong = console.run("moe.ban_experts([2], 4)")
+    assert wrong.error.startswith("ban_experts takes 1 positional arguments (experts), not 2")
 
 
 def test_answers_are_used_as_data_in_python(console: Console) -> None:

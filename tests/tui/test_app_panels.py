@@ -17,10 +17,12 @@ from moetui.routing import ModelInfo, Phase, Timeline, UsageError
 from moetui.routing.metrics import probabilities
 from moetui.session import Capability
 from moetui.tui.app import MoetuiApp
+from moetui.tui.ink import Ink
 from moetui.tui.messages import Selection, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
+from moetui.tui.panels.element_text import weight_rows
 from moetui.tui.panels.elements import ElementsPanel
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
@@ -221,6 +223,14 @@ async def test_weights_come_from_the_generation_thread_or_say_why_not() -> None:
         asked[-1].set_exception(RuntimeError("4-bit weights have no histogram"))
         await until(pilot, lambda: "4-bit weights have no histogram" in shown(app))
         assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("room", "cells"), [(60, 24), (31, 12), (18, 6)])
+def test_a_histogram_has_the_room_there_is(room: int, cells: int) -> None:
+    facts = WeightFacts("w", 0.0, 0.041, 0.48, 10.2, -0.48, 0.45, tuple(range(24)), False)
+    rows = weight_rows((facts,), Ink(), room)
+    low, spark, high = (piece.text for piece in rows[1].pieces)
+    assert (low, len(spark), high) == ("-0.48 ", cells, " 0.45")
 
 
 async def test_console_lines_run_off_the_loop_and_their_output_is_safe() -> None:

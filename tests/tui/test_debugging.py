@@ -90,6 +90,11 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
     async with running(session, size) as (app, pilot):
         screen = await opened(app, pilot)
         assert "a adds one" in rows(screen)[0]
+        if size >= (80, 24):
+            said = "".join(
+                screen.query_one(f"#breakpoint-{k}", LineWidget).render_line(0).text for k in ("keys", "more-keys")
+            )
+            assert [word for word in ("add", "once", "ignore", "delete", "close") if word not in said] == []
         await pilot.press("a", *"entropy<0.4", "enter")
         await pilot.press("a", *"margin<0.01", "enter")
         await until(pilot, lambda: len(session.breakpoints) == 2)

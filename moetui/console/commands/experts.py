@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import bar, heat, number, pairs, percent, table, text, token_text
+from moetui.console.draw import heat, number, pairs, percent, table, text, token_text
 from moetui.console.kinds import EXPERT, InBranch, Last, Layers, OneSite, Rows, Sites
 from moetui.console.registry import command
 from moetui.console.result import Result
@@ -184,7 +184,7 @@ def _expert_lines(data: dict[str, Any], site: Site) -> tuple[RenderableType, ...
         for item in data["favourite_tokens"]
     )
     partners = "  ".join(f"E{item['expert']} {percent(item['share'])}" for item in data["co_activated"])
-    head = Text.assemble(text(f"{site.name} · expert {data['expert']}  ", "bold"), bar(min(1.0, data["share"])))
+    head = text(f"{site.name} · expert {data['expert']}", "bold")
     return head, pairs(
         [
             ("usage", usage),

@@ -239,8 +239,8 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
     return rows
 
 
-def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink) -> Rows:
-    """Distributions of weights; or why they are not known, or that they are being read."""
+def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink, room: int = 40) -> Rows:
+    """Distributions of weights; or why they are not known, or that they are being read; ``room`` as above."""
     if found is None:
         return [Row("weights", (Piece("being read, between two steps", "dim"),)), Row()]
     if isinstance(found, str):
@@ -248,9 +248,13 @@ def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink) -> Rows:
     rows = []
     for facts in found:
         numbers = f"mean {facts.mean:+.3f}  sd {facts.std:.3f}  max {facts.largest:.2f}  norm {facts.norm:.1f}"
-        spark = ink.glyphs.spark([math.sqrt(count) for count in facts.histogram], len(facts.histogram), 0.0)
-        rows.append(Row("weights", (Piece(drawable(facts.name), "strong"),)))
         sampled = "  of a sample" if facts.sampled else ""
-        ends = (Piece(f"{facts.low:.2f} ", "dim"), Piece(spark, "bar"), Piece(f" {facts.high:.2f}{sampled}", "dim"))
+        low, high = f"{facts.low:.2f} ", f" {facts.high:.2f}{sampled}"
+        counts = list(facts.histogram)
+        while len(counts) > 8 and len(low) + len(counts) + len(high) > room:
+            counts = [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
+        spark = ink.glyphs.spark([math.sqrt(count) for count in counts], len(counts), 0.0)
+        rows.append(Row("weights", (Piece(drawable(facts.name), "strong"),)))
+        ends = (Piece(low, "dim"), Piece(spark, "bar"), Piece(high, "dim"))
         rows += [Row("", ends), Row("", (Piece(numbers, "dim"),))]
     return [*rows, Row()] if rows else []

@@ -154,7 +154,7 @@ class ElementsPanel(Horizontal):
             facts += module_shared(outline.info, outline)
         else:
             weights = self._weights_of(entry, outline)
-            rows += [] if weights is None else weight_rows(self._weights.get(weights), ink)
+            rows += [] if weights is None else weight_rows(self._weights.get(weights), ink, room)
             rows += parameter_rows(entry, outline)
             facts += weight_shared(self._weights.get(weights or ""))
             facts += parameter_shared(entry, outline)

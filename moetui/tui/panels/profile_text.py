@@ -13,6 +13,10 @@ from moetui.tui.panels.profile_facts import ExpertLoads, StepFacts, Stretch
 from moetui.tui.status import LineFacts
 
 _BAR = 28
+_STRETCHES = (
+    "from one router's choice to the next one's, as the host saw it: a layer's experts, the next one's attention and"
+    " router. On a GPU work is issued then, not done."
+)
 _EMPTY = [Row(None, (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
 
 
@@ -58,12 +62,7 @@ def stretch_rows(parts: list[Stretch], ink: Ink, width: int, stopped: str = "") 
                 ),
             )
         )
-    note = (
-        "from one router's choice to the next one's, as the host",
-        "saw it: a layer's experts, the next one's attention and",
-        "router. On a GPU work is issued then, not done.",
-    )
-    return [*rows, Row(), *(Row(None, (Piece(line, "dim"),)) for line in note)]
+    return [*rows, Row(), Row(None, (Piece(_STRETCHES, "dim"),))]
 
 
 def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink, width: int) -> Rows:

@@ -14,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.suggester import Suggester
@@ -65,6 +66,10 @@ class _QueryInput(Input):
         self.can_focus = False
         self.cursor_blink = False  # it would send something twice a second
 
+    def on_resize(self) -> None:
+        """The note beside took room or gave some back: the end that is typed at stays in sight."""
+        self.scroll_to_region(Region(self._cursor_offset, 0, 1, 1), force=True, animate=False)
+
     def on_blur(self) -> None:
         """The line is left."""
         self.can_focus = False
@@ -102,7 +107,7 @@ class FilterNote(Pens):
         if wide != self._wide:
             self._wide = wide
             self.styles.width = wide
-            self.styles.max_width = "70%"
+            self.styles.max_width = "60%"
         self.refresh()
 
     def render_line(self, y: int) -> Strip:

@@ -14,7 +14,7 @@ from moetui.tui.ramps import RGB
 PENS = ("dim", "head", "accent", "good", "warn", "bad", "cursor", "row", "strong", "bar")
 
 PEN_CSS = """
-    & > .pen--dim { color: $foreground-muted 65%; }
+    & > .pen--dim { color: $foreground-muted 80%; }
     & > .pen--head { color: $foreground-muted; }
     & > .pen--accent { color: $accent; text-style: bold; }
     & > .pen--good { color: $success; }
@@ -103,7 +103,8 @@ class Pens(Widget):
                 # Reversed, a coloured character would become a coloured block.
                 style = self.pen() + row + Style(bold=name in ("accent", "strong", "bad"))
             else:
-                style = self.pen(name) + Style(bgcolor=row.bgcolor)
+                # Dim on that ground would be too faint to read.
+                style = self.pen("head" if name == "dim" else name) + Style(bgcolor=row.bgcolor, bold=row.bold or None)
             cache[key] = style
         return style
 
@@ -115,6 +116,8 @@ class Pens(Widget):
         if style is None:
             color = self.ink.expert(expert)
             base = self.row_pen("", lit)
+            if base.reverse and not self.ink.by_digit:
+                base = self.pen()  # reversed, all experts would look alike
             style = cache[key] = base if base.reverse else colored(base, color)
         return style
 

@@ -1,0 +1,85 @@
+"""What is to be seen with the terminal's own colours and without any: cursors, choices, experts of a selected row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import pytest
+from rich.segment import Segment
+from rich.style import Style
+from textual.command import CommandList
+from textual.widgets import Input
+
+from moetui.tui.ink import Ink
+from moetui.tui.options import Look
+from moetui.tui.palette import Palette
+from moetui.tui.themes import LIGHT, TERMINAL
+from moetui.tui.widgets.token_table import TokenTable
+from tests.tui.builders import make_timeline
+from tests.tui.hosts import hosted
+from tests.tui.scripted import ScriptedSession
+from tests.tui.test_app_shell import running, until
+
+Colors = Literal["truecolor", "256", "16", "none"]
+
+
+def look(colors: Colors) -> Look:
+    return Look(colors, slow=False, ascii=False, mouse=True)
+
+
+def style_of(segments: Iterable[Segment], text: str) -> Style:
+    return next(segment.style for segment in segments if segment.text.startswith(text) and segment.style is not None)
+
+
+@pytest.mark.parametrize("colors", ["16", "none"])
+async def test_the_cursor_in_a_line_is_reversed_and_nothing_else(colors: Colors) -> None:
+    async with running(ScriptedSession(), look=look(colors)) as (app, pilot):
+        await pilot.press(*"once")
+        field = app.query_one(Input)
+        style = style_of(field.render_line(0), " ")
+        assert style.reverse
+        assert style.color is None or style.color.is_default
+        assert style.bgcolor is None or style.bgcolor.is_default
+
+
+@pytest.mark.parametrize("colors", ["truecolor", "16", "none"])
+async def test_the_palette_marks_its_choice_and_stands_still(colors: Colors) -> None:
+    async with running(ScriptedSession(), look=look(colors)) as (app, pilot):
+        app._leave_prompt()
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: app.screen.query(CommandList) and app.screen.query_one(CommandList).highlighted == 0)
+        assert isinstance(app.screen, Palette)
+        words = app.screen.query_one(CommandList)
+        chosen, other = (style_of(words.render_line(y), words.render_line(y).text.strip()) for y in (0, 2))
+        assert (chosen.underline and not other.underline) if colors != "truecolor" else chosen.bgcolor != other.bgcolor
+        assert not app.screen.query_one(Input).cursor_blink
+
+
+async def test_the_experts_of_the_selected_row_keep_their_colours_in_the_terminals_theme() -> None:
+    table = TokenTable()
+    async with hosted(table, (100, 12)) as pilot:
+        pilot.app.theme = TERMINAL.name
+        pilot.app.ink = Ink("truecolor")  # type: ignore[attr-defined]
+        table.show(make_timeline(decode=4).snapshot())
+        await pilot.pause()
+        table.select(2, 0)
+        await pilot.pause()
+        row = next(
+            strip for strip in map(table.render_line, range(12)) if any(s.style and s.style.reverse for s in strip)
+        )
+        squares = [segment.style for segment in row if "■" in segment.text]
+        assert squares
+        assert all(style is not None and not style.reverse and style.color is not None for style in squares)
+
+
+def test_names_of_colours_read_on_the_light_ground() -> None:
+    from moetui.tui.themes import ON_LIGHT
+
+    def light(color: tuple[int, int, int]) -> float:
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    ground = light((251, 251, 250))
+    assert LIGHT.background == "#fbfbfa"
+    assert all((ground + 0.05) / (light(ON_LIGHT.ansi_colors[n]) + 0.05) >= 4.5 for n in range(1, 16))
