@@ -52,9 +52,9 @@ def encode(tokenizer: Any, text: str, settings: GenerationSettings, *, vocab_siz
         (text + settings.system).encode()
     except UnicodeEncodeError as error:
         raise UsageError("the prompt is no valid UTF-8", "check the encoding of the file or the terminal") from error
-    if not tokenizer(text, add_special_tokens=False).input_ids:
+    if not _ids(tokenizer, text, special=False):
         raise UsageError("the prompt has no tokens: the tokenizer makes nothing of it", "write some words")
-    ids = _chat_ids(tokenizer, text, settings.system) if chat else list(tokenizer(text).input_ids)
+    ids = _chat_ids(tokenizer, text, settings.system) if chat else _ids(tokenizer, text)
     return Prompt(text, tuple(ids), chat)
 
 
@@ -269,7 +269,12 @@ def _chat_ids(tokenizer: Any, text: str, system: str) -> list[int]:
             f"the model's chat template refuses this: {' '.join(str(error).split())}",
             "leave out --system" if system else "--no-chat gives the model the prompt as it is",
         ) from error
-    return list(tokenizer(written, add_special_tokens=False).input_ids)
+    return _ids(tokenizer, written, special=False)
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    # Not verbose: what is too long for the model is told by ``settle``, and once.
+    return list(tokenizer(text, add_special_tokens=special, verbose=False).input_ids)
 
 
 def _read_ids(text: str, vocab_size: int) -> tuple[int, ...]:

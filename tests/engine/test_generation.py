@@ -40,6 +40,18 @@ class TestEncode:
         assert words.decode(prompt.ids) == "some words"
         assert not prompt.chat
 
+    def test_what_is_too_long_for_the_model_is_told_by_nobody_else(self, monkeypatch: Any) -> None:
+        from transformers import tokenization_utils_base as library
+
+        said: list[str] = []
+        monkeypatch.setattr(library.logger, "warning", said.append)
+        made = tokenizer()
+        made.model_max_length = 3
+        assert len(encode(made, "word " * 9, PLAIN).ids) > 3
+        assert not said
+        assert len(made("word " * 9).input_ids) > 3
+        assert len(said) == 1
+
     def test_white_space_is_a_prompt(self, words: Any) -> None:
         assert encode(words, " \n", PLAIN).ids
 
