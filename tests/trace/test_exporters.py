@@ -173,8 +173,21 @@ def test_chrome_slices_nest_and_counters_count(trace):
 def test_chrome_of_a_recording_without_times_is_refused(tmp_path, info, steps):
     with TraceWriter(tmp_path / "x.msgpack", info, has_timings=False) as writer:
         writer.write_step(replace(steps[0], started=math.nan, duration=math.nan))
-    with open_trace(tmp_path / "x.msgpack") as trace, pytest.raises(UnsupportedError, match="no times"):
+    with open_trace(tmp_path / "x.msgpack") as trace, pytest.raises(UnsupportedError, match="no times") as caught:
         written(trace, "chrome")
+    assert "measured" in caught.value.hint
+
+
+def test_chrome_of_a_recording_whose_times_are_damaged_says_so(tmp_path, info, steps):
+    path = tmp_path / "x.msgpack"
+    with TraceWriter(path, info, compression=None) as writer:
+        writer.write_step(steps[0])
+    data = bytearray(path.read_bytes())
+    data[data.index(b"site_ms") + 40] ^= 1
+    path.write_bytes(data)
+    with open_trace(path) as trace, pytest.raises(UnsupportedError, match="no times") as caught:
+        written(trace, "chrome")
+    assert "damage" in caught.value.hint
 
 
 @pytest.mark.parametrize("format_", sorted(FORMATS))

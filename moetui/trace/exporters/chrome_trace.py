@@ -41,7 +41,11 @@ def export(recorded: Recorded, stream: BinaryIO) -> None:
     view = recorded.timeline
     steps = view.steps()
     if view.end > view.first and not np.isfinite(steps.started).any():
-        raise UnsupportedError("this recording has no times", "it was made from a log that has none")
+        damaged = any(finding.kind == "trace_damaged" for finding in recorded.findings)
+        lost = "damage took them: get the file again from where it was recorded"
+        raise UnsupportedError(
+            "this recording has no times", lost if damaged else "nobody measured them, as in logs of other tools"
+        )
     stream.write(b'{"displayTimeUnit": "ms", "traceEvents": [\n')
     for number, event in enumerate(_all_events(recorded, view, steps)):
         stream.write((b",\n" if number else b"") + json.dumps(event).encode())
