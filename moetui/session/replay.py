@@ -17,6 +17,7 @@ from moetui.routing.events import (
     FindingRaised,
     GenerationSettings,
     ModelChanged,
+    Notice,
     RunState,
 )
 from moetui.routing.interventions import Intervention
@@ -224,6 +225,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
 
     def _look(self) -> None:
         """Read what was appended to the file."""
+        abandoned = self._trace.abandoned  # asked first: what came before it is read below
         if self._trace.refresh():
             waiting = self._head.at_end and self._head.playing
             info = self._trace.info
@@ -231,8 +233,10 @@ class ReplaySession(Transport, NoModel, TraceFiles):
             if waiting:
                 self._head.play(time.monotonic())
             self._mailbox.put(ModelChanged(info))
-        if self._trace.ended:
+        if self._trace.ended or abandoned:
             self._follow = False
+        if abandoned and not self._trace.ended:
+            self._mailbox.put(Notice(f"{self._path.name} {abandoned}: nothing more will come of it", "warning"))
 
     # With the lock held.
 

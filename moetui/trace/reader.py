@@ -99,6 +99,14 @@ class Trace:
         return self._catalog.ended
 
     @property
+    def abandoned(self) -> str:
+        """Why nothing more can come of a file without an end, in a few words; empty while something may."""
+        named, size = self._source.standing
+        if not named:
+            return "was removed, or replaced by another file"
+        return "was cut short" if size < self._catalog.position else ""
+
+    @property
     def unknown_records(self) -> int:
         """Records, events and columns that this version does not know, as far as they were looked at."""
         return self._catalog.unknown + self._store.newer

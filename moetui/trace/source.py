@@ -42,6 +42,12 @@ class FileSource:
         """Bytes of the file that are mapped: all, or none."""
         return 0 if self._map is None else len(self._map)
 
+    @property
+    def standing(self) -> tuple[bool, int]:
+        """Whether the file still has a name, and its bytes now; nothing of it is taken in."""
+        state = os.fstat(self._fd)
+        return state.st_nlink > 0, state.st_size
+
     def look(self) -> int:
         """Take notice that the file has grown or shrunk; its size."""
         if self._fd >= 0:

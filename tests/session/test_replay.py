@@ -1,5 +1,6 @@
 import asyncio
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -247,6 +248,33 @@ def test_closing_is_quick_and_final(opened):
     session.close()
     session.resume()
     assert not any(thread.name == "moetui-replay" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("fate", ["replaced", "removed", "cut short"])
+async def test_follows_a_file_no_further_when_nothing_more_can_come_of_it(tmp_path, fate):
+    path, info = tmp_path / "x.msgpack", make_info()
+    steps = make_steps(info, decode=9)
+    writer = TraceWriter(path, info, flush_seconds=math.inf)
+    for step in steps:
+        writer.write_step(step)
+    writer.flush()
+    session = ReplaySession(path, follow=True, speed=64)
+    session.open()
+    assert not session.wait(0.6)
+    if fate == "replaced":
+        with TraceWriter(path, info, overwrite=True) as other:
+            other.write_step(steps[0])
+    elif fate == "removed":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size - 100)
+    assert await asyncio.to_thread(session.wait, 10)
+    assert session.state is RunState.FINISHED
+    session.close()
+    told = [event.message async for event in session.events() if isinstance(event, Notice)]
+    assert len(told) == 1
+    assert fate in told[0]
+    writer.close()
 
 
 async def test_follows_a_file_that_is_being_written(tmp_path):
