@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,10 +54,12 @@ def common_options(function: F) -> F:
 
 
 def _apply_settings(ctx: click.Context, common: Common) -> None:
-    # Eager: the settings are the defaults of the options that are read next.
+    # Eager: the settings are the defaults of the options that are read next. A file that was named is looked at even
+    # where no option takes anything from it: whoever names one that is not there is to know.
     from moetui.cli.options import settings
 
-    if any(parameter.name in settings() for parameter in ctx.command.params):
+    named = common.config_file or os.environ.get("MOETUI_CONFIG")
+    if named or any(parameter.name in settings() for parameter in ctx.command.params):
         from moetui.cli.settings import load_settings
 
         if not common.quiet:

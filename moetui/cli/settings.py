@@ -81,14 +81,18 @@ def load_settings(explicit: str | None = None) -> Settings:
 
 
 def resolve(settings: Settings) -> list[Setting]:
-    """Every setting with its value and origin; the environment wins over the file."""
+    """Every setting with its value and origin; the environment wins over the file.
+
+    Raises:
+        UsageError: a variable whose value its option does not take.
+    """
     from moetui.cli.options import settings as known
 
     out = []
     for name, option in known().items():
         variable = option.envvar if isinstance(option.envvar, str) else ""
-        if variable and variable in os.environ:
-            out.append(Setting(name, os.environ[variable], "environment"))
+        if variable and os.environ.get(variable):
+            out.append(Setting(name, _converted(option, os.environ[variable], variable), "environment"))
         elif name in settings.values:
             out.append(Setting(name, settings.values[name], "file"))
         else:
@@ -118,9 +122,12 @@ def _checked(table: dict[str, Any], path: Path) -> dict[str, Any]:
         if name not in options:
             near = difflib.get_close_matches(name, [*options, "keys"], n=1)
             raise UsageError(f"{path}: unknown setting '{key}'", f"did you mean '{near[0]}'?" if near else "")
-        option = options[name]
-        try:
-            values[name] = option.type.convert(value, option, None)
-        except click.BadParameter as error:
-            raise UsageError(f"{path}: {key}: {error.message}") from error
+        values[name] = _converted(options[name], value, f"{path}: {key}")
     return values
+
+
+def _converted(option: click.Option, value: Any, where: str) -> Any:
+    try:
+        return option.type.convert(value, option, None)
+    except click.BadParameter as error:
+        raise UsageError(f"{where}: {error.message}", getattr(error, "hint", "")) from error

@@ -20,7 +20,7 @@ from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
-from moetui.tui.themes import ON_LIGHT, THEMES, theme_name
+from moetui.tui.themes import ON_LIGHT, THEMES, find_theme, theme_name
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
@@ -65,7 +65,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
             self.register_theme(theme)
         wanted = theme_name(options.theme, self.look)
         if wanted not in self.available_themes:
-            raise UsageError(f"no theme of this name: {options.theme}", "dark, light, ansi, or one of the palette's")
+            raise UsageError(f"no theme is called '{options.theme}'", find_theme(options.theme))
         self.ansi_theme_light = ON_LIGHT
         self.theme = wanted
         self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()

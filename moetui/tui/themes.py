@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from rich.terminal_theme import TerminalTheme
 from textual.theme import BUILTIN_THEMES, Theme
 
@@ -153,3 +155,12 @@ def theme_name(asked: str, look: Look) -> str:
     if look.colors in ("16", "none"):
         return TERMINAL.name
     return _SHORT.get(asked, asked) or DARK.name
+
+
+def find_theme(name: str) -> str:
+    """Empty if there is a theme of this name, else a hint at one that there is."""
+    known = {*_SHORT, *BUILTIN_THEMES, *(theme.name for theme in THEMES)}
+    if name in known:
+        return ""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else "dark, light, ansi, or one of the palette's"

@@ -19,7 +19,9 @@ from moetui.cli.values import interventions_of, numbers
 from moetui.routing import UsageError
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope, SetTopK
 from moetui.trace import open_trace
-from tests.cli.conftest import Called
+from moetui.tui import ScreenOptions
+from moetui.tui.options import runs_python
+from tests.cli.conftest import Called, Write
 
 Call = Callable[..., Called]
 COMMANDS = cli.list_commands(None)  # type: ignore[arg-type]
@@ -147,6 +149,7 @@ def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None
         ("themee = 'x'", "did you mean 'theme'"),
         ("fps =", "is no TOML"),
         ("seed = 'x'", "seed"),
+        ("theme = 'ligth'", "did you mean 'light'"),
         ("[keys]\na = 1", "keys"),
         ("[keys]\nhlep = 'z'", "did you mean 'help'"),
         ("[keys]\nfollow = 'z'", "did you mean 'network.follow'"),
@@ -162,8 +165,36 @@ def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, w
     assert words in done.err
 
 
-def test_a_named_settings_file_must_be_there(call: Call, tmp_path: Path) -> None:
-    assert call("config", "--config", tmp_path / "none.toml").status == 2
+@pytest.mark.parametrize(
+    "command", ["config", "stats x", "export x --format csv -o -", "diff x y", "import x -o y", "models", "doctor"]
+)
+def test_a_named_settings_file_must_be_there(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    name, *rest = command.split()
+    file = tmp_path / "none.toml"
+    for done in (call(name, "--config", file, *rest), call("--config", file, name, *rest)):
+        assert (done.status, done.err.splitlines()[0]) == (2, f"error: no settings file at {file}")
+    monkeypatch.setenv("MOETUI_CONFIG", str(file))
+    assert call(name, *rest).status == 2
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [("THEME", "drak", "did you mean 'dark'"), ("FPS", "x", "'x'")])
+def test_a_mistyped_value_in_the_environment_is_named(
+    call: Call, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"MOETUI_{name}", value)
+    done = call("config")
+    assert done.status == 2
+    assert done.err.startswith(f"error: MOETUI_{name}: ")
+    assert words in done.err
+
+
+def test_themes_of_the_palette_can_be_set(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    for theme in ("dark", "moetui-light", "nord"):
+        file.write_text(f"theme = '{theme}'\n")
+        assert json.loads(call("config", "--json", "--config", file).out)["settings"]["theme"]["value"] == theme
 
 
 def test_every_setting_is_an_option_of_some_command() -> None:
@@ -229,6 +260,28 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
             with open_trace(output) as trace:
                 assert (trace.timeline.end, trace.complete) == (kept, True)
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
+
+
+def test_a_script_without_python_runs_commands_alone(call: Call, tmp_path: Path) -> None:
+    script = tmp_path / "x.moe"
+    script.write_text("config max_new_tokens 3\nopen('made', 'w')\n")
+    called = call("record", "demo", "-o", tmp_path / "x.msgpack", "--exec", script, "--no-python")
+    assert called.status == 1
+    assert f"error: {script}, line 2: no such command: open" in called.err
+    assert "max_new_tokens" in called.err, "what came before it ran"
+
+
+@pytest.mark.parametrize("command", ["run", "replay"])
+@pytest.mark.parametrize("off", [True, False])
+def test_python_is_switched_off_on_the_screen(
+    call: Call, trace: Write, monkeypatch: pytest.MonkeyPatch, command: str, off: bool
+) -> None:
+    asked: list[ScreenOptions] = []
+    monkeypatch.setattr(tui, "run_app", lambda session, options: asked.append(options) or 0)
+    what = "demo" if command == "run" else trace()
+    assert call(command, what, *(["--no-python"] if off else [])).status == 0
+    assert runs_python(asked[0], {}) is not off
+    assert not runs_python(asked[0], {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver"})
 
 
 def test_an_intervention_that_cannot_be_leaves_no_recording_and_replaces_none(call: Call, tmp_path: Path) -> None:
