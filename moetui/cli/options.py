@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from moetui.cli.themes import ThemeName
-
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
@@ -27,7 +25,9 @@ def _share(low: float, high: float, *, open_low: bool = False) -> click.FloatRan
 PROMPT = (
     _option("-p", "--prompt", help="The prompt."),
     _option("--prompt-file", type=click.Path(exists=True, dir_okay=False), help="Read the prompt from a file."),
-    _option("-n", "--max-new-tokens", type=click.IntRange(1, 2**31 - 1), default=64, help="Tokens to generate at most."),
+    _option(
+        "-n", "--max-new-tokens", type=click.IntRange(1, 2**31 - 1), default=64, help="Tokens to generate at most."
+    ),
 )
 
 GENERATION = (
@@ -62,10 +62,19 @@ SCREEN = (
     _option("--color", type=click.Choice(["auto", "truecolor", "256", "16", "none"]), default="auto"),
     _option("--ascii", is_flag=True, help="Draw with ASCII alone."),
     _option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal."),
-    _option("--theme", type=ThemeName(), help="Name of a theme; the palette lists them."),
+    _option("--theme", help="Name of a theme; the palette lists them."),
 )
 
-GROUPS = {"prompt": PROMPT, "generation": GENERATION, "model": MODEL, "capture": CAPTURE, "screen": SCREEN}
+CONSOLE = (_option("--no-python", is_flag=True, help="Let the console run its commands alone, and no Python."),)
+
+GROUPS = {
+    "prompt": PROMPT,
+    "console": CONSOLE,
+    "generation": GENERATION,
+    "model": MODEL,
+    "capture": CAPTURE,
+    "screen": SCREEN,
+}
 
 
 def grouped(*groups: tuple[Decorator, ...]) -> Callable[[F], F]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from moetui.cli.common import Common, check_writable, common_options, print_json, progress_wanted
-from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, grouped
+from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, grouped
 
 # `--force` names experts here, and replaces files everywhere else: without experts it does that here as well.
 _FLAG = "overwrite"
@@ -33,7 +33,7 @@ _FLAG = "overwrite"
     help="Run console commands first; one that fails ends it, what was recorded stays.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the recording's numbers as one JSON document.")
-@grouped(GENERATION, MODEL, CAPTURE)
+@grouped(CONSOLE, GENERATION, MODEL, CAPTURE)
 @common_options
 @click.pass_context
 def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **options: Any) -> int:
@@ -81,7 +81,8 @@ def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options
     )
     lines = None if options["script"] is None else script_lines(options["script"])
     with Progress(progress_wanted(ctx), live.settings.max_new_tokens) as progress:
-        prepare = None if lines is None else commands(lines, options["script"], quiet=ctx.ensure_object(Common).quiet)
+        quiet, python = ctx.ensure_object(Common).quiet, not options["no_python"]
+        prepare = None if lines is None else commands(lines, options["script"], quiet=quiet, python=python)
         run = run_headless(live, on_event=progress.take, prepare=prepare)
     if run.problem:
         raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")

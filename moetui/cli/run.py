@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moetui.cli.common import Common, check_writable, common_options
-from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, SCREEN, grouped
+from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, SCREEN, grouped
 
 
 @click.command("run")
@@ -18,7 +18,7 @@ from moetui.cli.options import CAPTURE, GENERATION, MODEL, PROMPT, SCREEN, group
 @click.option("--record", type=click.Path(path_type=Path), help="Record the session to this file.")
 @click.option("--force", is_flag=True, help="Replace an existing recording.")
 @click.option("--exec", "script", type=click.Path(), help="Run the console commands of this file first.")
-@grouped(GENERATION, MODEL, CAPTURE, SCREEN)
+@grouped(CONSOLE, GENERATION, MODEL, CAPTURE, SCREEN)
 @common_options
 @click.pass_context
 def command(

@@ -20,5 +20,6 @@ def screen_options(options: Mapping[str, Any], keys: Mapping[str, str]) -> Scree
         mouse=not options["no_mouse"],
         theme=options["theme"] or "",
         state=user_state_path("moetui"),
+        python=not options.get("no_python", False),
         keys=keys,
     )

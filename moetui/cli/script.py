@@ -40,8 +40,13 @@ def script_lines(path: str) -> list[str]:
         raise UsageError(f"--exec: {file} is no UTF-8 text", "save the script as UTF-8") from error
 
 
-def commands(lines: list[str], name: str, *, quiet: bool) -> Callable[[Session], None]:
-    """What runs ``lines`` of the script ``name`` on a session, one by one; what they print goes to standard error."""
+def commands(lines: list[str], name: str, *, quiet: bool, python: bool) -> Callable[[Session], None]:
+    """What runs ``lines`` of the script ``name`` on a session, one by one; what they print goes to standard error.
+
+    Args:
+        quiet: print nothing.
+        python: run what is no command as Python; without, it is an error.
+    """
 
     def run(session: Session) -> None:
         from rich.console import Console as Terminal
@@ -56,7 +61,7 @@ def commands(lines: list[str], name: str, *, quiet: bool) -> Callable[[Session],
                 terminal.print(renderable)
 
         try:
-            Console(session).run_script(lines, None if quiet else show)
+            Console(session, python=python).run_script(lines, None if quiet else show)
         except ScriptError as error:
             raise ScriptError(f"{name}, {error.message}", error.hint) from error
 

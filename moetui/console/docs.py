@@ -32,7 +32,7 @@ with spaces stands in quotes, several values of an option are joined by commas o
 and `--json` shows the answer as data; in Python an answer is used like that data: `moe.stats()["fairness_index"]`. What
 changes the routing can be taken back with `undo`. Lines are remembered across sessions, except those that begin with a
 space. `moetui run MODEL --exec FILE` and `moetui record MODEL --exec FILE` run a script of such lines and stop at the
-first that fails; there, `generate` waits until its run is over.
+first that fails; there, `generate` waits until its run is over. With `--no-python` commands are all that runs.
 
 Experts, layers, sites and tokens are counted from 0. Entropies are in nats, times in milliseconds.
 """

@@ -100,6 +100,11 @@ def _unicode(environ: Mapping[str, str]) -> bool:
     return not locale or locale in ("C", "POSIX") or "utf" in locale.lower()
 
 
+def runs_python(options: ScreenOptions, environ: Mapping[str, str]) -> bool:
+    """Whether the console may run Python: not where it was switched off, and never for whoever reads a browser."""
+    return options.python and "web" not in environ.get("TEXTUAL_DRIVER", "").lower()
+
+
 def check_terminal(environ: Mapping[str, str]) -> None:
     """Refuse what cannot show a screen.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -21,7 +22,7 @@ from moetui.session import Session
 from moetui.tui.ink import ink_of
 from moetui.tui.lines import LineWidget, Part, styles_of
 from moetui.tui.messages import Selection
-from moetui.tui.options import ScreenOptions
+from moetui.tui.options import ScreenOptions, runs_python
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.console_log import ConsoleLog
 from moetui.tui.panels.console_thread import ConsoleThread
@@ -101,7 +102,8 @@ class ConsolePanel(Vertical):
 
     def _open(self, session: Session, options: ScreenOptions) -> None:
         history = History(None if options.state is None else options.state / history_path().name)
-        self._moe = Console(session, python=options.python, history=history, ascii_only=self._ascii)
+        python = runs_python(options, os.environ) and not self.app.is_web
+        self._moe = Console(session, python=python, history=history, ascii_only=self._ascii)
         self._thread = ConsoleThread(self._moe, echo=self._echo, show=self._show, changed=self._changed)
         self.input.attach(self._moe)
         dim = styles_of(self, "say")("dim")
