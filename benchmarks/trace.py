@@ -4,8 +4,8 @@
 
 Sizes are those of a recorded run of the demo model (its logits are those of a trained router) and of synthetic routing
 (an autoregressive hidden state of 32 dimensions, correlation 0.6 from token to token, through random routers). The
-large file is synthetic: 48 sites of 128 experts, top-8, with logits. Opening and finding tokens is wall time, all else
-processor time. Everything is written to a temporary folder.
+large file is synthetic: 48 sites of 128 experts, top-8, with logits. Opening, finding tokens and what ``moetui replay``
+takes in a terminal is wall time, all else processor time. Everything is written to a temporary folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import gzip
 import io
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+from replaying import forget, memory_mb, replays
 
 from moetui.routing import ModelInfo, Phase, Site, Step, TimelineView
 from moetui.routing.scores import token_scores
@@ -267,7 +267,13 @@ def large(folder: Path, tokens: int) -> dict[str, float]:
     out = {"file MB": path.stat().st_size / 1e6, "write_step in all, scores too, s": spent}
     # In a process of its own, so that its memory is the reader's.
     done = subprocess.run([sys.executable, __file__, "--read", str(path)], check=True, capture_output=True, text=True)
-    return out | json.loads(done.stdout)
+    small = folder / "small.msgpack"
+    source = Synthetic(synthetic_info(6, 8, 2))
+    with TraceWriter(small, source.info) as writer:
+        for step in (source.step(8), *(source.step(1, Phase.DECODE) for _ in range(40))):
+            writer.write_step(step)
+    cases = {"of 48 tokens": (small, False), "in the page cache": (path, False), "not in it": (path, True)}
+    return out | json.loads(done.stdout) | replays(cases)
 
 
 def read_large(path: Path) -> dict[str, float]:
@@ -342,20 +348,6 @@ def from_disk(path: Path, function: Callable[[], object]) -> float:
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun
-
-
-def forget(path: Path) -> None:
-    """Ask the system to drop the file from its cache."""
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-
-
-def memory_mb(name: str) -> float:
-    """``VmRSS``: resident now; ``VmHWM``: at most so far."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
