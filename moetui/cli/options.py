@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from moetui.cli.themes import ThemeName
+
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
@@ -62,7 +64,7 @@ SCREEN = (
     _option("--color", type=click.Choice(["auto", "truecolor", "256", "16", "none"]), default="auto"),
     _option("--ascii", is_flag=True, help="Draw with ASCII alone."),
     _option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal."),
-    _option("--theme", help="Name of a theme; the palette lists them."),
+    _option("--theme", type=ThemeName(), help="Name of a theme; the palette lists them."),
 )
 
 CONSOLE = (_option("--no-python", is_flag=True, help="Let the console run its commands alone, and no Python."),)
