@@ -284,28 +284,6 @@ def test_python_is_switched_off_on_the_screen(
     assert not runs_python(asked[0], {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver"})
 
 
-def test_a_script_without_python_runs_commands_alone(call: Call, tmp_path: Path) -> None:
-    script = tmp_path / "x.moe"
-    script.write_text("config max_new_tokens 3\nopen('made', 'w')\n")
-    called = call("record", "demo", "-o", tmp_path / "x.msgpack", "--exec", script, "--no-python")
-    assert called.status == 1
-    assert f"error: {script}, line 2: no such command: open" in called.err
-    assert "max_new_tokens" in called.err, "what came before it ran"
-
-
-@pytest.mark.parametrize("command", ["run", "replay"])
-@pytest.mark.parametrize("off", [True, False])
-def test_python_is_switched_off_on_the_screen(
-    call: Call, trace: Write, monkeypatch: pytest.MonkeyPatch, command: str, off: bool
-) -> None:
-    asked: list[ScreenOptions] = []
-    monkeypatch.setattr(tui, "run_app", lambda session, options: asked.append(options) or 0)
-    what = "demo" if command == "run" else trace()
-    assert call(command, what, *(["--no-python"] if off else [])).status == 0
-    assert runs_python(asked[0], {}) is not off
-    assert not runs_python(asked[0], {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver"})
-
-
 def test_an_intervention_that_cannot_be_leaves_no_recording_and_replaces_none(call: Call, tmp_path: Path) -> None:
     output = tmp_path / "x.msgpack"
     for before in (None, b"was here"):
