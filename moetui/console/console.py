@@ -46,7 +46,7 @@ class Console:
     def __init__(
         self, session: Session, *, python: bool = True, history: History | None = None, ascii_only: bool = False
     ) -> None:
-        self._context = Context(session, registry(), history or History(), ascii=ascii_only)
+        self._context = Context(session, registry(), history or History(), ascii=ascii_only, python=python)
         self._python = Python(self._context) if python else None
         self._running = threading.RLock()
 

@@ -39,6 +39,7 @@ class Context:
         waiter: how a command waits for the model, and is interrupted.
         blocking: ``generate`` and the like return when the run is over: a script.
         ascii: draw with ASCII alone.
+        python: what is no command is Python.
         watches: queries whose values ``watch`` shows.
         recording: what ``load`` opened.
         looks_at: number of the branch that commands look at on a session that cannot go there itself.
@@ -51,6 +52,7 @@ class Context:
     waiter: Waiter = field(default_factory=Waiter)
     blocking: bool = False
     ascii: bool = False
+    python: bool = True
     watches: list[Query] = field(default_factory=list)
     recording: Recording | None = None
     looks_at: int | None = None

@@ -107,7 +107,8 @@ def _array(value: Any) -> str:
     kind = str(value.dtype).removeprefix("torch.")
     shape = "×".join(map(str, value.shape)) or "scalar"
     device = getattr(value, "device", "")
-    head = f"{kind} {shape}" + (f" {device}" if device and str(device) != "cpu" else "")
+    here = str(device) == "cpu" and not hasattr(value, "requires_grad")  # every array of NumPy's is there
+    head = f"{kind} {shape}" + (f" {device}" if device and not here else "")
     if getattr(value, "requires_grad", False):
         head += " grad"
     if str(device) == "meta" or 0 in tuple(value.shape):

@@ -11,6 +11,7 @@ from moetui.console.bare import parse_bare, split
 from moetui.console.commands import registry
 from moetui.console.registry import Command
 from moetui.session import ReplaySession
+from tests.console.conftest import drawn
 
 BOTH = [
     ("stats --last 5", "moe.stats(last=5)"),
@@ -85,6 +86,10 @@ def test_a_line_that_assigns_to_a_commands_name_is_python(console: Console) -> N
 def test_a_bracket_makes_a_call_only_where_it_reads_as_one(console: Console) -> None:
     assert console.run("stats()").data == console.run("stats").data
     assert console.run("find (layer:1 entropy>99)").data == []
+
+
+def test_where_python_is_switched_off_help_says_so(replay: ReplaySession) -> None:
+    assert "it was switched off" in drawn(Console(replay, python=False).run("help"))
 
 
 def test_what_follows_a_list_is_not_taken_for_more_of_it(console: Console) -> None:

@@ -297,12 +297,12 @@ def test_what_was_run_is_saved_and_opened_beside(live: Console, tmp_path: Path) 
 def test_python_reaches_the_model_in_its_own_thread(live: Console) -> None:
     assert live.run("import threading; threading.current_thread().name").data == "moetui-generation"
     assert "MixtralForCausalLM" in drawn(live.run("model"))
-    assert drawn(live.run("model.lm_head.weight")).startswith("float32 512×64 grad  ")
+    assert drawn(live.run("model.lm_head.weight")).startswith("float32 512×64 cpu grad  ")
     assert live.run("sum(p.numel() for p in model.parameters()) > 1000").data is True
     assert live.run("tokenizer('river')['attention_mask']").data
     before = live.run("trace.end").data
     live.run("import torch\nwith torch.no_grad():\n    out = model(torch.tensor([[1, 2, 3]])).logits\n")
-    assert drawn(live.run("out")).startswith("float32 1×3×512")
+    assert drawn(live.run("out")).startswith("float32 1×3×512 cpu")
     assert live.run("trace.end").data == before, "an expression's passes are not captured"
 
 

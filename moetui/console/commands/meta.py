@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any
 
 from rich.console import RenderableType
@@ -19,6 +19,7 @@ from moetui.session import Capability, Configurable
 
 GROUP = "console"
 _SETTINGS = tuple(field.name for field in fields(GenerationSettings))
+_SETTING_NAME = replace(TEXT, words=lambda _context, _typed: _SETTINGS)
 _READ = {
     "max_new_tokens": integer(1),
     "temperature": real(0, above=True),
@@ -72,7 +73,7 @@ def history(console: Context, search: Annotated[str | None, TEXT] = None, *, row
 
 @command(GROUP)
 def config(
-    console: Context, name: Annotated[str | None, TEXT] = None, value: Annotated[str | None, TEXT] = None
+    console: Context, name: Annotated[str | None, _SETTING_NAME] = None, value: Annotated[str | None, TEXT] = None
 ) -> Result:
     """Show how runs are generated, or change a setting of the runs to come.
 
@@ -134,6 +135,8 @@ def _overview(console: Context) -> Result:
 
 
 def _python_help(console: Context) -> Text:
+    if not console.python:
+        return text("there is no Python here: it was switched off")
     if Capability.PYTHON in console.session.capabilities:
         return text(
             "anything else is Python, on moe, model, tokenizer, trace (the tokens held), np and what you assign"

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from moetui.routing.model import ModelInfo
 from moetui.routing.query.fields import FIELDS, KEYWORDS, find_field
+from moetui.routing.query.tree import quoted
 
 _VALUE = re.compile(r"([A-Za-z_]\w*)\s*(?::|==|=|!=)\s*((?:[\w.-]*,)*)([\w.]*)\Z")
 _BRANCH = re.compile(r"\bvs\s+([\w.-]*)\Z")
+_BARE = re.compile(r"[A-Za-z_][\w.@-]*")
 _WORD = re.compile(r"[A-Za-z_][\w.]*\Z")
 _QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""", re.DOTALL)
 
@@ -41,7 +43,7 @@ def complete(
     if before.count('"') % 2 or before.count("'") % 2:
         return []  # inside a string
     if found := _BRANCH.search(before):
-        return _starting(found[1], ((name, f"branch {number}") for name, number in (branches or {}).items()), cursor)
+        return _starting(found[1], _branches(branches or {}), cursor)
     if (found := _VALUE.search(before)) and (spec := find_field(found[1])):
         return _starting(found[3], _values_of(spec.name, info, branches or {}), cursor)
     word = _WORD.search(before)
@@ -62,7 +64,7 @@ def _values_of(name: str, info: ModelInfo | None, branches: Mapping[str, int]) -
     if name == "phase":
         return [("prefill", "the prompt"), ("decode", "generated tokens")]
     if name in ("branch", "flip"):
-        return [(branch, f"branch {number}") for branch, number in branches.items()]
+        return list(_branches(branches))
     if info is None:
         return []
     if name == "layer":
@@ -76,10 +78,15 @@ def _values_of(name: str, info: ModelInfo | None, branches: Mapping[str, int]) -
     return []
 
 
+def _branches(branches: Mapping[str, int]) -> Iterable[tuple[str, str]]:
+    for name, number in branches.items():
+        yield name if _BARE.fullmatch(name) else quoted(name), f"branch {number}"
+
+
 def _starting(typed: str, choices: Iterable[tuple[str, str]], cursor: int) -> list[Completion]:
     start = cursor - len(typed)
     return [
         Completion(choice, start, cursor, help_)
         for choice, help_ in choices
-        if choice.lower().startswith(typed.lower()) and choice != typed
+        if choice.lower().removeprefix('"').startswith(typed.lower()) and choice != typed
     ]
