@@ -8,33 +8,30 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import table, text
-from moetui.console.kinds import Kind, Rows, choice, integer, real
+from moetui.console.kinds import Rows, choice, integer, real
 from moetui.console.needs import MARKS, SEEK
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
 from moetui.session import Playable
 from moetui.session.offers import MarkKind
-from moetui.session.places import WHAT, read_place
 
 GROUP = "playback"
-Place = Annotated[float, Kind(WHAT, lambda value, _context: _place(value), "where to")]
+Number = Annotated[int, integer(0)]
 OfKind = Annotated[MarkKind | None, choice(*get_args(MarkKind))]
 
 
 @command(GROUP, SEEK)
-def seek(console: Context, token: Place) -> Result:
-    """Move the recording so that this token is the last one shown; 'jump' goes to what happened.
+def seek(console: Context, token: Number) -> Result:
+    """Move the recording so that this token is the last one shown.
 
     Args:
-        token: its number in the whole recording, from 0, or the recorded time since its first step began.
+        token: its number in the whole recording, from 0.
 
     Examples:
         seek 31
-        seek 0.25s
     """
     playback = console.session.playback
-    token = token if isinstance(token, int) else _playable(console).token_at(token)
     if playback is not None and token >= playback.end:
         raise UsageError(f"token: the recording has no token {token}", f"tokens 0 to {playback.end - 1}")
     console.session.seek(token)
@@ -84,8 +81,7 @@ def loop(
 
 @command(GROUP, MARKS)
 def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
-    """List what happened in the recording, and at which token: breakpoints, interventions, findings, branches, and
-    where branches first have another token than those that they were forked from.
+    """List what happened in the recording, and at which token: breakpoints, interventions, findings, branches.
 
     Args:
         kind: only what is of this kind.
@@ -118,7 +114,7 @@ def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "nex
 
     Examples:
         jump previous
-        jump next --kind divergence
+        jump previous --kind branch
     """
     kinds = () if kind is None else (kind,)
     found = _playable(console).jump(1 if to == "next" else -1, *kinds)
@@ -126,10 +122,6 @@ def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "nex
         raise UsageError(f"there is no {to} mark", "'marks' lists them")
     shown = text(f"token {found.token}: {found.kind}, {found.text}")
     return Result((shown,), {"token": found.token, "kind": found.kind, "text": found.text})
-
-
-def _place(value: object) -> int | float:
-    return read_place(value if isinstance(value, str) else str(value))
 
 
 def _playable(console: Context) -> Playable:
