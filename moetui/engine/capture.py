@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from moetui.engine import compiled
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
-from moetui.engine.adapters.base import Current
+from moetui.engine.adapters.base import Current, Watch
+from moetui.engine.around import Handle
 from moetui.engine.assemble import Assembler
-from moetui.engine.compiled import breaking, refuse_compiled
+from moetui.engine.compiled import BreakingAround, breaking, refuse_compiled
 from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
@@ -32,8 +30,6 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
-
-_OWN_FILES = (__file__, compiled.__file__)
 
 
 class Capture:
@@ -102,9 +98,9 @@ class Capture:
         self._vocabulary = next_tokens(model)
         self._texts = TokenTexts(tokenizer)
         self._epoch = perf_counter_ns() if epoch is None else epoch
-        self._site_hooks: dict[int, list[RemovableHandle]] = {}
-        self._stream_hooks: list[RemovableHandle] = []
-        self._extra_hooks: list[RemovableHandle] = []
+        self._on_sites: dict[int, Watch] = {}
+        self._on_streams: list[Handle] = []
+        self._on_others: list[Handle] = []
         self._compiling = False
         self.hook_ns = self.put_ns = 0
         self._steps = 0
@@ -124,7 +120,7 @@ class Capture:
     @property
     def attached(self) -> bool:
         """Whether hooks are on the model."""
-        return bool(self._stream_hooks)
+        return bool(self._on_streams)
 
     @property
     def steps(self) -> int:
@@ -147,23 +143,19 @@ class Capture:
         self._study.watch(watched, logits=self.wants_logits)
         try:
             for stream in self._streams:
-                self._stream_hooks += [
-                    breaking(self._on_enter(stream), self._break_graphs),
-                    breaking(self._on_leave(stream)),
-                ]
-            self._hook_sites()
+                self._on_streams.append(self._around(stream))
+            self._watch_sites()
             self._study.attach()
-            self._hook_extras()
+            self._watch_others()
         except BaseException:
             self.detach()
             raise
 
     def detach(self) -> None:
         """Take every hook off; what was captured so far still reaches ``on_step``. No effect when detached."""
-        for hooks in [*self._site_hooks.values(), self._stream_hooks, self._extra_hooks]:
-            for hook in hooks:
-                hook.remove()
-        self._site_hooks, self._stream_hooks, self._extra_hooks = {}, [], []
+        for handle in (*self._on_sites.values(), *self._on_streams, *self._on_others):
+            handle.remove()
+        self._on_sites, self._on_streams, self._on_others = {}, [], []
         self._compiling = False
         self._study.detach()
         self.current.frame = None
@@ -198,7 +190,7 @@ class Capture:
         for number in range(len(self.functions)):
             self.functions[number] = functions.get(number)
         if self.attached:
-            self._hook_sites()
+            self._watch_sites()
 
     def fail(self, error: Exception) -> None:
         """See ``Tap``: a bug in a hook ends the capture, never the model's forward."""
@@ -253,51 +245,50 @@ class Capture:
         hint = "the run goes on; please report this with the model's name"
         self._emit(FindingRaised(Finding("step_lost", "error", message, hint)))
 
-    def _hook_extras(self) -> None:
-        hooks: list[RemovableHandle] = []
+    def _watch_others(self) -> None:
         if self.options.activations:
-            hooks += self.extras.watch_activations(self.fail)
+            self._on_others += self.extras.watch_activations(self.fail)
         if self.options.attention:
-            hooks += self.extras.watch_attention(self.model, self.fail)
-        self._extra_hooks = hooks
+            self._on_others += self.extras.watch_attention(self.model, self.fail)
 
-    def _break_graphs(self) -> None:
-        """The model is being compiled and its outermost forward has just begun: what comes behind gets breaking hooks.
+    def _is_compiled(self) -> None:
+        """The model is being compiled and its outermost forward has just begun: what comes behind breaks the graph.
 
-        Hooks are not made so from the start, because looking whether there is a compiler costs more than what they do.
+        It does not from the start, because looking whether there is a compiler costs more than all else.
         """
         if not self._compiling:
             self._compiling = True
-            for hooks in [*self._site_hooks.values(), self._extra_hooks, self._study.hooks]:
-                for hook in hooks:
-                    breaking(hook)
+            for watch in self._on_sites.values():
+                watch.break_graphs(breaking)
+            for hook in [*self._on_others, *self._study.hooks]:
+                breaking(hook)
 
     def _keeps(self, handle: SiteHandle) -> bool:
         return self.options.layers is None or handle.site.layer in self.options.layers
 
-    def _hook_sites(self) -> None:
-        """Hooks on the sites that are kept or changed, anew where a function needs the router's call too."""
+    def _watch_sites(self) -> None:
+        """Watch the sites that are kept or changed."""
         for handle in self.handles:
             number = handle.site.index
-            if number in self._site_hooks and self.wants_logits:
-                continue  # all hooks are there; and while a pass stands at this site, none of them may change
-            if self._keeps(handle) or self.functions[number] is not None:
-                for hook in self._site_hooks.pop(number, []):
-                    hook.remove()
-                self._site_hooks[number] = handle.adapter.install(handle, self)
+            watch = self._on_sites.get(number)
+            if watch is not None:
+                watch.follow()
+            elif self._keeps(handle) or self.functions[number] is not None:
+                watch = self._on_sites[number] = handle.adapter.install(handle, self)
                 if self._compiling:
-                    self._site_hooks[number] = [breaking(hook) for hook in self._site_hooks[number]]
+                    watch.break_graphs(breaking)
 
-    def _on_enter(self, stream: Stream) -> RemovableHandle:
+    def _around(self, stream: Stream) -> Handle:
         current, stacks = self.current, {stack for stack, _ in stream.stacks}
 
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame
-            if frame is None or not _is_running(frame):
+            if frame is None or frame.owner is stream:  # the same: a compiled pass broke off
                 recorded = not self._muted
                 if self.before_step is not None and recorded:
                     recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
                 current.frame = frame = self._begin(stream, recorded)
+                current.applied = -1
             if frame.told >= stacks:
                 return
             began = perf_counter_ns()
@@ -307,11 +298,23 @@ class Capture:
                 self.fail(error)
             frame.cost += perf_counter_ns() - began
 
-        return stream.module.register_forward_pre_hook(enter, with_kwargs=True)
+        def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
+            frame = current.frame
+            if frame is not None and frame.owner is stream:
+                frame.ended = perf_counter_ns()
+                current.frame = None
+                if frame.keep and output is not None:
+                    self._end(frame, output)
+
+        def broke() -> None:
+            if current.frame is not None and current.frame.owner is stream:
+                current.frame = None
+
+        return BreakingAround(stream.module, before=enter, after=leave, broke=broke, on_compile=self._is_compiled)
 
     def _begin(self, stream: Stream, recorded: bool) -> RawStep:
         index = self._steps if recorded else -1
-        frame = RawStep(index, self.branch, stream, _calling_frame(), len(self.handles))
+        frame = RawStep(index, self.branch, stream, len(self.handles))
         if not recorded:
             frame.keep = False
         else:
@@ -320,48 +323,17 @@ class Capture:
         frame.started = perf_counter_ns()
         return frame
 
-    def _on_leave(self, stream: Stream) -> RemovableHandle:
-        current = self.current
-
-        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
-            frame = current.frame
-            if frame is None or frame.owner is not stream:
-                return
-            frame.ended = perf_counter_ns()
-            current.frame = frame.caller = None
-            recorder = self._recorder
-            if output is None or not frame.keep or recorder is None:
-                return
-            try:
-                note_output(frame, output, self._vocabulary)
-                # What looks at a step right behind it needs it now.
-                (recorder.put if self.after_step is None else recorder.record)(frame)
-            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
-                self.fail(error)
-            self.hook_ns += frame.cost
-            self.put_ns += perf_counter_ns() - frame.ended
-            if self.after_step is not None:
-                self.after_step()
-
-        # Called even when the forward raises, so that an aborted pass does not stay open.
-        return stream.module.register_forward_hook(leave, always_call=True)
-
-
-def _calling_frame() -> FrameType:
-    """The frame that runs the hooked module: the first behind this capture's own and the compiler's."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename in _OWN_FILES or "_dynamo" in frame.f_code.co_filename
-    ):
-        frame = frame.f_back
-    return frame
-
-
-def _is_running(frame: RawStep) -> bool:
-    """Whether the outermost forward of a pass is still on this thread's stack, or was left by an interrupt."""
-    running = sys._getframe(1)
-    while running is not frame.caller:
-        if running.f_back is None:
-            return False
-        running = running.f_back
-    return True
+    def _end(self, frame: RawStep, output: Any) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        try:
+            note_output(frame, output, self._vocabulary)
+            # What looks at a step right behind it needs it now.
+            (recorder.put if self.after_step is None else recorder.record)(frame)
+        except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+            self.fail(error)
+        self.hook_ns += frame.cost
+        self.put_ns += perf_counter_ns() - frame.ended
+        if self.after_step is not None:
+            self.after_step()

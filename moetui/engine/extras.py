@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters import SiteHandle
 from moetui.engine.adapters.base import Current
-from moetui.engine.adapters.indexed import routing_parameters
+from moetui.engine.around import own_forward
 from moetui.routing.events import Finding
 from moetui.routing.step import F32
 
@@ -122,17 +122,15 @@ class Extras:
         np.maximum.at(largest, experts, values)
 
     def _activations_hook(self, handle: SiteHandle, fail: Callable[[Exception], None]) -> Callable[..., None]:
-        number, current, names = handle.site.index, self._current, routing_parameters(handle.experts)
-        assert names is not None
+        number, current = handle.site.index, self._current
 
         def after(experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
             frame = current.frame
             if frame is None or not frame.keep:
                 return
             try:
-                values = dict(zip(("hidden", *names), args)) | kwargs
-                hidden, indices, weights = values.get("hidden", next(iter(values.values()))), *map(values.get, names)
-                assert indices is not None and weights is not None  # noqa: PT018 - for the type checker
+                hidden = args[0] if args else next(iter(kwargs.values()))
+                indices, weights = frame.first[number], frame.second[number]  # what ran, changed or not
                 frame.extras.append(("activations", number, (indices, _norms(experts, hidden, indices, weights))))
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 fail(error)
@@ -167,12 +165,11 @@ class Extras:
 @torch.no_grad()
 def _norms(experts: nn.Module, hidden: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """``[T, K]`` norms of the slots' contributions: the experts run with the other slots' weights at zero."""
-    norms = []
+    norms, forward = [], own_forward(experts)  # nothing that watches may see these calls
     for slot in range(indices.shape[1]):
         alone = torch.zeros_like(weights)
         alone[:, slot] = weights[:, slot]
-        # ``forward`` itself: no hook may see these calls.
-        norms.append(experts.forward(hidden, indices, alone).float().norm(dim=-1))
+        norms.append(forward(hidden, indices, alone).float().norm(dim=-1))
     return torch.stack(norms, -1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
@@ -62,7 +61,6 @@ class RawStep:
         index: number of the pass.
         branch: whose tokens these are.
         owner: what began the pass, compared by identity.
-        caller: the Python frame in which the outermost module runs, as long as it does.
         keep: whether this pass is to be recorded.
         reordered: rows of the batch may have been permuted since the pass before (beam search).
         started, ended: ``perf_counter_ns``.
@@ -80,12 +78,12 @@ class RawStep:
     """
 
     __slots__ = (
-        "before", "branch", "caller", "cost", "earlier", "ended", "extras", "first", "index", "inputs", "keep",
+        "before", "branch", "cost", "earlier", "ended", "extras", "first", "index", "inputs", "keep",
         "logits", "outputs", "owner", "probes", "reordered", "second", "started", "times", "told",
     )  # fmt: skip
 
-    def __init__(self, index: int, branch: int, owner: object, caller: FrameType | None, sites: int) -> None:
-        self.index, self.branch, self.owner, self.caller = index, branch, owner, caller
+    def __init__(self, index: int, branch: int, owner: object, sites: int) -> None:
+        self.index, self.branch, self.owner = index, branch, owner
         self.keep, self.reordered = True, False
         self.started = self.ended = self.cost = 0
         self.inputs: dict[str, TokenInputs] = {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import thread_time_ns
 
@@ -70,12 +71,14 @@ class Recorder:
     ) -> None:
         self._gatherer, self._predictor, self._assembler = gatherer, predictor, assembler
         self._study, self._extras, self._on_step, self._on_error = study, extras, on_step, on_error
-        self._room = threading.Semaphore(queue_size)
+        self._size, self._room = queue_size, threading.Condition()
         self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._working = threading.Lock()
         self._worker = 0  # the thread that holds it
         self._taken = self._handed_on = 0  # passes put, and those of them done
+        self._counting = threading.Lock()
+        self._spent: deque[RawStep] = deque(maxlen=2 * _RUN)
         self.work_ns = 0
         self._enough = min(_RUN, queue_size)
         self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
@@ -84,11 +87,14 @@ class Recorder:
 
     def put(self, raw: RawStep) -> None:
         """Take a finished pass. Off the host, or with a graph attached, it is gathered here and now."""
+        self._let_go()
         parcel = self._parcel(raw)
-        self._room.acquire()
-        self._taken += 1
+        if self._taken - self._handed_on >= self._size:
+            self._wait_for_room()
+        with self._counting:
+            self._taken += 1
         self._queue.put(parcel)
-        if self._queue.qsize() >= self._enough:
+        if self._taken - self._handed_on >= self._enough:
             self._hurry.set()
 
     def record(self, raw: RawStep) -> None:
@@ -121,6 +127,17 @@ class Recorder:
         if self._worker != threading.get_ident():
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def _wait_for_room(self) -> None:
+        with self._room:
+            self._room.wait_for(lambda: self._taken - self._handed_on < self._size)
+
+    def _let_go(self) -> None:
+        """Free small tensors where they were made: what another thread freed costs this one several times as much."""
+        spent = self._spent
+        with suppress(IndexError):  # also when another thread takes the last
+            spent.popleft()
+            spent.popleft()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -167,14 +184,22 @@ class Recorder:
             with self._at_work():
                 for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
                     self._record_safely(run)
-                    self._handed_on += len(run)
-                    self._room.release(len(run))
+                    self._done(run)
             self.work_ns += thread_time_ns() - began
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
             if None in items:
                 return
+
+    def _done(self, run: list[_Parcel]) -> None:
+        for parcel in run:
+            parcel.raw.logits = None
+        if len(run) > 1:  # one token each
+            self._spent.extend(parcel.raw for parcel in run)
+        with self._room:
+            self._handed_on += len(run)
+            self._room.notify_all()
 
     def _waiting(self) -> Iterator[_Parcel | threading.Event | None]:
         for _ in range(self._queue.qsize()):
@@ -245,6 +270,6 @@ def _key(parcel: _Parcel) -> object:
         return None
     if raw.earlier:
         return None
-    numbers = [number for number, time in enumerate(raw.times) if time]
+    numbers = [number for number, time in enumerate(raw.times) if time] if 0 in raw.times else None
     changed = [(number, getattr(raw.first[number], "shape", None)) for number in raw.before]
     return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers, changed

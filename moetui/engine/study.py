@@ -151,6 +151,10 @@ class Probe:
         self._number, self._router, self._current = handle.site.index, handle.router, current
         self.hooks: list[RemovableHandle] = []
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
+        """A copy of the model keeps hooks that find no pass of theirs."""
+        return self
+
     def attach(self) -> None:
         """Put the hooks on; no effect when they are."""
         if self.hooks:

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from moetui.engine.around import Around, Handle
 from moetui.routing import Phase, Site
 from moetui.routing.model import SiteKind
 
@@ -120,6 +120,44 @@ class Current(threading.local):
     """The frame (``RawStep``) that the hooks of this thread write to; None outside of a forward pass."""
 
     frame: Any = None
+    applied = -1  # the site whose function was applied to the call that is about to reach its experts
+
+
+class Watch:
+    """What stands on one site's modules.
+
+    Args:
+        handles: put there from the start.
+    """
+
+    def __init__(self, *handles: Handle) -> None:
+        self._handles = list(handles)
+        self._breaking: Callable[[Handle], Handle] | None = None
+
+    def add(self, handle: Handle) -> Handle:
+        """Put one more there; what stands there for it."""
+        if self._breaking is not None:
+            handle = self._breaking(handle)
+        self._handles.append(handle)
+        return handle
+
+    def take_off(self, handle: Handle) -> None:
+        """Remove one of them."""
+        self._handles.remove(handle)
+        handle.remove()
+
+    def follow(self) -> None:
+        """The site's function came or went, perhaps while a pass stands at this very site."""
+
+    def break_graphs(self, breaking: Callable[[Handle], Handle]) -> None:
+        """The model is being compiled: exchange each of them, and those to come, for what ``breaking`` gives."""
+        self._breaking = breaking
+        self._handles = list(map(breaking, self._handles))
+
+    def remove(self) -> None:
+        """Remove them all."""
+        for handle in self._handles:
+            handle.remove()
 
 
 class Tap(Protocol):
@@ -143,8 +181,8 @@ class Adapter(Protocol):
     def find(self, model: nn.Module) -> list[FoundSite]:
         """The sites of this kind in a model, in traversal order."""
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
-        """Put this kind's hooks on one site: they note what passes in the frame and apply the site's function."""
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
+        """Watch one site: what passes is noted in the frame, and the site's function applied."""
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """Whether ``decode`` gives back what was seen as it is, and ``logits`` is a tuple's first item."""
@@ -176,13 +214,33 @@ def run_function(
     return None if changed[0] is indices and changed[1] is weights else changed
 
 
-def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[RemovableHandle]:
-    """A hook that keeps the router's output, and its whole call while a routing function or the gate may want it."""
-    number, current, functions = handle.site.index, tap.current, tap.functions
-    if not tap.wants_logits and functions[number] is None:
-        return []
+class RouterWatch(Watch):
+    """Watches the router from when its logits are wanted, or a function that may ask for them.
 
-    def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    Attributes:
+        handle, tap: of the site.
+        call: the router's latest call.
+    """
+
+    def __init__(self, handle: SiteHandle, tap: Tap) -> None:
+        super().__init__()
+        self.handle, self.tap, self.call = handle, tap, RouterCall()
+        self._watches_router = False
+        self.follow()
+
+    def follow(self) -> None:
+        """See ``Watch``."""
+        wanted = self.tap.wants_logits or self.tap.functions[self.handle.site.index] is not None
+        if wanted and not self._watches_router:
+            self._watches_router = True
+            self.add(around_router(self.handle, self.tap, self.call))
+
+
+def around_router(handle: SiteHandle, tap: Tap, call: RouterCall) -> Handle:
+    """Keeps the router's output, and its whole call while a routing function or the gate may want it."""
+    number, current, functions = handle.site.index, tap.current, tap.functions
+
+    def after(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         frame = current.frame
         if frame is not None:
             if frame.outputs[number] is not None:
@@ -191,7 +249,9 @@ def router_hook(handle: SiteHandle, tap: Tap, call: RouterCall) -> list[Removabl
         if functions[number] is not None or tap.gate is not None:
             call.args, call.kwargs, call.output = args, kwargs, output
 
-    return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+    if handle.router._forward_hooks:  # somebody else's, which may change the output: what they leave is what counts
+        return handle.router.register_forward_hook(lambda _, *call: after(*call), with_kwargs=True)
+    return Around(handle.router, after=after)
 
 
 def rows(value: Any) -> Tensor | None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import (
     FoundSite,
     RouterCall,
     SiteHandle,
     Tap,
+    Watch,
     forward_parameters,
     parent_path,
     rows,
@@ -41,7 +41,7 @@ class DenseAdapter:
                 found.append(describe_router(model, parent_path(path), path, module, *router, note=_NOTE))
         return found
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """A forward hook on the router: its scores are the routing."""
         number, current, functions = handle.site.index, tap.current, tap.functions
         call = RouterCall()
@@ -63,7 +63,7 @@ class DenseAdapter:
                 tap.fail(error)
                 return None
 
-        return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+        return Watch(handle.router.register_forward_hook(on_router, with_kwargs=True))
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """Routing has to be decoded here."""

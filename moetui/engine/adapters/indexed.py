@@ -6,20 +6,20 @@ from time import perf_counter_ns
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import (
     FoundSite,
-    RouterCall,
+    RouterWatch,
     SiteHandle,
     Tap,
+    Watch,
     forward_parameters,
     parent_path,
-    router_hook,
     rows,
     run_function,
 )
 from moetui.engine.adapters.traits import count_experts, describe_router, find_router
+from moetui.engine.around import Arguments, Around, Before, Handle
 from moetui.routing.model import SiteKind
 
 _INDICES = ("index", "indices")
@@ -42,12 +42,9 @@ class IndexedAdapter:
                 found.append(describe_router(model, parent_path(path), path, module, *router))
         return found
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
-        """A forward hook on the router, a pre-hook on the experts."""
-        names = routing_parameters(handle.experts)
-        assert names is not None
-        call = RouterCall()
-        return [*router_hook(handle, tap, call), experts_hook(handle, tap, call, names)]
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
+        """Around the router, and around the experts."""
+        return _IndexedWatch(handle, tap)
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """All but the routers that mask their skip class."""
@@ -82,41 +79,80 @@ def routing_parameters(module: nn.Module) -> tuple[str, str] | None:
     return names[1], names[2]
 
 
-def experts_hook(handle: SiteHandle, tap: Tap, call: RouterCall, names: tuple[str, str]) -> RemovableHandle:
-    """A pre-hook on the experts: the last point before they run."""
-    number, current, functions = handle.site.index, tap.current, tap.functions
+class _IndexedWatch(RouterWatch):
+    """Around the experts; and while the routing is changed, a hook that does that before all other hooks see it."""
 
-    def on_experts(
-        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        try:
+    def __init__(self, handle: SiteHandle, tap: Tap) -> None:
+        names = routing_parameters(handle.experts)
+        assert names is not None
+        self._names = names
+        self._changes: Handle | None = None
+        super().__init__(handle, tap)
+        self.add(Around(handle.experts, before=self._reader()))
+
+    def follow(self) -> None:
+        """See ``Watch``."""
+        super().follow()
+        changed = self.tap.functions[self.handle.site.index] is not None
+        if changed and self._changes is None:
+            hook = self.handle.experts.register_forward_pre_hook(self._on_experts, prepend=True, with_kwargs=True)
+            self._changes = self.add(hook)
+        elif not changed and self._changes is not None:
+            self.take_off(self._changes)
+            self._changes = None
+
+    def _reader(self) -> Before:
+        """What reads the routing off a call of the experts, with nothing left between it and their run."""
+        tap, names, number = self.tap, self._names, self.handle.site.index
+        current, functions = tap.current, tap.functions
+
+        def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+            changed = None
+            if functions[number] is not None or tap.gate is not None:
+                if current.applied != number:
+                    # There is no hook, or was none when the pass came to stand here.
+                    changed = self._change(args, kwargs)
+                current.applied = -1
             time, frame = perf_counter_ns(), current.frame
-            indices, weights = args[1:3] if len(args) > 2 else pick(args, kwargs, names)
-            if functions[number] is None and tap.gate is None:
-                if frame is not None:
-                    if frame.times[number]:
-                        frame.repeat(number)
-                    frame.times[number], frame.first[number], frame.second[number] = time, indices, weights
-                    frame.cost += perf_counter_ns() - time
-                return None
-            hidden = args[0] if args else next(iter(kwargs.values()))
-            changed = run_function(handle, tap, call, indices, weights, hidden)
             if frame is not None:
-                frame.note(number, perf_counter_ns(), *(changed or (indices, weights)))
-                if changed:
-                    frame.before[number] = indices, weights
-            return replace(args, kwargs, names, changed) if changed else None
+                given, named = changed or (args, kwargs)
+                if frame.times[number]:
+                    frame.repeat(number)
+                frame.times[number] = time
+                frame.first[number], frame.second[number] = given[1:3] if len(given) > 2 else pick(given, named, names)
+                frame.cost += perf_counter_ns() - time
+            return changed
+
+        return read
+
+    def _on_experts(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        changed = self._change(args, kwargs)
+        self.tap.current.applied = self.handle.site.index
+        return changed
+
+    def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Let the gate and the site's function see a call."""
+        tap, names = self.tap, self._names
+        try:
+            given = pick(args, kwargs, names)
+            hidden = args[0] if args else next(iter(kwargs.values()))
+            changed = run_function(self.handle, tap, self.call, *given, hidden)
+            if changed is None:
+                return None
+            frame = tap.current.frame
+            if frame is not None:
+                frame.before[self.handle.site.index] = given
+            return replace(args, kwargs, names, changed)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)
             return None
 
-    return handle.experts.register_forward_pre_hook(on_experts, with_kwargs=True)
-
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, str]) -> tuple[Tensor, Tensor]:
-    """Indices and weights of a call that names its arguments."""
-    indices = args[1] if len(args) > 1 else kwargs[names[0]]
-    return indices, kwargs[names[1]]
+    """Indices and weights of a call."""
+    if len(args) > 2:
+        return args[1], args[2]
+    return args[1] if len(args) > 1 else kwargs[names[0]], kwargs[names[1]]
 
 
 def replace(

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import (
     FoundSite,
-    RouterCall,
+    RouterWatch,
     SiteHandle,
     Tap,
+    Watch,
     forward_parameters,
     parent_path,
-    router_hook,
     rows,
     run_function,
 )
@@ -51,10 +50,10 @@ class MaskAdapter:
             found.append(describe_router(model, parent_path(path), path, module, *router, note=note, top_k=slots))
         return found
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
-        """A forward hook on the router, a pre-hook on the experts."""
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
+        """Around the router, a pre-hook on the experts."""
         number, current, functions = handle.site.index, tap.current, tap.functions
-        call = RouterCall()
+        watch = RouterWatch(handle, tap)
 
         def on_experts(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             try:
@@ -62,7 +61,7 @@ class MaskAdapter:
                 hidden, mask, gates = args
                 if tap.gate is not None or functions[number] is not None:
                     indices, weights = self.decode(handle, mask, gates)
-                    changed = run_function(handle, tap, call, indices.clamp(min=0), weights, hidden)
+                    changed = run_function(handle, tap, watch.call, indices.clamp(min=0), weights, hidden)
                 now = (mask, gates) if changed is None else _masked(changed, mask, gates)
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *now)
@@ -73,7 +72,8 @@ class MaskAdapter:
                 tap.fail(error)
                 return None
 
-        return [*router_hook(handle, tap, call), handle.experts.register_forward_pre_hook(on_experts)]
+        watch.add(handle.experts.register_forward_pre_hook(on_experts))
+        return watch
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """Routing has to be decoded here."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import (
     FoundSite,
     RouterCall,
     SiteHandle,
     Tap,
+    Watch,
     forward_parameters,
     join_path,
     rows,
@@ -42,7 +42,7 @@ class ParallelAdapter:
                 found.append(describe_router(model, path, path, linears[0], join_path(path, "router"), router))
         return found
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """A forward hook on the router: its output is the routing, for the way in and the way out."""
         number, current, functions = handle.site.index, tap.current, tap.functions
         call = RouterCall()
@@ -63,7 +63,7 @@ class ParallelAdapter:
                 tap.fail(error)
                 return None
 
-        return [handle.router.register_forward_hook(on_router, with_kwargs=True)]
+        return Watch(handle.router.register_forward_hook(on_router, with_kwargs=True))
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """Routing has to be decoded here."""

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, join_path, run_function
+from moetui.engine.adapters.base import FoundSite, RouterCall, SiteHandle, Tap, Watch, join_path, run_function
 from moetui.engine.adapters.traits import TOP_K, first_int
 from moetui.routing.model import SiteKind
 
@@ -53,16 +52,16 @@ class ProductKeyAdapter:
             )
         return found
 
-    def install(self, handle: SiteHandle, tap: Tap) -> list[RemovableHandle]:
+    def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """Hooks on the gate and around both embeddings."""
         hooks = _Hooks(self, handle, tap)
         down, up = handle.block.get_submodule("down_embed"), handle.block.get_submodule("up_embed")
-        return [
+        return Watch(
             handle.router.register_forward_hook(hooks.on_gate, with_kwargs=True),
             down.register_forward_pre_hook(hooks.on_down),
             up.register_forward_pre_hook(hooks.on_up),
             up.register_forward_hook(hooks.after_up),
-        ]
+        )
 
     def is_plain(self, handle: SiteHandle) -> bool:
         """Routing has to be decoded here."""

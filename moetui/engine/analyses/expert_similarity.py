@@ -13,6 +13,7 @@ from moetui.engine.adapters import SiteHandle
 from moetui.engine.adapters.indexed import routing_parameters
 from moetui.engine.analyses.passes import at_rest, forward
 from moetui.engine.analyses.subject import Subject
+from moetui.engine.around import own_forward
 from moetui.routing import UnsupportedError, UsageError
 from moetui.routing.step import F32
 
@@ -146,7 +147,7 @@ def _output_cosines(handle: SiteHandle, hidden: Tensor, indices: Tensor, weights
     outputs = []
     for expert in range(handle.site.num_experts):
         # ``forward`` itself: no hook may see these calls.
-        found = handle.experts.forward(hidden, torch.full_like(indices, expert), alone)
+        found = own_forward(handle.experts)(hidden, torch.full_like(indices, expert), alone)
         outputs.append(nn.functional.normalize(found.float().reshape(len(indices), -1), dim=-1))
     each = torch.stack(outputs)
     return torch.einsum("ith,jth->ij", each, each).double().cpu()

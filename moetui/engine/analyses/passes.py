@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
-from moetui.engine.adapters.base import Current
+from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.gather import Gatherer, SiteTensors
 from moetui.engine.generation import kept_generators
 from moetui.engine.raw import RawStep, TokenInputs
@@ -134,17 +134,16 @@ def routed_rows(
 ) -> Passed:
     """``routed`` for sequences of one length: logits ``[B, n, V]``, the sites' tokens one sequence after another."""
     tap = _Tap([(functions or {}).get(handle.site.index) for handle in handles])
-    raw = RawStep(-1, 0, tap, None, len(handles))
+    raw = RawStep(-1, 0, tap, len(handles))
     raw.inputs["decoder"] = TokenInputs("decoder", shape=(len(rows), len(rows[0])))
-    hooks = []
+    watches: list[Watch] = []
     try:
-        for handle in handles:
-            hooks += handle.adapter.install(handle, tap)
+        watches.extend(handle.adapter.install(handle, tap) for handle in handles)
         tap.current.frame = raw
         found = forward_rows(model, rows, logits=logits)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for watch in watches:
+            watch.remove()
     if tap.error is not None:
         raise tap.error
     gathered = Gatherer(tuple(handles)).gather(raw)

@@ -65,7 +65,9 @@ class Choice:
             return row if scores.shape[0] == 1 else row.expand(scores.shape[0], -1)
         # NaN ranks above all numbers in topk and would win every slot; here it ranks last, yet before what is banned.
         lowest, width = torch.finfo(torch.float32).min, scores.shape[-1]
-        ranked = torch.nan_to_num(scores.float(), nan=lowest, neginf=lowest)
+        ranked = torch.nan_to_num(
+            scores if scores.dtype is torch.float32 else scores.float(), nan=lowest, neginf=lowest
+        )
         if self.bias:
             ranked = (ranked + self._once("shift", scores, self._shift)).clamp(lowest, -lowest)
         if self.banned:

@@ -13,7 +13,7 @@ from moetui.engine.adapters.base import SiteContext
 from moetui.engine.interventions.choice import Choice, fit, merge
 from moetui.engine.interventions.noise import normal
 from moetui.engine.interventions.reroute import RouterTrace, reroute, trace_router
-from moetui.engine.interventions.weights import has_numeric_rule, kept_mass, numeric_weights, silence
+from moetui.engine.interventions.weights import cast, has_numeric_rule, kept_mass, numeric_weights, silence
 from moetui.routing import Site
 from moetui.routing.interventions import (
     BanExperts,
@@ -97,7 +97,7 @@ class Chooser:
             positions: ``[T]``, read only by choices that depend on them.
         """
         made = self._prepare(site, active, indices.shape[-1])
-        ranked = None if logits is None else made.changed(logits.float(), positions)
+        ranked = None if logits is None else made.changed(cast(logits, torch.float32), positions)
         numeric = logits is not None and has_numeric_rule(site)
         # A forced expert outside the chosen groups would get weight zero from the router itself.
         if not numeric or (made.choice.forced is None and made.agreed < _PROOF):
@@ -184,7 +184,7 @@ def _settle(routing: tuple[Tensor, Tensor], choice: Choice, indices: Tensor, wei
 
 def _fitted(routing: tuple[Tensor, Tensor], indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     chosen, found = fit(*routing, indices.shape[-1])
-    return chosen.to(indices.dtype), found.to(weights.dtype)
+    return cast(chosen, indices.dtype), cast(found, weights.dtype)
 
 
 def _gather(item: Intervention, choice: Choice, changes: list[_Change], site: Site) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from moetui.engine.adapters.base import SiteContext
+from moetui.engine.around import own_forward
 
 _TOP_K = (torch.topk, torch.Tensor.topk)
 
@@ -78,8 +79,8 @@ def reroute(
 
 
 def _forward(context: SiteContext) -> Any:
-    # Not __call__: the site's own hooks must not see this pass.
-    return context.handle.router.forward(*context.call.args, **context.call.kwargs)
+    # Not __call__: nothing that watches the site may see this pass.
+    return own_forward(context.handle.router)(*context.call.args, **context.call.kwargs)
 
 
 def _routing_of(output: Any, indices: Tensor) -> tuple[Tensor, Tensor] | None:

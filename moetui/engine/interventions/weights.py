@@ -21,6 +21,11 @@ def expert_logits(site: Site, logits: Tensor) -> Tensor:
     return (rows.unsqueeze(-1) + columns.unsqueeze(-2)).flatten(-2)
 
 
+def cast(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """In that type; a conversion that changes nothing takes as long as a small softmax."""
+    return values if values.dtype is dtype else values.to(dtype)
+
+
 def has_numeric_rule(site: Site) -> bool:
     """Whether the site's weights are known to be ``scale · s(logits)``, renormalised over the chosen or not."""
     return site.scoring != "unknown" and site.normalised is not None and site.scale is not None
@@ -40,11 +45,11 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *
     Returns:
         ``[T, K]`` in the dtype of ``like``; computed in float32.
     """
-    values = logits.float()
+    values, indices = cast(logits, torch.float32), cast(indices, torch.int64)
     over_chosen = site.scoring == "softmax_top_k" or (site.scoring == "softmax" and site.normalised)
     if over_chosen and site.logits_form != "probabilities" and not as_routers:
         # Not below the smallest number: all of the chosen may be shut out by -inf, and then they share alike.
-        chosen = values.gather(-1, indices.long()).clamp_min(torch.finfo(torch.float32).min)
+        chosen = values.gather(-1, indices).clamp_min(torch.finfo(torch.float32).min)
         return _scaled(chosen.softmax(-1), site, like)
     if site.logits_form == "probabilities" or site.scoring == "identity":
         scores = values
@@ -54,7 +59,7 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *
         scores = values.sigmoid()
     else:
         scores = functional.softplus(values).sqrt()
-    chosen = scores.gather(-1, indices.long())
+    chosen = scores.gather(-1, indices)
     if site.normalised or site.scoring == "softmax_top_k":
         chosen = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return _scaled(chosen, site, like)
@@ -63,7 +68,7 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *
 def _scaled(weights: Tensor, site: Site, like: Tensor) -> Tensor:
     if site.scale is not None and site.scale != 1.0:
         weights = weights * site.scale
-    return weights if weights.dtype == like.dtype else weights.to(like.dtype)
+    return cast(weights, like.dtype)
 
 
 def kept_mass(weights: Tensor, slots: int) -> Tensor:
