@@ -291,7 +291,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 return
             module, class_name = PANELS[name]
             panel: Widget = getattr(importlib.import_module(module), class_name)(id=name)
-            await self.query_one("#body").mount(panel)
+            # The console stays the last, so that it is a drawer under the others.
+            await self.query_one("#body").mount(panel, before=self._panels.get("console"))
             self._panels[name] = panel  # from here on it can be painted
             cast(Panel, panel).select(self.selection)
 

@@ -315,6 +315,17 @@ async def test_escape_leaves_the_tab_and_closes_the_drawer() -> None:
         assert app.tab == "network"
 
 
+async def test_the_drawer_is_under_tabs_that_were_opened_after_it() -> None:
+    async with running(ScriptedSession(capabilities=HERE), (120, 40)) as (app, pilot):
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: app.screen.has_class("-drawer"))
+        for tab in ("elements", "profiler"):
+            await app.action_tab(tab)
+            await until(pilot, lambda tab=tab: app._panels[tab].region.height > 0)
+            assert app._panels["console"].region.y == app._panels[tab].region.bottom
+            assert app.query_one(ConsoleInput).region.bottom <= 40
+
+
 async def test_without_python_and_in_ascii() -> None:
     async with running(
         ScriptedSession(capabilities=HERE), (100, 30), Look("none", slow=False, ascii=True, mouse=True), python=False
