@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from moetui.routing import UsageError
 
 ACTIONS: dict[str, str] = {
-    "": "breakpoints compare console console_tab copy elements faster findings finish force fork help loop network"
-    " next_tab picture previous_tab profiler prompt quit redraw restart resume rewind save seek slower step step_back"
-    " step_layer stop toggle",
+    "": "breakpoints compare console console_tab copy elements faster findings finish force fork help loop"
+    " network next_event next_tab picture previous_event previous_tab profiler prompt quit redraw restart"
+    " resume rewind save seek slower step step_back step_layer stop toggle",
     "network": "attention baseline digits filter follow hide layer_after layer_before mark measure next_mark next_match"
     " pooling previous_match relative reverse sort turn why window",
     "tokens": "down first last layer_after layer_before open page_down page_up up",

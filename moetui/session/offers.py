@@ -31,7 +31,7 @@ class Waitable(Protocol):
         """Block until all tokens that went through the model are in the timeline; False after ``timeout`` seconds."""
 
 
-MarkKind = Literal["finding", "interventions", "breakpoint", "branch"]
+MarkKind = Literal["finding", "interventions", "breakpoint", "branch", "divergence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,13 @@ class Playable(Protocol):
 
     def jump(self, direction: int = 1, *kinds: MarkKind) -> Mark | None:
         """Pause at the next mark (1) or the one before (-1), of these kinds or of any; None if there is none."""
+
+    def token_at(self, seconds: float) -> int:
+        """The last token of the step that ran so many seconds after the recording's first step began.
+
+        Raises:
+            UsageError: the recording has no times.
+        """
 
 
 @runtime_checkable

@@ -71,6 +71,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         self._head = Playhead(speed)
         self._kept = KeptTimeline(lambda: self._trace.timeline.clip(self._head.position), lambda: self.tree)
         self._history = History()
+        self._marked: tuple[object, tuple[Mark, ...]] = (None, ())
         self._passed = 0  # events
         self._shown = 0  # tokens
         self._told: set[Finding] = set()
@@ -152,12 +153,6 @@ class ReplaySession(Transport, NoModel, TraceFiles):
     def costs(self) -> dict[str, float]:
         """A replay costs a recorded run nothing."""
         return {}
-
-    @property
-    def marks(self) -> Sequence[Mark]:
-        """Findings, interventions, breakpoint hits and branches, in order of their tokens."""
-        with self._changed:
-            return tuple(self._history.marks())
 
     # What it does.
 

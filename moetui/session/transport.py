@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 from moetui.routing import UsageError
+from moetui.routing.branches import BranchTree
 from moetui.routing.events import (
     BranchAdded,
     FindingRaised,
@@ -17,6 +19,7 @@ from moetui.routing.events import (
 from moetui.session.history import History, Standing, as_played
 from moetui.session.mailbox import Mailbox
 from moetui.session.offers import Mark, MarkKind
+from moetui.session.places import divergences, token_at
 from moetui.session.playhead import MAX_SPEED, MIN_SPEED, Playhead
 from moetui.trace import Trace
 
@@ -29,6 +32,7 @@ class Transport:
     _head: Playhead
     _history: History
     _mailbox: Mailbox
+    _marked: tuple[object, tuple[Mark, ...]]
     _follow: bool
     _closed: bool
     _passed: int
@@ -77,7 +81,7 @@ class Transport:
         """Pause at the next mark (1) or the one before (-1), of these kinds or any; None if there is none."""
         with self._changed:
             here = self._head.position - 1
-            marks = [mark for mark in self._history.marks() if not kinds or mark.kind in kinds]
+            marks = [mark for mark in self.marks if not kinds or mark.kind in kinds]
             if direction > 0:
                 found = next((mark for mark in marks if mark.token > here), None)
             else:
@@ -86,6 +90,26 @@ class Transport:
                 self._move(found.token + 1)
                 self._rest(f"at {found.kind}")
             return found
+
+    @property
+    def marks(self) -> Sequence[Mark]:
+        """Findings, interventions, breakpoint hits, branches and where they part, in order of their tokens."""
+        with self._changed:
+            trace = self._trace
+            held = (trace.num_tokens, len(trace.events))
+            if self._marked[0] != held:
+                tree = BranchTree.of(item.event for item in trace.events)
+                found = [*self._history.marks(), *divergences(trace.timeline, tree)]
+                self._marked = (held, tuple(sorted(found, key=lambda mark: mark.token)))
+            return self._marked[1]
+
+    def token_at(self, seconds: float) -> int:
+        """The last token of the step that ran so many seconds after the recording's first step began.
+
+        Raises:
+            UsageError: the recording has no times.
+        """
+        return token_at(self._trace.timeline.steps(), seconds)
 
     def set_speed(self, speed: float) -> None:
         """Set the speed.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moetui.routing import MoetuiError, drawable
 from moetui.routing.events import RunState
-from moetui.session import Capability, Sendable, Session
+from moetui.session import Capability, Playable, Sendable, Session
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -37,6 +37,7 @@ _NEEDS = {
     "slower": Capability.SEEK,
     "seek_dialog": Capability.SEEK,
     "loop": Capability.SEEK,
+    "jump": Capability.SEEK,
 }
 _ONLY_IN = {
     "toggle_run": (RunState.RUNNING, RunState.PAUSED),
@@ -146,11 +147,25 @@ class RunControls(_Base):
             return
         from moetui.tui.seek import SeekScreen
 
-        def go(token: int | None) -> None:
-            if token is not None:
-                self.action_seek(token)
+        def go(place: int | float | None) -> None:
+            session = self.session
+            if isinstance(place, int):
+                self.action_seek(place)
+            elif place is not None and isinstance(session, Playable):
+                self.ask(lambda: session.seek(session.token_at(place)))
 
         self.push_screen(SeekScreen(playback.end), go)
+
+    def action_jump(self, direction: int) -> None:
+        """Go to what happened next in the recording, or before."""
+        session = self.session
+        if not isinstance(session, Playable):
+            return
+        mark = session.jump(direction)
+        if mark is None:
+            self.say("nothing more happened" if direction > 0 else "nothing happened before")
+        else:
+            self.say(f"token {mark.token}: {mark.kind}", mark.text)
 
     def _change_speed(self, by: int) -> None:
         playback = self.session.playback

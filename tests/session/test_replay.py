@@ -26,6 +26,7 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import BanExperts, SetTopK
 from moetui.session import Capability, Filing, Playable, ReplaySession, Waitable
+from moetui.session.places import read_place
 from moetui.trace import TraceWriter, open_trace
 from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps
 
@@ -57,7 +58,7 @@ def path(tmp_path):
 def opened(path):
     sessions = []
 
-    def open_(**options):
+    def open_(path=path, **options):
         session = ReplaySession(path, **options)
         sessions.append(session)
         session.open()
@@ -175,6 +176,65 @@ def test_marks_can_be_jumped_to(opened):
     assert session.jump(-1).kind == "interventions"
     assert session.playback.position == 9
     assert session.jump(1, "finding", "branch").token == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("31", 31),
+        ("0", 0),
+        (" 12.5s", 12.5),
+        ("250ms", 0.25),
+        ("2m", 120.0),
+        ("1:05", 65.0),
+        ("0:00.5", 0.5),
+        ("3 ", 3),
+    ],
+)
+def test_a_place_is_a_token_or_a_time(text, place):
+    assert read_place(text) == place
+    assert type(read_place(text)) is type(place)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "1:60", "1:", "5h", "1e3s", "٣", "9" * 30, "1:2:3", "nan s"])
+def test_what_is_no_place_is_refused(text):
+    with pytest.raises(UsageError, match="no place"):
+        read_place(text)
+
+
+def test_a_time_is_the_step_that_ran_then(opened, tmp_path):
+    session = opened(paused=True)  # a step every 50 ms, seven tokens in the first
+    assert [session.token_at(seconds) for seconds in (0.0, 0.049, 0.05, 0.16, 99.0)] == [6, 6, 7, 9, 11]
+    session.seek(session.token_at(0.1))
+    assert session.playback.position == 9
+    info = make_info()
+    with TraceWriter(tmp_path / "timeless.msgpack", info, has_timings=False) as writer:
+        writer.write_step(replace(make_steps(info)[0], started=math.nan))
+    with pytest.raises(UsageError, match="no times"):
+        opened(tmp_path / "timeless.msgpack", paused=True).token_at(1.0)
+
+
+def test_where_a_branch_parts_from_its_parent_can_be_jumped_to(opened, tmp_path):
+    info, rng = make_info(), np.random.default_rng(0)
+
+    def one(index, position, branch, token_id):
+        step = make_step(info, rng, index, 1, Phase.DECODE, position, 0.05 * index)
+        return replace(step, branch=branch, token_id=np.array([token_id], np.int32), vocabulary={})
+
+    with TraceWriter(tmp_path / "fork.msgpack", info) as writer:
+        writer.write_event(MAIN)
+        for number in range(6):
+            writer.write_step(one(number, number, 0, number))
+        writer.write_event(BranchAdded(Branch(1, 0, "fork", 0, 2, 6), GenerationSettings()))
+        for number, token_id in ((6, 2), (7, 3), (8, 99), (9, 98)):
+            writer.write_step(one(number, number - 4, 1, token_id))
+        writer.write_event(BranchAdded(Branch(2, 0, "same", 0, 5, 10), GenerationSettings()))
+        writer.write_step(one(10, 5, 2, 5))
+    session = opened(tmp_path / "fork.msgpack", paused=True)
+    parted = [mark for mark in session.marks if mark.kind == "divergence"]
+    assert [(mark.token, mark.text) for mark in parted] == [(8, "fork '‹99›', main '‹4›'")]
+    assert session.jump(1, "divergence") == parted[0]
+    assert session.playback.position == 9
 
 
 def test_a_loop_plays_on_and_must_lie_in_the_recording(opened):

@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from moetui.routing import Timeline
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
-from moetui.session import Capability, ComingSession, Playback
+from moetui.session import Capability, ComingSession, Mark, MarkKind, Playback
 from moetui.tui.app import MoetuiApp
 from moetui.tui.bars import TABS, TabBar
 from moetui.tui.lines import LineWidget, Part, choose
@@ -398,6 +398,41 @@ async def test_go_to_a_token_by_its_number() -> None:
             await until(pilot, lambda: app.focused is not None and app.focused.id == "seek-input")
             await pilot.press(*keys, "enter")
             await until(pilot, lambda token=token: session.asked[-1] == ("seek", token))
+
+
+class Marked(Recording):
+    """The same, with times and one thing that happened."""
+
+    marks = (Mark(40, "divergence", "fork [b]"),)
+
+    def token_at(self, seconds: float) -> int:
+        return int(10 * seconds)
+
+    def jump(self, direction: int = 1, *kinds: MarkKind) -> Mark | None:
+        self.asked.append(("jump", direction))
+        return self.marks[0] if direction > 0 else None
+
+
+async def test_go_to_a_time_and_to_what_happened() -> None:
+    session = Marked()
+    async with running(session) as (app, pilot):
+        await pilot.press("g")
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "seek-input")
+        await pilot.press(*"2.5s", "enter")
+        await until(pilot, lambda: session.asked[-1] == ("seek", 25))
+        await pilot.press("g")
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "seek-input")
+        await pilot.press(*"1m1", "enter")
+        await until(pilot, lambda: notices(app)[-1:] == ["'1m1' is no place in a recording"])
+        await pilot.press("J")
+        await until(pilot, lambda: session.asked[-1] == ("jump", 1))
+        assert notices(app)[-1] == "token 40: divergence"
+        await pilot.press("K")
+        await until(pilot, lambda: notices(app)[-1] == "nothing happened before")
+
+
+def notices(app: MoetuiApp) -> list[str]:
+    return [one.message.splitlines()[0] for one in app._notifications]
 
 
 def test_parts_are_dropped_by_rank() -> None:

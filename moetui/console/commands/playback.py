@@ -8,30 +8,33 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import table, text
-from moetui.console.kinds import Rows, choice, integer, real
+from moetui.console.kinds import Kind, Rows, choice, integer, real
 from moetui.console.needs import MARKS, SEEK
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
 from moetui.session import Playable
 from moetui.session.offers import MarkKind
+from moetui.session.places import WHAT, read_place
 
 GROUP = "playback"
-Number = Annotated[int, integer(0)]
+Place = Annotated[float, Kind(WHAT, lambda value, _context: _place(value), "where to")]
 OfKind = Annotated[MarkKind | None, choice(*get_args(MarkKind))]
 
 
 @command(GROUP, SEEK)
-def seek(console: Context, token: Number) -> Result:
-    """Move the recording so that this token is the last one shown.
+def seek(console: Context, token: Place) -> Result:
+    """Move the recording so that this token is the last one shown; 'jump' goes to what happened.
 
     Args:
-        token: its number in the whole recording, from 0.
+        token: its number in the whole recording, from 0, or the recorded time since its first step began.
 
     Examples:
         seek 31
+        seek 0.25s
     """
     playback = console.session.playback
+    token = token if isinstance(token, int) else _playable(console).token_at(token)
     if playback is not None and token >= playback.end:
         raise UsageError(f"token: the recording has no token {token}", f"tokens 0 to {playback.end - 1}")
     console.session.seek(token)
@@ -83,6 +86,8 @@ def loop(
 def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
     """List what happened in the recording, and at which token: breakpoints, interventions, findings, branches.
 
+    A divergence is where a branch first has another token than the one that it was forked from.
+
     Args:
         kind: only what is of this kind.
         rows: the most rows to show; the earliest.
@@ -122,6 +127,10 @@ def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "nex
         raise UsageError(f"there is no {to} mark", "'marks' lists them")
     shown = text(f"token {found.token}: {found.kind}, {found.text}")
     return Result((shown,), {"token": found.token, "kind": found.kind, "text": found.text})
+
+
+def _place(value: object) -> int | float:
+    return read_place(value if isinstance(value, str) else str(value))
 
 
 def _playable(console: Context) -> Playable:
