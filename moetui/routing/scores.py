@@ -116,18 +116,16 @@ def site_margin(logits: NDArray[Any] | None, sites: Sequence[Site], count: int =
     return _by_site(logits, sites, count, lambda block, site: margins(block, site.top_k))
 
 
-def router_entropy(logits: NDArray[Any], site: Site) -> F32:
+def router_entropy(logits: NDArray[Any], site: Site, known: tuple[F32, F32, F32] | None = None) -> F32:
     """Entropy of ``probabilities(logits, site)`` in nats, ``[..., E]`` to ``[...]``, without forming them where it can.
 
-    For a softmax, H = log Z − Σ e^z z / Z with z shifted by the maximum and Z = Σ e^z.
+    For a softmax, H = log Z − Σ e^z z / Z with z shifted by the maximum and Z = Σ e^z; ``known`` are z, e^z and Z.
     """
     values = widen(logits[..., : site.num_classes])
     if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX:
         return entropy(probabilities(values, site))
+    shifted, exponentials, total = known or _exponentials(values)
     with np.errstate(all="ignore"):
-        shifted = values - values.max(-1, keepdims=True)
-        exponentials = np.exp(shifted)
-        total = exponentials.sum(-1)
         out = np.asarray(np.log(total) - np.einsum("...e,...e->...", exponentials, shifted) / total, np.float32)
     masked = np.isnan(out) & np.isfinite(total)  # 0 · −inf: a masked class, no unknown
     if masked.any():
@@ -135,16 +133,16 @@ def router_entropy(logits: NDArray[Any], site: Site) -> F32:
     return np.maximum(out, 0.0)
 
 
-def router_confidence(logits: NDArray[Any], site: Site) -> F32:
+def router_confidence(logits: NDArray[Any], site: Site, known: tuple[F32, F32, F32] | None = None) -> F32:
     """The largest of ``probabilities(logits, site)``, ``[..., E]`` to ``[...]``, without forming them where it can.
 
-    For a softmax it is 1 / Z, with Z = Σ e^z and z shifted by the maximum.
+    For a softmax it is 1 / Z, with Z = Σ e^z and z shifted by the maximum; ``known`` are z, e^z and Z.
     """
     if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX:
         return np.asarray(probabilities(logits, site).max(-1), np.float32)
-    values = widen(logits[..., : site.num_classes])
+    *_, total = known or _exponentials(widen(logits[..., : site.num_classes]))
     with np.errstate(all="ignore"):
-        return np.asarray(1.0 / np.exp(values - values.max(-1, keepdims=True)).sum(-1), np.float32)
+        return np.asarray(1.0 / total, np.float32)
 
 
 def token_scores(step: Step, sites: Sequence[Site]) -> TokenScores:
@@ -163,14 +161,39 @@ def routing_scores(
     if not sites:
         unknown = np.full(count, np.nan, np.float32)
         return TokenScores(unknown, unknown, unknown)
-    seen = passed(indices, flags)
-    certainty = site_confidence(logits, sites, count)
-    per_site = (
-        site_entropy(logits, sites, count),
-        np.where(np.isnan(certainty), _first_share(indices, weights), certainty),
-        site_margin(logits, sites, count),
+    per_site = np.full((3, count, len(sites)), np.nan, np.float32)
+    if logits is not None:
+        for site, columns in _groups(sites):
+            rows = max(1, _BLOCK // max(1, logits[0:1, columns].size))
+            for start in range(0, count, rows):
+                part = slice(start, start + rows)
+                per_site[:, part, columns] = _three(logits[part, columns, : site.num_classes], site)
+    certainty = per_site[1]
+    unsure = np.isnan(certainty)
+    if unsure.any():
+        certainty[unsure] = _first_share(indices, weights)[unsure]
+    return TokenScores(*_rounded(_mean_over_sites(per_site, passed(indices, flags))))
+
+
+def _three(logits: NDArray[Any], site: Site) -> tuple[F32, F32, F32]:
+    """Router entropy, confidence and margin, ``[n, S, E]`` to ``[n, S]``; what two of them share is worked out once."""
+    values = widen(logits)
+    exponentials = (
+        None if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX else _exponentials(values)
     )
-    return TokenScores(*(_rounded(_mean_over_sites(values, seen)) for values in per_site))
+    return (
+        router_entropy(values, site, exponentials),
+        router_confidence(values, site, exponentials),
+        margins(values, site.top_k),
+    )
+
+
+def _exponentials(values: F32) -> tuple[F32, F32, F32]:
+    """Values less their largest, the exponentials of that, and their sum; over the last axis."""
+    with np.errstate(all="ignore"):
+        shifted = values - values.max(-1, keepdims=True)
+        exponentials = np.exp(shifted)
+        return shifted, exponentials, exponentials.sum(-1)
 
 
 def _rounded(values: F32) -> F32:
