@@ -17,6 +17,7 @@ from moetui.console import History
 from moetui.routing.events import Finding, RunState
 from moetui.session import Capability
 from moetui.tui.app import MoetuiApp
+from moetui.tui.messages import ConsoleRequested
 from moetui.tui.panels.console import ConsolePanel
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.console_log import ConsoleLog
@@ -278,6 +279,19 @@ async def test_clear_empties_the_log_and_another_width_draws_it_anew() -> None:
         assert log.scroll_offset.y < log.max_scroll_y
         await pilot.press(*"clear", "enter")
         await until(pilot, lambda: len(log.lines) == 0)
+
+
+async def test_what_comes_while_it_is_hidden_is_drawn_as_wide_as_the_screen() -> None:
+    session = ScriptedSession(capabilities=HERE)
+    async with running(session, (100, 30)) as (app, pilot):
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: app.screen.has_class("-drawer"))
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.screen.has_class("-drawer"))
+        app.query_one(ConsoleLog).put(Text("word " * 18))
+        app.post_message(ConsoleRequested("'x' * 90", run=True))
+        await until(pilot, lambda: "x" * 90 in shown(app))
+        assert "word " * 17 + "word" in shown(app)
 
 
 async def test_the_log_is_bounded() -> None:

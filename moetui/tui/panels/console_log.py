@@ -23,13 +23,17 @@ class ConsoleLog(RichLog):
         )
         self._entries: deque[RenderableType] = deque(maxlen=_MOST_ENTRIES)
         self._width = 0
+        self._late = False
         self._at_end = True
 
     def put(self, entry: RenderableType) -> None:
         """Append an entry, and show the log's end."""
         self._entries.append(entry)
-        self.write(entry)
         self._at_end = True
+        if self._width and not self.scrollable_content_region.width:  # hidden: there is no width to fit it into
+            self._late = True
+        else:
+            self.write(entry)
 
     def empty(self) -> None:
         """Forget all entries."""
@@ -44,13 +48,23 @@ class ConsoleLog(RichLog):
 
     def on_resize(self, event: events.Resize) -> None:
         """Draw all entries anew where the width is another; stay at the end."""
-        if self._width and event.size.width and event.size.width != self._width:
-            self.clear()
-            for entry in self._entries:
-                self.write(entry, scroll_end=False)
+        if self._width and event.size.width and (self._late or event.size.width != self._width):
+            self._draw_anew()
         self._width = event.size.width or self._width
         if self._at_end:
             self.scroll_end(animate=False, x_axis=False)
+
+    def on_show(self) -> None:
+        """Draw what came while it was hidden."""
+        if self._late and self.scrollable_content_region.width:
+            self._draw_anew()
+            self.scroll_end(animate=False, x_axis=False)
+
+    def _draw_anew(self) -> None:
+        self._late = False
+        self.clear()
+        for entry in self._entries:
+            self.write(entry, scroll_end=False)
 
     def on_mouse_scroll_up(self) -> None:
         """The wheel leaves the end."""
