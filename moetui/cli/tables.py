@@ -123,7 +123,7 @@ def _share(value: float | None) -> str:
 
 
 def _site_rows(sites: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    head = ("site", "tokens", "same top-1", "same set", "Jaccard", "KL", "ΔH", "load shift")
+    head = ("site", "tokens", "same top-1", "same set", "Jaccard", "KL", "L1", "ΔH", "load shift")
     return [head, *(_site_row(site) for site in sites)]
 
 
@@ -135,6 +135,7 @@ def _site_row(site: dict[str, Any]) -> tuple[str, ...]:
         _share(site["same_set"]),
         number(site["jaccard"], 2),
         number(site["kl"], 4),
+        number(site["l1"], 3),
         number(site["entropy_shift"]),
         number(site["load_shift"]),
     )
