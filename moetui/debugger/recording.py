@@ -8,6 +8,8 @@ from pathlib import Path
 from moetui.routing import ModelInfo, Step, UsageError
 from moetui.routing.events import Event, GenerationSettings
 
+_FLUSH_SECONDS = 0.7  # with the 0.2 that a step may be on its way here, nothing is older than a second when it is safe
+
 
 class Recording:
     """A trace writer that can be closed while another thread is held up by the disk.
@@ -41,7 +43,13 @@ class Recording:
         from moetui.trace import TraceWriter
 
         self._writer = TraceWriter(
-            path, info, settings=settings, prompt=prompt, overwrite=overwrite, has_logits=has_logits
+            path,
+            info,
+            settings=settings,
+            prompt=prompt,
+            overwrite=overwrite,
+            flush_seconds=_FLUSH_SECONDS,
+            has_logits=has_logits,
         )
 
     @property
