@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -147,27 +148,46 @@ def heat(
         legend: what the cells say.
         beside: n rows of further cells at the right.
     """
-    count = values.shape[1]
-    width = 3 if count <= _WIDE else 1
-    out = Table.grid(padding=(0, 1, 0, 0))
-    out.add_row(Text(""), _ruler(count, width))
-    for number_, name in enumerate(rows):
-        cells = Text()
-        for value in values[number_].tolist():
-            share = value / top if top > 0 else 0.0
-            mark = glyph(share, ascii_only=ascii_only)
-            cells.append((mark * 2 + " ") if width == 3 else mark, intensity(0.0 if math.isnan(share) else share))
-        extra = [text(cell) for cell in beside[number_]] if beside else []
-        out.add_row(text(name), cells, *extra)
-    return HeatTable(Group(out, text(legend, "dim")) if legend else out, rows, values)
+
+    def draw(room: int) -> RenderableType:
+        names = max((cell_len(drawable(name)) for name in rows), default=0)
+        right = max((sum(cell_len(drawable(cell)) + 1 for cell in row) for row in beside), default=0)
+        space, count = max(8, room - names - right - 1), values.shape[1]
+        width = 3 if count <= _WIDE and 3 * count <= space else 1
+        fold = max(1, -(-count * width // space))
+        out = Table.grid(padding=(0, 1, 0, 0))
+        out.add_row(Text(""), _ruler(count, width, fold))
+        for name, row, extra in zip(rows, _folded(values, fold).tolist(), beside or [()] * len(rows)):
+            cells = Text()
+            for value in row:
+                share = value / top if top > 0 else 0.0
+                mark = glyph(share, ascii_only=ascii_only)
+                cells.append((mark * 2 + " ") if width == 3 else mark, intensity(0.0 if math.isnan(share) else share))
+            out.add_row(text(name), cells, *(text(cell) for cell in extra))
+        said = [part for part in (legend, f"a cell: max of {fold} columns" if fold > 1 else "") if part]
+        return Group(out, text("; ".join(said), "dim")) if said else out
+
+    return HeatTable(draw, rows, values)
 
 
-def _ruler(count: int, width: int) -> Text:
+def _folded(values: NDArray[Any], fold: int) -> NDArray[Any]:
+    """The largest of each ``fold`` columns; NaN where none of them is known."""
+    if fold == 1:
+        return values
+    rows, columns = values.shape
+    wide = np.full((rows, -(-columns // fold) * fold), -np.inf)
+    wide[:, :columns] = np.where(np.isnan(values), -np.inf, values)
+    out = wide.reshape(rows, -1, fold).max(-1)
+    return np.where(np.isneginf(out), np.nan, out)
+
+
+def _ruler(count: int, width: int, fold: int) -> Text:
     if width == 3:
         return Text("".join(f"{column:<3}" for column in range(count)), "dim")
-    marks = [" "] * count
-    for column in range(0, count, 10):
-        for offset, digit in enumerate(str(column)):
-            if column + offset < count:
-                marks[column + offset] = digit
+    cells = -(-count // fold)
+    marks = [" "] * cells
+    for cell in range(0, cells, 10):
+        label = str(cell * fold)
+        if cell + len(label) <= cells:
+            marks[cell : cell + len(label)] = label
     return Text("".join(marks), "dim")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -31,21 +31,21 @@ class HeatTable:
     """A heatmap as drawn, with the values behind it.
 
     Args:
-        drawn: what is shown.
+        draw: makes what is shown, in so many cells.
         names: of the rows.
         values: ``[n, m]``; NaN where unknown.
     """
 
-    def __init__(self, drawn: RenderableType, names: Sequence[str], values: NDArray[Any]) -> None:
-        self._drawn, self._names, self._values = drawn, names, values
+    def __init__(self, draw: Callable[[int], RenderableType], names: Sequence[str], values: NDArray[Any]) -> None:
+        self._draw, self._names, self._values = draw, names, values
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The picture."""
-        yield self._drawn
+        yield self._draw(options.max_width)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """As wide as the picture."""
-        return Measurement.get(console, options, self._drawn)
+        return Measurement.get(console, options, self._draw(options.max_width))
 
     def plain_rows(self) -> Iterator[PlainRow]:
         """A row a name, a column a number from 0 on."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rich.color import Color
 from rich.style import Style
 from textual.widget import Widget
 
 from moetui.tui.glyphs import ASCII, UNICODE, Glyphs, expert_color
-from moetui.tui.ramps import RGB, ColorDepth, RampName, diverging_ramp, ramp, reduce_color, xterm_rgb
+from moetui.tui.ramps import RGB, ColorDepth, RampName, diverging_ramp, luminance, ramp, reduce_color, xterm_rgb
 
 _PLAIN = str.maketrans({"·": "-", "×": "x", "–": "-", "−": "-", "…": "~", "▾": "v", "▴": "^", "↵": "<"})
 # The hues of ``glyphs.expert_color`` as far as sixteen colours have them; digits tell experts apart there.
+_LEAST_CONTRAST = 3.5
 _EXPERTS_OF_16 = (12, 3, 10, 9, 13, 11, 14, 5, 1, 2, 6, 7)
 
 
@@ -60,11 +62,19 @@ class Ink:
         """An expert's colour on this terminal; None without colour."""
         if self.depth == "16":
             return xterm_rgb(_EXPERTS_OF_16[expert % len(_EXPERTS_OF_16)])
-        color = reduce_color(expert_color(expert), self.depth)
-        if color is None or self.dark:
-            return color
-        red, green, blue = color
-        return reduce_color((red * 2 // 3, green * 2 // 3, blue * 2 // 3), self.depth)
+        color = expert_color(expert)
+        return reduce_color(color if self.dark else _on_light(color), self.depth)
+
+
+@lru_cache(maxsize=1024)
+def _on_light(color: RGB) -> RGB:
+    """A colour as it reads on a light ground: stronger, and as dark as it takes."""
+    mean = sum(color) / 3
+    for percent in range(80, 30, -4):
+        red, green, blue = (max(0, min(255, round((mean + 1.4 * (c - mean)) * percent / 100))) for c in color)
+        if 1.05 / (luminance((red, green, blue)) + 0.05) >= _LEAST_CONTRAST:
+            break
+    return red, green, blue
 
 
 def ink_of(widget: Widget) -> Ink:

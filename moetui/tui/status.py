@@ -77,7 +77,9 @@ def title_parts(
     left = [Part(" moetui ", "accent", 9), Part(f" {drawable(name)}", "strong")]
     if info is not None:
         left.append(Part(f" · {short_architecture(info)}", "", 4))
-        left.append(Part(f" · {drawable(info.device)} {dtype_name(info.dtype)}".rstrip(), "dim", 7))
+        where = f"{drawable(info.device)} {dtype_name(info.dtype)}".strip()
+        if where:
+            left.append(Part(f" · {where}", "dim", 7))
     right = [state_part(session.state, ascii_only=ascii_only)]
     playback = session.playback
     if playback is not None and info is not None:

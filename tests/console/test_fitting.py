@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from io import StringIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from moetui.console.draw import table
+from moetui.console.draw import heat, table
+from moetui.console.tables import tables_of
 
 HEADS = ("site", "same text: overlap", "first choice", "KL", "all: overlap", "first choice", "load moved")
 ROWS = [(f"L{site}", "100%", "97%", "0.001", "41%", "37%", f"{site}1.1%") for site in range(12)]
@@ -52,3 +55,19 @@ def test_texts_are_cut_before_a_column_goes() -> None:
     lines = drawn(table(("what", "share"), [("a very long name of something", "12.5%")], left=("what",)), 20)
     assert lines[1].split() == ["a", "very", "long…", "12.5%"] or lines[1].endswith("12.5%")
     assert "…" in lines[1]
+
+
+@pytest.mark.parametrize(("experts", "room"), [(8, 80), (8, 24), (64, 80), (128, 80), (512, 120), (512, 40)])
+def test_a_heatmap_is_folded_to_the_room_there_is(experts: int, room: int) -> None:
+    values = np.zeros((2, experts))
+    values[0, 0], values[1, -1], values[1, 1] = 2.0, 2.0, math.nan
+    made = heat(values, ["L0", "L10"], 2.0, legend="load", beside=[("1,024", "0.50"), ("7", "1.00")])
+    ruler, first, second, *said = drawn(made, room)
+    assert all(len(line) <= room for line in (ruler, first, second))
+    assert first.split()[0] == "L0"
+    assert first.split()[1].startswith("█")
+    assert first.split()[-2:] == ["1,024", "0.50"]
+    assert "█" in second
+    assert "…" not in ruler + first + second
+    assert ("a cell: max of" in " ".join(said)) == (experts > room - 16)
+    assert [len(row) for row in tables_of([made])[0].plain_rows()] == [experts + 1] * 3

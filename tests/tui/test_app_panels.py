@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
+from rich.style import Style
 from textual.events import Key
 from textual.widgets import Static
 
@@ -22,13 +24,14 @@ from moetui.tui.messages import Selection, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
-from moetui.tui.panels.element_text import weight_rows
+from moetui.tui.panels.element_text import module_rows, rows_text, weight_rows
 from moetui.tui.panels.elements import ElementsPanel
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
 from moetui.tui.panels.weights import WeightFacts
+from moetui.tui.status import LineFacts, RunFacts, title_parts
 from moetui.tui.widgets.box import Box
 from moetui.tui.widgets.heatmap import Heatmap
 from moetui.tui.widgets.token_table import TokenTable
@@ -223,6 +226,16 @@ async def test_weights_come_from_the_generation_thread_or_say_why_not() -> None:
         asked[-1].set_exception(RuntimeError("4-bit weights have no histogram"))
         await until(pilot, lambda: "4-bit weights have no histogram" in shown(app))
         assert len(asked) == 2
+
+
+def test_what_a_recording_does_not_say_of_its_model_is_left_open() -> None:
+    info = replace(model_info(), parameters=0, nbytes=0, device="", dtype="")
+    said = rows_text(module_rows(info), dict.fromkeys(("label", "dim", "strong"), Style()), Ink()).plain
+    assert re.search(r"parameters +–\n", said)
+    session = ScriptedSession(info=info)
+    session._loaded = True
+    left, _ = title_parts(session, RunFacts(), LineFacts(), 24)
+    assert "".join(part.text for part in left).endswith("Mixtral 6×8 top-2")
 
 
 @pytest.mark.parametrize(("room", "cells"), [(60, 24), (31, 12), (18, 6)])

@@ -130,7 +130,7 @@ def test_every_expert_shows_on_dark_and_on_light_ground():
     for expert in range(512):
         dark, light = Ink(dark=True).expert(expert), Ink(dark=False).expert(expert)
         assert (luminance(dark) + 0.05) / 0.055 > 3
-        assert 1.05 / (luminance(light) + 0.05) > 1.5
+        assert 1.05 / (luminance(light) + 0.05) > 3.4
 
 
 def test_text_on_a_ramp_colour_can_be_read():

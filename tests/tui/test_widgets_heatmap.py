@@ -280,6 +280,7 @@ async def test_folds_say_so_and_the_cursor_walks_them():
     async with hosted(heatmap, (56, 14)) as pilot:
         heatmap.show(picture_of(make_timeline(make_info(48, 128, 8), decode=20)))
         assert heatmap.layout_text() == "a cell: max of 4 experts · a line: 2 layers · layers 0–23 of 48"
+        assert str(heatmap.border_subtitle) == "max of 4 a cell · 2 a line · L0–23/48"
         await pilot.press("right", "a")
         assert heatmap.cursor == (0, 4)
         for _ in range(30):

@@ -189,7 +189,7 @@ def module_rows(info: ModelInfo) -> Rows:
     versions = "  ".join(f"{drawable(name)} {drawable(text)}" for name, text in info.versions.items())
     rows = [
         Row("model", (Piece(drawable(info.name), "strong"), Piece(f"  {drawable(info.architecture)}", "dim"))),
-        Row("parameters", (Piece(count_text(info.parameters)), Piece(f"  {bytes_text(info.nbytes)}", "dim"))),
+        Row("parameters", _size(info)),
         Row("runs on", (Piece(f"{drawable(info.device) or '–'}  {dtype_name(info.dtype)}"),)),
         Row("layers", (Piece(f"{info.num_layers}"), Piece(f"  {len(info.sites)} with a router", "dim"))),
         Row("experts", (Piece(f"{info.num_experts}"), Piece(f"  top-{info.top_k}", "dim"))),
@@ -199,6 +199,12 @@ def module_rows(info: ModelInfo) -> Rows:
     if versions:
         rows.append(Row("versions", (Piece(versions, "dim"),)))
     return [*rows, Row()]
+
+
+def _size(info: ModelInfo) -> tuple[Piece, ...]:
+    if not info.parameters:  # a recording of another tool's does not say
+        return (Piece("–"),)
+    return Piece(count_text(info.parameters)), Piece(f"  {bytes_text(info.nbytes)}", "dim")
 
 
 def part_rows(outline: Outline, ink: Ink, room: int = 40) -> Rows:

@@ -122,22 +122,32 @@ class Heatmap(Pens, can_focus=True):
         rows = len(self._labels())
         return rows + 2, (-(-rows // 2) if self.ink.shaded else rows) + 2
 
-    def layout_text(self) -> str:
-        """How rows and columns are folded and scrolled, in words; empty if they are not."""
+    def layout_text(self, room: int = 0) -> str:
+        """How rows and columns are folded and scrolled, in words; empty if they are not.
+
+        Args:
+            room: cells there are; what is longer is said with initials (0: no such limit).
+        """
         grid, (rows, columns) = self._grid, self._matrix().shape
         across, down = ("layers", "experts") if self.swapped else ("experts", "layers")
-        words = []
+        shown_rows, shown = grid.lines * grid.stacked, grid.columns * grid.fold
+        first = self._left * grid.fold
+        words, short = [], []
         if grid.fold > 1:
             words.append(f"a cell: {self.pooling} of {grid.fold} {across}")
+            short.append(f"{self.pooling} of {grid.fold} a cell")
         if grid.stacked > 1:
             words.append(f"a line: 2 {down}")
-        shown_rows, shown = grid.lines * grid.stacked, grid.columns * grid.fold
-        if rows > shown_rows:
-            words.append(f"{down} {self._top}–{min(rows, self._top + shown_rows) - 1} of {rows}")
-        if columns > shown:
-            first = self._left * grid.fold
-            words.append(f"{across} {first}–{min(columns, first + shown) - 1} of {columns}")
-        return " · ".join(words)
+            short.append("2 a line")
+        for name, start, stop, whole in (
+            (down, self._top, self._top + shown_rows, rows),
+            (across, first, first + shown, columns),
+        ):
+            if whole > stop - start:
+                words.append(f"{name} {start}–{min(whole, stop) - 1} of {whole}")
+                short.append(f"{name[0].upper()}{start}–{min(whole, stop) - 1}/{whole}")
+        text = " · ".join(words)
+        return text if not room or len(text) <= room else " · ".join(short)
 
     def shared(self) -> tuple[str, Callable[[], Rows]]:
         """The values shown, unfolded, as rows with a header."""
@@ -251,7 +261,7 @@ class Heatmap(Pens, can_focus=True):
         diverging = self._picture is not None and self._picture.heat.diverging
         drawn = pool(shown, grid.fold, self.pooling, diverging=diverging)
         self._drawn = drawn[:, self._left : self._left + grid.columns]
-        subtitle = self.layout_text()
+        subtitle = self.layout_text(max(1, self.outer_size.width - 6))
         self.border_subtitle = Content(self.ink.words(subtitle)) if subtitle else None
         self.border_title = Content(self.ink.words(self._picture.title if self._picture is not None else "routing"))
         self.refresh()

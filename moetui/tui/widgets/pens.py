@@ -104,7 +104,7 @@ class Pens(Widget):
                 style = self.pen() + row + Style(bold=name in ("accent", "strong", "bad"))
             else:
                 # Dim on that ground would be too faint to read.
-                style = self.pen("head" if name == "dim" else name) + Style(bgcolor=row.bgcolor, bold=row.bold or None)
+                style = self.pen("" if name == "dim" else name) + Style(bgcolor=row.bgcolor, bold=row.bold or None)
             cache[key] = style
         return style
 
