@@ -120,7 +120,7 @@ class Transport:
         check_speed(speed)
         with self._changed:
             self._head.set_speed(speed, time.monotonic())
-            self._changed.notify_all()
+            self._tell_playback()
 
     def set_loop(self, tokens: tuple[int, int] | None) -> None:
         """Repeat a half-open range of tokens; None plays on.
@@ -138,7 +138,7 @@ class Transport:
                 self._move(tokens[0])
             if tokens is not None and not self._head.playing:
                 self._play()
-            self._changed.notify_all()
+            self._tell_playback()
 
     def stop(self) -> None:
         """Stop at the cursor."""
@@ -157,6 +157,11 @@ class Transport:
             self._become(RunState.FINISHED, what)
         else:
             self._become(RunState.PAUSED, reason)
+
+    def _tell_playback(self) -> None:
+        """The speed or the loop is another: what is shown of it is to be drawn again."""
+        self._mailbox.put(StepCaptured(self._shown))
+        self._changed.notify_all()
 
     def _become(self, state: RunState, reason: str) -> None:
         if (state, reason) != (self._state, self._reason):

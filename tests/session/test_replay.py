@@ -237,6 +237,21 @@ def test_where_a_branch_parts_from_its_parent_can_be_jumped_to(opened, tmp_path)
     assert session.playback.position == 9
 
 
+async def test_another_speed_and_the_end_of_a_loop_are_told(opened):
+    session = opened(paused=True)
+    seen = session.events()
+
+    async def told():
+        return await asyncio.wait_for(anext(seen), 5)
+
+    while not isinstance(await told(), StepCaptured):
+        pass
+    for change in (lambda: session.set_speed(4.0), lambda: session.set_loop(None)):
+        change()
+        while not isinstance(await told(), StepCaptured):
+            pass
+
+
 def test_a_loop_plays_on_and_must_lie_in_the_recording(opened):
     session = opened(paused=True, speed=64)
     session.set_loop((8, 10))
