@@ -72,7 +72,11 @@ class _UnknownCommandError(click.UsageError):
         self.hint = hint
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, "--version", prog_name="moetui")
 @click.option("--config", "config_file", type=click.Path(dir_okay=False), help="Read settings from this file.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -85,6 +89,9 @@ def cli(ctx: click.Context, config_file: str | None, debug: bool, quiet: bool) -
     """
     from moetui.cli.common import Common
 
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
     ctx.obj = Common(debug=debug, quiet=quiet, config_file=config_file)
 
 

@@ -34,6 +34,15 @@ def test_every_command_helps(call: Call, name: str) -> None:
     assert done.out.startswith(f"Usage: moetui {name}")
 
 
+@pytest.mark.parametrize("args", [[], ["-q"]])
+def test_no_command_at_all_is_answered_with_the_help(call: Call, args: list[str]) -> None:
+    done = call(*args)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Usage: moetui")
+    assert "moetui run demo" in done.err
+    assert "error:" not in done.err
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
