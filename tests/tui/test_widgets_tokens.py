@@ -283,6 +283,18 @@ async def test_the_wheel_lets_go_of_the_newest():
         assert not table.following
 
 
+@pytest.mark.parametrize(("sites", "title"), [(6, "layer"), (12, "layers      ")])
+async def test_the_column_of_layers_says_that_it_sorts_and_how(sites: int, title: str):
+    table = TokenTable()
+    async with hosted(table, (100, 10)) as pilot:
+        table.show(make_timeline(make_info(sites, 8, 2), decode=6).snapshot())
+        for descending, arrow in ((True, "▼"), (False, "▲")):
+            table.set_sort("layers", descending)
+            await pilot.pause()
+            assert table.render_line(0).text.replace("▾", " ").count(arrow) == 1
+            assert re.search(rf"token +{title.strip()} *{arrow}", table.render_line(0).text)
+
+
 async def test_keys_and_clicks_select_rows_and_layers():
     table = TokenTable()
     async with hosted(table, (110, 20)) as pilot:

@@ -26,11 +26,11 @@ def draw_header(
             continue
         line.to(column.start, head)
         title = column.title
-        if column is plan.strip:
-            _strip_header(line, pens, view, plan, site, lit=sort.key == "layers")
-            continue
-        lit = column.name is not None and column.name == sort.key
+        lit = (column.name is not None and column.name == sort.key) or (column is plan.strip and sort.key == "layers")
         arrow = (glyphs.down if sort.descending else glyphs.up) if lit else ""
+        if column is plan.strip:
+            _strip_header(line, pens, view, plan, site, arrow)
+            continue
         if column is plan.waterfall:
             title = span.text(column.width - 2, title)
             line.add(glyphs.rule + " ", pens.pen("dim"))
@@ -41,14 +41,15 @@ def draw_header(
     return line.strip(width, head)
 
 
-def _strip_header(line: Line, pens: Pens, view: TimelineView, plan: TablePlan, site: int, *, lit: bool) -> None:
+def _strip_header(line: Line, pens: Pens, view: TimelineView, plan: TablePlan, site: int, arrow: str) -> None:
     title = plan.strip.title
     share = digit_share(most_experts(view)) if pens.ink.by_digit else 1
     if share > 1:
         title += f" E/{share}"
     at = (site - plan.strip_from) // plan.fold
-    text = fit(title, plan.strip.width) if plan.strip.width >= len(title) else " " * plan.strip.width
-    pen = pens.pen("accent" if lit else "head")
+    room = plan.strip.width - len(arrow)
+    text = (title[:room].ljust(room) if room + len(arrow) >= len(title) else " " * room) + arrow
+    pen = pens.pen("accent" if arrow else "head")
     if not 0 <= at < len(text):
         line.add(text, pen)
         return
