@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from moetui import MoEDebugger
 from moetui.debugger import BreakpointSet
 from moetui.engine import CaptureOptions
 from moetui.engine.zoo import BuiltModel, build
-from moetui.routing import QueryError, UnsupportedError, UsageError
+from moetui.routing import QueryError, Step, UnsupportedError, UsageError
 from moetui.routing.events import BreakpointHit, Event, Notice
+from moetui.trace import TraceWriter, open_trace
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,34 @@ class TestHits:
             assert torch.equal(run(built), before)
             assert len(debugger.breakpoints) == 0
         assert [event.severity for event in events if isinstance(event, Notice)] == ["error"]
+
+
+class TestRecording:
+    def test_a_disk_that_hangs_does_not_hold_up_a_model_with_breakpoints(
+        self, built: BuiltModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on, at_work = threading.Event(), threading.Event()
+        write, written = TraceWriter.write_step, list[int]()
+
+        def hang(writer: TraceWriter, step: Step) -> None:
+            at_work.set()
+            assert go_on.wait(30)
+            written.append(step.index)
+            write(writer, step)
+
+        monkeypatch.setattr(TraceWriter, "write_step", hang)
+        with MoEDebugger(built.model) as debugger:
+            debugger.record(tmp_path / "x.msgpack")
+            debugger.breakpoints.add("position == 999")
+            run(built, 6)
+            assert at_work.wait(30)
+            run(built, 6)
+            assert not written
+            go_on.set()
+        assert written == list(range(len(written)))
+        with open_trace(tmp_path / "x.msgpack") as trace:
+            assert trace.num_tokens == 28
+            assert trace.snapshot().tokens(0, 28).position.tolist() == [*range(14)] * 2
 
 
 class TestCost:

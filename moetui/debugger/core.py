@@ -13,6 +13,7 @@ from typing import Any
 
 from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet
+from moetui.debugger.memory import MemoryMeter
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
@@ -106,6 +107,7 @@ class MoEDebugger:
         self.control = OwnRunControl(self.capture)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
+        self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
 
     @property
@@ -256,10 +258,12 @@ class MoEDebugger:
             self.capture.attach()
 
     def _take_step(self, step: Step) -> None:
+        step = replace(step, memory=self._memory.megabytes())
         recording = self.recording
         end = self.live_timeline.append(step)
         if recording is not None:
-            recording.write_step(step)
+            # Whoever waits for the step to be in the timeline is not to wait for the disk.
+            recording.write_step(step, soon=self.capture.after_step is not None)
         if self._on_step is not None:
             self._on_step(step, end)
         if len(self.interventions) and self.interventions.rules != self._told_rules:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from pathlib import Path
 
 from moetui.routing import ModelInfo, Step, UsageError
 from moetui.routing.events import Event, GenerationSettings
 
-_FLUSH_SECONDS = 0.7  # with the 0.2 that a step may be on its way here, nothing is older than a second when it is safe
+_SOON = 0.2  # seconds that a step may wait here; on its way here it may have been as long
+_FLUSH_SECONDS = 0.7  # with either of these, nothing is older than a second when it is safe
+_MOST = 256  # steps that may wait, as many as may wait for the recorder
 
 
 class Recording:
@@ -41,7 +44,11 @@ class Recording:
         self._lock = threading.Lock()
         self._closed = self._begun = False
         from moetui.trace import TraceWriter
+        from moetui.trace.ticker import Ticker
 
+        self._waiting: deque[Step | Event] = deque()
+        self._soon = Ticker(self._write_soon, _SOON)
+        self._refused = ""
         self._writer = TraceWriter(
             path,
             info,
@@ -60,20 +67,46 @@ class Recording:
     @property
     def problem(self) -> str:
         """What ended the recording early, one line; empty while all is well."""
-        return self._writer.problem
+        return self._writer.problem or self._refused
 
-    def write_step(self, step: Step) -> None:
-        """Append a step; never raises for a full disk (see ``problem``)."""
-        with self._lock:
-            if not self._closed:
-                self._begun = True
-                self._writer.write_step(step)
+    def write_step(self, step: Step, *, soon: bool = False) -> None:
+        """Append a step; never raises for a full disk (see ``problem``).
+
+        Args:
+            soon: let a thread of the recording's own do it, unless hundreds of steps wait for that already.
+        """
+        self._waiting.append(step)
+        if soon and len(self._waiting) < _MOST:
+            self._soon.wind()
+        else:
+            self._write()
 
     def write_event(self, event: Event) -> None:
         """Append an event, if it is of a lasting kind."""
+        self._waiting.append(event)
+        self._write()
+
+    def _write(self) -> None:
+        """Hand on what waits, in its order; what comes after the end is not kept."""
         with self._lock:
-            if not self._closed:
-                self._writer.write_event(event)
+            self._hand_on()
+
+    def _write_soon(self) -> None:
+        try:
+            self._write()
+        except ValueError as error:  # nobody is there to be told at once
+            self._refused = f"a step was not recorded: {error}"
+
+    def _hand_on(self) -> None:
+        while self._waiting:
+            item = self._waiting.popleft()
+            if self._closed:
+                continue
+            if isinstance(item, Step):
+                self._begun = True
+                self._writer.write_step(item)
+            else:
+                self._writer.write_event(item)
 
     def close(self, *, complete: bool = True, timeout: float = -1) -> bool:
         """End the file properly; where no step came, there is none, and one that it was to replace stays.
@@ -84,6 +117,7 @@ class Recording:
         if not self._lock.acquire(timeout=timeout):
             return False
         try:
+            self._hand_on()
             if not self._closed:
                 self._closed = True
                 if self._begun:
@@ -92,6 +126,7 @@ class Recording:
                     self._writer.discard()
         finally:
             self._lock.release()
+        self._soon.stop()
         return True
 
 
