@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from moetui import MoEAnalyzer, MoEDebugger, open_trace
+from moetui.debugger.memory import MemoryMeter
 from moetui.engine.zoo import BuiltModel, build, tokenizer
 from moetui.routing import ModelError, UsageError, join_texts
 from moetui.routing.events import Event, Finding, InterventionsChanged
 from moetui.routing.interventions import BanExperts, ForceExperts
+from moetui.trace import Held, save_recorded
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,32 @@ class TestWatching:
         assert tokens.token_id.tolist() == out.sequences[0, :-1].tolist()
         text = join_texts([view.text(int(token)) for token in tokens.token_id])
         assert text == tokenizer().decode(out.sequences[0, :-1])
+
+    def test_steps_say_how_much_memory_the_process_held(
+        self, model: Any, inputs: dict[str, Any], tmp_path: Path
+    ) -> None:
+        held = psutil.Process().memory_info().rss / 1e6
+        with MoEDebugger(model) as debugger:
+            run(model, inputs)
+            view = debugger.timeline.snapshot()
+            save_recorded(Held(debugger.info, view), tmp_path / "x.msgpack")
+        live = view.steps().memory
+        assert np.all((live > 0.5 * held) & (live < 2 * held))
+        with open_trace(tmp_path / "x.msgpack") as trace:
+            assert trace.timeline.steps().memory.tolist() == live.tolist()
+
+    def test_memory_is_asked_for_now_and_then(self) -> None:
+        now, asked = [0.0], list[float]()
+
+        def ask() -> int:
+            asked.append(now[0])
+            return 10**6 * len(asked)
+
+        meter = MemoryMeter("cpu", lambda: now[0])
+        meter._ask = ask
+        for now[0] in (0.0, 0.01, 0.049, 0.06, 0.1, 0.12):
+            assert meter.megabytes() == len(asked)
+        assert asked == [0.0, 0.06, 0.12]
 
     def test_tokens_and_logits_are_bit_identical(self, model: Any, inputs: dict[str, Any]) -> None:
         before = run(model, inputs)

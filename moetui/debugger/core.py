@@ -14,6 +14,7 @@ from typing import Any
 from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.memory import MemoryMeter
+from moetui.debugger.memory import MemoryMeter
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
@@ -107,6 +108,7 @@ class MoEDebugger:
         self.control = OwnRunControl(self.capture)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
+        self._memory = MemoryMeter(self.info.device)
         self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
 
@@ -258,6 +260,7 @@ class MoEDebugger:
             self.capture.attach()
 
     def _take_step(self, step: Step) -> None:
+        step = replace(step, memory=self._memory.megabytes())
         step = replace(step, memory=self._memory.megabytes())
         recording = self.recording
         end = self.live_timeline.append(step)

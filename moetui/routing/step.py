@@ -70,6 +70,8 @@ class Step:
         candidate_logprobs: ``[T, C]`` their log-probabilities, NaN where unknown.
         site_ms: ``[S]`` milliseconds from the step's start until the site's experts got their routing, as the host
             saw it; NaN where unknown.
+        memory: megabytes (10^6 bytes) that the model's process held at the step's end, or had on its device; NaN where
+            unknown.
         vocabulary: text of token ids not met before in this session. Bytes that are no valid UTF-8 stand as lone
             surrogates (``surrogateescape``), so that joining texts and re-encoding gives the original bytes.
         scores: ``token_scores`` of these tokens where they are known already; None where whoever wants them works
@@ -96,6 +98,7 @@ class Step:
     stack: str = "decoder"
     vocabulary: Mapping[int, str] = field(default_factory=dict)
     scores: TokenScores | None = None
+    memory: float = float("nan")
 
     @property
     def num_tokens(self) -> int:

@@ -56,7 +56,10 @@ class RoutingBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepColumns:
-    """The m steps held: ``first_token`` and ``num_tokens`` count timeline tokens, ``site_ms`` is ``[m, S]``."""
+    """The m steps held: ``first_token`` and ``num_tokens`` count timeline tokens, ``site_ms`` is ``[m, S]``.
+
+    ``memory`` is in megabytes, NaN where it is unknown.
+    """
 
     index: I32
     branch: I16
@@ -66,6 +69,7 @@ class StepColumns:
     first_token: I32
     num_tokens: I32
     site_ms: F32
+    memory: F32
 
 
 class TimelineView(Protocol):
@@ -400,4 +404,5 @@ def _step_row(step: Step, first_token: int) -> dict[str, _Rows]:
         "first_token": np.int32(first_token),
         "num_tokens": np.int32(step.num_tokens),
         "site_ms": step.site_ms[None, :],
+        "memory": np.float32(step.memory),
     }

@@ -166,6 +166,7 @@ def _steps(pieces: list[_Piece], sites: int) -> dict[str, Array]:
         "first_token": [piece.first for piece in pieces],
         "num_tokens": [piece.step.num_tokens for piece in pieces],
         "site_ms": [piece.step.site_ms for piece in pieces],
+        "memory": [piece.step.memory for piece in pieces],
     }
     return {
         column.name: np.array(values[column.name], column.dtype).reshape(len(pieces), *([sites] if column.axis else []))

@@ -67,6 +67,7 @@ STEP_COLUMNS = (
     Column("first_token", "<i4", 0, layout="differences"),
     Column("num_tokens", "<i4", 0),
     Column("site_ms", "<f4", np.nan, "sites"),
+    Column("memory", "<f4", np.nan),
 )
 ROUTING_COLUMNS = (
     Column("indices", "<u2", NO_EXPERT, "slots"),

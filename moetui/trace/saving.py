@@ -80,6 +80,7 @@ def steps_of(view: TimelineView) -> Iterator[Step]:
             candidate_ids=tokens.candidate_ids,
             candidate_logprobs=tokens.candidate_logprobs,
             site_ms=table.site_ms[row],
+            memory=float(table.memory[row]),
             branch=int(table.branch[row]),
             stack=names[stack] if stack < len(names) else "decoder",
             vocabulary=_texts(view, np.concatenate([tokens.token_id, tokens.candidate_ids.ravel()]), known),

@@ -19,6 +19,7 @@ def columns(starts, tokens, duration=0.1):
         first_token=(np.cumsum(tokens) - tokens).astype(np.int32),
         num_tokens=tokens,
         site_ms=np.zeros((count, 1), np.float32),
+        memory=np.full(count, np.nan, np.float32),
     )
 
 

@@ -170,6 +170,19 @@ def test_chrome_slices_nest_and_counters_count(trace):
     assert {event["name"] for event in events if event["ph"] == "M"} == {"process_name", "thread_name"}
 
 
+def test_chrome_counts_memory_where_it_was_recorded(tmp_path, info, steps):
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step, memory in zip(steps, (512.5, math.nan, 600.25)):
+            writer.write_step(replace(step, memory=memory))
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        save_recorded(trace, tmp_path / "again.msgpack")
+    with open_trace(tmp_path / "again.msgpack") as trace:
+        events = json.loads(written(trace, "chrome"))["traceEvents"]
+    ends = [event["ts"] + event["dur"] for event in events if event.get("cat") == "step"]
+    held = [(event["ts"], event["args"]["MB"]) for event in events if event["name"] == "memory"]
+    assert held == [(pytest.approx(ends[0]), 512.5), (pytest.approx(ends[2]), 600.25)]
+
+
 def test_chrome_of_a_recording_without_times_is_refused(tmp_path, info, steps):
     with TraceWriter(tmp_path / "x.msgpack", info, has_timings=False) as writer:
         writer.write_step(replace(steps[0], started=math.nan, duration=math.nan))

@@ -91,6 +91,8 @@ def _step(view: TimelineView, steps: StepColumns, row: int, start: float, end: f
     real = count - int(tokens.pad.sum())
     if end > start:
         yield _counter("tokens/s", start, {"tokens/s": real / (end - start) * 1e6})
+    if math.isfinite(memory := float(steps.memory[row])):
+        yield _counter("memory", end, {"MB": memory})
     entropy = tokens.entropy[~np.isnan(tokens.entropy)]
     if len(entropy):
         yield _counter("router entropy", start, {"nats": float(entropy.mean(dtype=np.float64))})
