@@ -42,15 +42,24 @@ class _Prepared:
     """Choices that act together.
 
     Attributes:
+        site: as known when they were.
+        active, slots: which they are, and how many slots the model has there.
         choice: what they make of the selection.
         changes: what they do to the logits before it.
+        numeric: whether the site has a numeric rule.
         agreed: tokens for which the site's logits and numeric rule gave what its router run again gave, bit for bit;
             -1 once they did not, or where the order of the logits is not what selects.
+        told: whether it was noted that the numeric rule is what weighs.
     """
 
+    site: Site
+    active: Sequence[Intervention]
+    slots: int
     choice: Choice
     changes: tuple[_Change, ...]
+    numeric: bool
     agreed: int
+    told: bool = False
 
     def changed(self, logits: Tensor, positions: Tensor) -> Tensor:
         """The logits ``[T, E]`` that count."""
@@ -75,6 +84,7 @@ class Chooser:
         self._rules = rules
         self._trace: RouterTrace | None = None
         self._prepared: dict[tuple[int, ...], _Prepared] = {}
+        self._last: _Prepared | None = None
 
     def route(
         self,
@@ -96,9 +106,11 @@ class Chooser:
             active: the choices, in order.
             positions: ``[T]``, read only by choices that depend on them.
         """
-        made = self._prepare(site, active, indices.shape[-1])
+        made = self._last
+        if made is None or made.site is not site or made.active is not active or made.slots != indices.shape[-1]:
+            made = self._last = self._prepare(site, active, indices.shape[-1])
         ranked = None if logits is None else made.changed(cast(logits, torch.float32), positions)
-        numeric = logits is not None and has_numeric_rule(site)
+        numeric = logits is not None and made.numeric
         # A forced expert outside the chosen groups would get weight zero from the router itself.
         if not numeric or (made.choice.forced is None and made.agreed < _PROOF):
             found = self._reroute(site, context, logits, ranked, indices, weights, made, positions)
@@ -107,7 +119,9 @@ class Chooser:
                     made.compare(found, self._by_logits(site, ranked, indices, weights, made.choice))
                 self._rules[site.name] = "numeric" if made.agreed >= _PROOF else "reroute"
                 return found
-        self._rules[site.name] = "numeric" if numeric else "keep_mass"
+        if not made.told:
+            self._rules[site.name] = "numeric" if numeric else "keep_mass"
+            made.told = numeric
         return self._by_logits(site, ranked, indices, weights, made.choice)
 
     def _reroute(
@@ -142,13 +156,17 @@ class Chooser:
         """The choice that these make together, gathered once."""
         key = (slots, *map(id, active))
         found = self._prepared.get(key)
+        if found is not None and found.site is not site:
+            found.site, found.numeric, found.told = site, has_numeric_rule(site), False
         if found is None:
             choice = Choice(site.num_experts, slots)
             changes: list[_Change] = []
             for item in active:
                 _gather(item, choice, changes, site)
             plain = site.groups == 1 and not site.selection_bias and site.zero_experts == 0 and not choice.bias
-            found = self._prepared[key] = _Prepared(choice, tuple(changes), agreed=0 if plain else -1)
+            found = self._prepared[key] = _Prepared(
+                site, active, slots, choice, tuple(changes), has_numeric_rule(site), agreed=0 if plain else -1
+            )
         return found
 
     def _by_logits(

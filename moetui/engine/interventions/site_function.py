@@ -60,6 +60,7 @@ class SiteFunction:
         # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
         self._placed = any(isinstance(item, _BY_POSITION) or item.scope.positions is not None for item in chain)
         self._phased = any(item.scope.phase is not None for item in chain)
+        self._plain = bool(self._choices) and not (self._others or self._placed or self._phased)
 
     def __call__(
         self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
@@ -67,6 +68,8 @@ class SiteFunction:
         """See ``RoutingFunction``."""
         site = self._handles()[self._number].site
         logits = None if logits is None else expert_logits(site, logits)
+        if self._plain:
+            return self._chooser.route(site, context, logits, indices, weights, self._choices, _NOWHERE)
         positions = self._where(context, site, indices) if self._placed else _NOWHERE
         phase = context.step.phase(site.stack) if self._phased and context.step is not None else None
         out = indices, weights
