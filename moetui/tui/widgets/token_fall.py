@@ -43,7 +43,12 @@ def with_bar(
     if fall.width and math.isfinite(place[0]):
         first, bar = waterfall_bar(*place, fall.width - 2, ascii_only=pens.ink.ascii_only)
         segments.append(Segment(" " * (first + 1), plain))
-        segments.append(Segment(bar, pens.row_pen("dim" if timing.prefill else "bar", selected)))
+        segments.append(
+            Segment(
+                bar,
+                pens.row_pen("head" if timing.prefill and selected else "dim" if timing.prefill else "bar", selected),
+            )
+        )
         rest -= first + 1 + len(bar)
     if rest > 0:
         segments.append(Segment(" " * rest, plain))
