@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from moetui.routing.events import Event, FindingRaised, LoadProgress, Notice, RunState, RunStateChanged, StepCaptured
+from moetui.routing.events import (
+    BreakpointHit,
+    Event,
+    FindingRaised,
+    LoadProgress,
+    Notice,
+    RunState,
+    RunStateChanged,
+    StepCaptured,
+)
 from moetui.routing.text import drawable
 
 
@@ -15,10 +24,11 @@ class Progress:
     Args:
         wanted: whether to show progress.
         total: tokens to generate.
+        quiet: do not even write the lines that log points were set for.
     """
 
-    def __init__(self, wanted: bool, total: int) -> None:
-        self._wanted, self._total = wanted, total
+    def __init__(self, wanted: bool, total: int, *, quiet: bool = False) -> None:
+        self._wanted, self._total, self._quiet = wanted, total, quiet
         self._shown = 0
 
     def __enter__(self) -> Progress:
@@ -38,6 +48,9 @@ class Progress:
             self._draw(f"{event.end} tokens")
         elif isinstance(event, RunStateChanged) and event.state is RunState.RUNNING:
             self._draw("running")
+        elif isinstance(event, BreakpointHit) and event.log_only and not self._quiet:
+            self._draw("")
+            sys.stderr.write(f"{drawable(event.expression)}: {drawable(event.values)} at token {event.token}\n")
         elif isinstance(event, Notice | FindingRaised) and self._wanted:
             text = event.message if isinstance(event, Notice) else event.finding.message
             self._draw("")

@@ -80,8 +80,8 @@ def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options
         buffer_tokens=options["buffer_tokens"],
     )
     lines = None if options["script"] is None else script_lines(options["script"])
-    with Progress(progress_wanted(ctx), live.settings.max_new_tokens) as progress:
-        quiet, python = ctx.ensure_object(Common).quiet, not options["no_python"]
+    quiet, python = ctx.ensure_object(Common).quiet, not options["no_python"]
+    with Progress(progress_wanted(ctx), live.settings.max_new_tokens, quiet=quiet) as progress:
         prepare = None if lines is None else commands(lines, options["script"], quiet=quiet, python=python)
         run = run_headless(live, on_event=progress.take, prepare=prepare)
     if run.problem:

@@ -271,6 +271,17 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_log_points_of_a_script_write_their_lines(call: Call, tmp_path: Path, quiet: bool) -> None:
+    script = tmp_path / "x.moe"
+    script.write_text("log_when position == 5\ngenerate 'Once there was' -n 6\n")
+    flags = ["-q"] if quiet else []
+    called = call(*flags, "record", "demo", "-o", tmp_path / "x.msgpack", "--exec", script)
+    assert called.status == 0
+    lines = [line for line in called.err.splitlines() if line.startswith("position:5: ")]
+    assert lines == ([] if quiet else ["position:5: position = 5 at token 5"])
+
+
 def test_a_script_without_python_runs_commands_alone(call: Call, tmp_path: Path) -> None:
     script = tmp_path / "x.moe"
     script.write_text("config max_new_tokens 3\nopen('made', 'w')\n")
