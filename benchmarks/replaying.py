@@ -10,6 +10,7 @@ over the whole recording is waited for.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import sys
 import time
@@ -55,8 +56,8 @@ def replay(path: Path) -> dict[str, float]:
         seconds_until(opened, "go to token", begun)
         begun = time.perf_counter()
         opened.send(f"{tokens - 1}\r")
-        # A prefill has its mark before the number; a short recording may have played to its end meanwhile.
-        sign = f"›{tokens - 1} " if tokens > 1000 else f"{tokens}/{tokens}"
+        # The selected row; a token of a prefill has a mark before its number.
+        sign = rf"▌ +›?{tokens - 1} "
         out["jump to the last token, ms"] = seconds_until(opened, sign, begun) * 1e3
         seconds_until(opened, _COUNTED, begun)
         out["memory when all is counted, MB"] = memory_mb("VmHWM", opened.pid)
@@ -66,12 +67,12 @@ def replay(path: Path) -> dict[str, float]:
 
 
 def seconds_until(opened: Terminal, sign: str, begun: float) -> float:
-    """Seconds since ``begun`` until ``sign`` stands on the screen."""
+    """Seconds since ``begun`` until what ``sign`` matches stands on the screen."""
     seen = -1
     while time.perf_counter() - begun < _LIMIT:
         if len(opened.received) != seen:
             seen = len(opened.received)
-            if sign in opened.text():
+            if re.search(sign, opened.text()):
                 return time.perf_counter() - begun
         if not opened.pump(0.002):
             raise SystemExit(f"ended before {sign!r} stood there:\n{opened.text()}")
