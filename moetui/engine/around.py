@@ -60,15 +60,17 @@ class Around:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
+        # Each read once: another thread may take this off at any time.
+        before, inner = self.before, self.replaced
         try:
-            if self.before is not None and (changed := self.before(args, kwargs)) is not None:
+            if before is not None and (changed := before(args, kwargs)) is not None:
                 args, kwargs = changed
-            inner = self.replaced
             output = (
                 type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
             )
-            if self.after is not None:
-                self.after(args, kwargs, output)
+            after = self.after
+            if after is not None:
+                after(args, kwargs, output)
         except BaseException:
             if self.broke is not None:
                 self.broke()

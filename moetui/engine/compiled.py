@@ -53,11 +53,13 @@ class BreakingAround(Around):
         def first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
             if on_compile is not None:
                 on_compile()
-            return None if self.before is None else self.before(args, kwargs)
+            before = self.before
+            return None if before is None else before(args, kwargs)
 
         def last(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if self.after is not None:
-                self.after(args, kwargs, output)
+            after = self.after
+            if after is not None:
+                after(args, kwargs, output)
 
         self._first: Before = torch.compiler.disable(first)  # type: ignore[no-untyped-call]
         self._last: After = torch.compiler.disable(last)  # type: ignore[no-untyped-call]

@@ -194,3 +194,12 @@ def test_a_function_set_while_a_pass_stands_at_a_site_holds_there_once(zoo_model
     assert called == [1, 2, 1, 2]
     for step in steps:
         assert [(step.indices[:, number] == 2).all() for number in range(4)] == [False, True, True, False]
+
+
+def test_another_thread_may_take_it_off_in_the_midst_of_a_call() -> None:
+    module, seen = Scaled(3.0), []
+    around = Around(module, before=lambda *_: around.remove(), after=lambda *_: seen.append(1))
+    assert module(ONE) == 3.0
+    assert module(ONE) == 3.0
+    assert not seen
+    assert "forward" not in vars(module)

@@ -114,13 +114,17 @@ class _IndexedWatch(RouterWatch):
                     changed = self._change(args, kwargs)
                 current.applied = -1
             time, frame = perf_counter_ns(), current.frame
-            if frame is not None:
+            if frame is None:
+                return changed
+            try:
                 given, named = changed or (args, kwargs)
                 if frame.times[number]:
                     frame.repeat(number)
                 frame.times[number] = time
                 frame.first[number], frame.second[number] = given[1:3] if len(given) > 2 else pick(given, named, names)
                 frame.cost += perf_counter_ns() - time
+            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+                tap.fail(error)
             return changed
 
         return read
