@@ -65,7 +65,8 @@ def stats_text(stats: dict[str, Any]) -> str:
         )
     parts = [head, columns(measures), columns(sites)]
     for finding in stats["findings"]:
-        where = f" [{drawable(finding['site'])}]" if finding["site"] else ""
+        site = finding["site"] or ""
+        where = f" [{drawable(site)}]" if site and not finding["message"].startswith(f"{site}:") else ""
         parts.append(
             f"{finding['severity']}: {drawable(finding['message'])}{where}\n  {drawable(finding['suggestion'])}"
         )

@@ -86,6 +86,7 @@ def _findings(findings: list[dict[str, Any]]) -> str:
     for finding in findings:
         severity = finding["severity"] if finding["severity"] in ("info", "warning", "error") else "info"
         where = f"{finding['site']}: " if finding["site"] else ""
+        where = "" if finding["message"].startswith(where) else where  # most say it themselves
         text = escape(drawable(f"{where}{finding['message']}"))
         hint = escape(drawable(finding["suggestion"]))
         rows.append(f'<li class="{severity}"><strong>{severity}</strong>{text}<p>{hint}</p></li>')
