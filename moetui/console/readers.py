@@ -261,6 +261,13 @@ def read_text(value: Any, _context: Context) -> str:
     return value
 
 
+def read_query(value: Any, context: Context) -> str:
+    """A query of the filter line's language, about what this session's model has."""
+    text = read_text(value, context)
+    context.read_query(text)
+    return text
+
+
 def read_tokens_or_text(value: Any, context: Context) -> int | str:
     """A token's number where it looks like one, else a text."""
     if isinstance(value, str) and not re.fullmatch(r"-?\d{1,9}", value):
