@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -127,13 +128,10 @@ def _compare(leaf: Compare, frame: Frame) -> Truth:
     values = [_operand(operand, frame) for operand in leaf.operands]
     if max(value.ndim for value in values) == 3:
         values = [value if value.ndim == 3 else value[..., None] for value in values]
-    holds: NDArray[Any] = np.ones((1, 1), np.bool_)
-    for sign, left, right in zip(leaf.operators, values, values[1:]):
-        holds = holds & _OPERATORS[sign](left, right)
-    unknown: NDArray[Any] = np.zeros((1, 1), np.bool_)
-    for value in values:
-        unknown = unknown | np.isnan(value)
-    return _over_slots(holds & ~unknown, ~unknown, _experts_chosen(leaf, frame))
+    compared = [_OPERATORS[sign](*pair) for sign, *pair in zip(leaf.operators, values, values[1:])]
+    given = [~np.isnan(value) for operand, value in zip(leaf.operands, values) if not isinstance(operand, Number)]
+    known = reduce(operator.and_, given)  # numbers alone are refused
+    return _over_slots(reduce(operator.and_, compared) & known, known, _experts_chosen(leaf, frame))
 
 
 def _experts_chosen(leaf: Compare, frame: Frame) -> Bool | None:
@@ -153,7 +151,7 @@ def _over_slots(holds: NDArray[Any], known: NDArray[Any], chosen: Bool | None) -
 
 def _operand(operand: Operand, frame: Frame) -> NDArray[Any]:
     if isinstance(operand, Number):
-        return np.full((1, 1), operand.value)
+        return np.array([[operand.value]], np.float64)
     return frame.weight_of(operand.expert) if isinstance(operand, Weight) else frame.value(operand.name)
 
 

@@ -18,6 +18,7 @@ from moetui.routing.scores import passed, site_entropy, site_margin
 from moetui.routing.step import F32, F64, I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock, TimelineView, TokenColumns
 
+_FEW = 16  # tokens of which it takes longer to find the different ones than to ask each
 LOAD_WINDOW = 64
 """Tokens over which ``load_cv`` is taken, the token itself the last."""
 
@@ -153,7 +154,11 @@ class Frame:
         return list(self.source.view.stacks)
 
     def text_ids(self, test: Callable[[str], bool]) -> Bool:
-        """Whether each token's text passes ``test``, ``[n]``; each token id is asked once."""
+        """Whether each token's text passes ``test``, ``[n]``; of many tokens, each id is asked once."""
+        if len(self.numbers) <= _FEW:
+            return np.array(
+                [test(self.source.view.text(number)) for number in self.columns.token_id.tolist()], np.bool_
+            )
         ids, rows = np.unique(self.columns.token_id, return_inverse=True)
         held = np.array([test(self.source.view.text(number)) for number in ids.tolist()], np.bool_)
         return held[rows.ravel()] if ids.size else np.zeros(0, np.bool_)

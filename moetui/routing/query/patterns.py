@@ -24,7 +24,8 @@ def contains(pattern: str) -> Callable[[str], bool]:
     fold = pattern == pattern.lower()
 
     def found(text: str) -> bool:
-        drawn = drawable(text, spaces=True)
+        plain = text.isascii() and text.isprintable() and " " not in text
+        drawn = text if plain else drawable(text, spaces=True)
         if fold:
             text, drawn = text.lower(), drawn.lower()
         return pattern in text or pattern in drawn
