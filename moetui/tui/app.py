@@ -33,7 +33,7 @@ from moetui.session import ComingSession, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
 from moetui.tui.debugging import Debugging
-from moetui.tui.frame import LEAST_HEIGHT, LEAST_WIDTH, Frame
+from moetui.tui.frame import Frame
 from moetui.tui.keys import KEYS
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.loading import LoadingView
@@ -354,14 +354,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small for anything."""
-        self.forget_screen()
-        self.console.size = (event.size.width, event.size.height)  # what Rich fits its tables into: it would guess
-        small = event.size.width < LEAST_WIDTH or event.size.height < LEAST_HEIGHT
-        self.screen.set_class(small, "-too-small")
-        if small:
-            text = f" {LEAST_WIDTH}×{LEAST_HEIGHT} needed, this is {event.size.width}×{event.size.height}"
-            text = text.replace("×", "x") if self.look.ascii else text
-            self.query_one("#too-small", LineWidget).show([Part(text, "warn")])
+        self.fit_screen(event.size)
         self.ticker.mark(soon=True)
 
     def failure(self) -> ModelError | None:

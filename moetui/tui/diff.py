@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -32,6 +32,7 @@ class DiffApp(Shell):
 
     CSS_PATH = Path(__file__).with_name("diff.tcss")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - an instance attribute in the base
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "difference(1)", "next", id="diff.next", tooltip="To the next difference"),
         Binding("N", "difference(-1)", "previous", id="diff.previous", tooltip="To the difference before"),
@@ -69,6 +70,7 @@ class DiffApp(Shell):
                 yield FlipList(self.runs, id="flips")
         yield LineWidget(id="pair")
         yield KeyBar()
+        yield LineWidget(id="too-small")
 
     def on_mount(self) -> None:
         """Show everything, and stand where the runs part."""
@@ -228,9 +230,9 @@ class DiffApp(Shell):
     def _site_selected(self, event: SiteSelected) -> None:
         self._select_site(event.site, event.expert)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Everything is sent anew, and the place in the lists kept."""
-        self.forget_screen()
+        self.fit_screen(event.size)
 
 
 def _numbers(experts: tuple[int, ...]) -> str:

@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
 
 from moetui.routing import UsageError
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter
+from moetui.tui.frame import LEAST_HEIGHT, LEAST_WIDTH
 from moetui.tui.handing_on import HandingOn
 from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
+from moetui.tui.lines import LineWidget, Part
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.themes import ON_LIGHT, THEMES, find_theme, theme_name
@@ -90,6 +93,18 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         if self.look.colors == "none":
             filters = [self._colorless]
         return [*filters, self._ascii] if self.look.ascii else filters
+
+    def fit_screen(self, size: Size) -> None:
+        """Draw anew for another size; say so where it is too small for anything. The screen has a ``#too-small``."""
+        self.forget_screen()
+        self.console.size = (size.width, size.height)  # what Rich fits its tables into: it would guess
+        small = size.width < LEAST_WIDTH or size.height < LEAST_HEIGHT
+        under = self.screen_stack[0]  # whatever dialog lies over it
+        under.set_class(small, "-too-small")
+        if small:
+            times = "x" if self.look.ascii else "×"
+            text = f" {LEAST_WIDTH}{times}{LEAST_HEIGHT} needed, this is {size.width}{times}{size.height}"
+            under.query_one("#too-small", LineWidget).show([Part(text, "warn")])
 
     def watch_terminal(self) -> None:
         """Draw anew when the app comes back to the front; end when the terminal is gone, or on a signal."""

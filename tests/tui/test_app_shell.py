@@ -311,6 +311,16 @@ async def test_too_small_says_so_and_comes_back() -> None:
         await until(pilot, lambda: "needed" not in shown(app) and "Network" in shown(app))
 
 
+async def test_too_small_under_a_dialog_is_said_when_it_is_closed() -> None:
+    async with running(ScriptedSession(), (80, 24)) as (app, pilot):
+        app._leave_prompt()
+        await pilot.press("question_mark")
+        await pilot.resize_terminal(30, 8)
+        await pilot.press("escape")
+        await until(pilot, lambda: "40×12 needed" in line(app, "#too-small"))
+        assert app.query_one("#too-small").region.size == (30, 8)
+
+
 async def test_only_the_visible_panel_is_painted_and_only_when_something_happened() -> None:
     session = ScriptedSession()
     async with running(session) as (app, pilot):

@@ -268,6 +268,20 @@ async def test_many_sites_are_shown_around_the_selected_one(tmp_path: Path, open
         assert "L46" in "".join(lines_of(part(pilot, SiteList)))
 
 
+async def test_the_smallest_screen_has_both_parts_and_a_smaller_one_says_so(tmp_path: Path, opened: Opened) -> None:
+    paths = [write_recording(tmp_path / str(seed), seed=seed, decode=20) for seed in (1, 2)]
+    async with shown(opened(*paths), (40, 12)) as pilot:
+        assert part(pilot, PairList).content_size.height >= 3
+        assert part(pilot, SiteList).content_size.height >= 2
+        await press(pilot, "question_mark")
+        await pilot.resize_terminal(30, 8)
+        await press(pilot, "escape")
+        assert "40×12 needed, this is 30×8" in screen(pilot)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "needed" not in screen(pilot)
+
+
 # -- the door ---------------------------------------------------------------------------------------------------
 
 
