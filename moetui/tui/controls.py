@@ -178,6 +178,10 @@ class RunControls(_Base):
         """Give up the console's line, where the console is in use and a line runs; the app knows."""
         return False
 
+    def just_ended(self) -> bool:
+        """Whether a run or a console's line was over a moment ago, and may have been what a key was pressed for."""
+        return False
+
     def action_interrupt(self) -> None:
         """Give up the console's line, pause a run or close a dialog; without them, or pressed twice, quit."""
         now = time.monotonic()
@@ -187,6 +191,8 @@ class RunControls(_Base):
             self.say("interrupted; ctrl+c once more quits")
         elif not again and self.session.state is not RunState.RUNNING and self.screen.is_modal:
             self.pop_screen()
+        elif not again and self.just_ended():
+            self.say("that was over already; ctrl+c once more quits")
         elif again or self.session.state is not RunState.RUNNING:
             self.exit(0)
         elif self.ask(self.session.pause):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
         def _spread_selection(self) -> None: ...
 else:
     _Base = object
+
+_MOMENT = 1.0  # s in which a key may still be meant for what has just ended
 
 
 class Debugging(_Base):
@@ -121,6 +125,12 @@ class Debugging(_Base):
                 panel.run_line(event.line)
             else:
                 panel.type_in(event.line, event.at)
+
+    def just_ended(self) -> bool:
+        """Whether a run or the console's line was over a moment ago."""
+        panel: Any = self._panels.get("console")
+        since = max(self._stops.since, -math.inf if panel is None else panel.ended)
+        return time.monotonic() - since < _MOMENT
 
     def interrupt_console(self) -> bool:
         """Give up the line that the console runs, if the console is on the screen."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 from moetui.routing.events import BreakpointHit, RunState
@@ -15,6 +17,8 @@ class Stops:
     """The present stop and the one before it."""
 
     def __init__(self) -> None:
+        self.since = -math.inf  # when a run went over into something else, by the monotonic clock
+        self._running = False
         self._paused = False
         self._hit: tuple[int, int | None] | None = None
         self._now: Stop | None = None
@@ -26,6 +30,9 @@ class Stops:
 
     def state(self, state: RunState) -> None:
         """The run's state changed."""
+        if self._running and state is not RunState.RUNNING:
+            self.since = time.monotonic()
+        self._running = state is RunState.RUNNING
         paused = state is RunState.PAUSED
         if self._paused and not paused:
             self._last = self._now.token if self._now is not None else self._last

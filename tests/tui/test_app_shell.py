@@ -194,6 +194,18 @@ async def test_ctrl_c_pauses_and_twice_quits() -> None:
         assert app._exit
 
 
+async def test_ctrl_c_that_comes_too_late_for_a_run_does_not_leave() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        session.generate(PROMPT)
+        session.set_state(RunState.FINISHED, "3 tokens")
+        await until(pilot, lambda: "finished" in line(app, "#title"))
+        await pilot.press("ctrl+c")
+        assert not app._exit
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
 @pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
 async def test_quit_keys(key: str) -> None:
     async with running(ScriptedSession()) as (app, pilot):

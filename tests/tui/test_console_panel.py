@@ -213,6 +213,17 @@ async def test_a_line_that_runs_is_given_up_with_ctrl_c() -> None:
         await ran(app, pilot, "42")
 
 
+async def test_ctrl_c_that_comes_too_late_for_a_line_does_not_leave() -> None:
+    async with console() as (app, pilot, _):
+        await pilot.press(*"6*7", "enter")
+        await ran(app, pilot, "42")
+        await pilot.press("ctrl+c")
+        assert not app._exit
+        await until(pilot, lambda: "that was over already; ctrl+c once more quits" in shown(app))
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
 async def test_ctrl_c_twice_quits_whatever_runs() -> None:
     async with console() as (app, pilot, _):
         await pilot.press(*"while 1: __import__('time').sleep(.01)", "enter", "enter")

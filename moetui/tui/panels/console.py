@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -60,6 +62,7 @@ class ConsolePanel(Vertical):
         self._moe: Console | None = None
         self._thread: ConsoleThread | None = None
         self._session: Session | None = None
+        self.ended = -math.inf  # when the last line was over, by the monotonic clock
         self._hint: list[Part] = []
         self._line = ""
         self._answer: Shared | None = None
@@ -230,6 +233,7 @@ class ConsolePanel(Vertical):
         if self.is_mounted:
             self.set_timer(_SOON, self._say)
             if not self.busy:
+                self.ended = time.monotonic()
                 self._say()
 
     def _say(self) -> None:
