@@ -14,7 +14,6 @@ from typing import Any
 from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet
 from moetui.debugger.memory import MemoryMeter
-from moetui.debugger.memory import MemoryMeter
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
@@ -98,7 +97,13 @@ class MoEDebugger:
         self.plugins = Plugins()
         self._on_step, self._on_event = on_step, on_event
         self.capture = Capture(
-            model, options, on_step=self._take_step, on_event=self._take_event, tokenizer=tokenizer, name=name
+            model,
+            options,
+            on_step=self._take_step,
+            on_event=self._take_event,
+            tokenizer=tokenizer,
+            name=name,
+            memory=lambda: self._memory.megabytes(),
         )
         self.live_timeline = Timeline(self.capture.info, buffer_tokens)
         self.timeline = CompleteTimeline(self.live_timeline, self.capture.flush)
@@ -108,7 +113,6 @@ class MoEDebugger:
         self.control = OwnRunControl(self.capture)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
-        self._memory = MemoryMeter(self.info.device)
         self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
 
@@ -260,8 +264,6 @@ class MoEDebugger:
             self.capture.attach()
 
     def _take_step(self, step: Step) -> None:
-        step = replace(step, memory=self._memory.megabytes())
-        step = replace(step, memory=self._memory.megabytes())
         recording = self.recording
         end = self.live_timeline.append(step)
         if recording is not None:
