@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ class Assembler:
         on_finding: told once of each site whose routing a step cannot show in full.
         described: gives the sites with all that is known of them by now, for the scores.
         endings: tells padding behind the end of a sequence.
+        memory: gives ``Step.memory``.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class Assembler:
         on_finding: Callable[[Finding], None],
         described: Callable[[], Sequence[Site]],
         endings: Endings | None = None,
+        memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
-        self._endings = endings or Endings()
+        self._endings, self._memory = endings or Endings(), memory
         self._on_finding = on_finding
         self._sites, self._options, self._texts, self._epoch = tuple(sites), options, texts, epoch
         self._described = described
@@ -105,7 +108,7 @@ class Assembler:
         scores = routing_scores(routing.indices, routing.weights, routing.logits, flags, self._described())
         logprob, ids, logprobs = self._predictions(prediction, tokens)
         times = self._times(run, passed)
-        vocabulary = self._vocabulary(tokens.token_id, ids)
+        vocabulary, memory = self._vocabulary(tokens.token_id, ids), self._memory()
         columns = (tokens.sequence, tokens.position, tokens.token_id, tokens.pad, logprob, ids, logprobs, flags, times)
         for array in (*columns, scores.entropy, scores.confidence, scores.margin):
             array.flags.writeable = False
@@ -135,6 +138,7 @@ class Assembler:
                 stack=stack,
                 vocabulary=vocabulary if number == 0 else {},
                 scores=TokenScores(scores.entropy[at], scores.confidence[at], scores.margin[at]),
+                memory=memory,
             )
 
     def _fill_part(self, routing: RoutingArrays, part: SiteTensors, inputs: TokenInputs | None, rows: int) -> None:

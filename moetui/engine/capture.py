@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,6 +49,7 @@ class Capture:
         tokenizer: for the text of tokens; None shows ids.
         name: what the user called the model.
         epoch: ``perf_counter_ns`` that ``Step.started`` counts from; now by default.
+        memory: gives ``Step.memory``; asked in the thread that makes the steps, once for those that it makes together.
 
     Raises:
         ModelError: no router was found in the model.
@@ -76,6 +78,7 @@ class Capture:
         tokenizer: Any = None,
         name: str = "",
         epoch: int | None = None,
+        memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
         refuse_compiled(model)
         self.model = model
@@ -92,7 +95,7 @@ class Capture:
         self.after_step: Callable[[], None] | None = None
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
-        self._on_step, self._on_event = on_step, on_event
+        self._on_step, self._on_event, self._memory = on_step, on_event, memory
         self._study = Study(self.handles, self._info, self.current, self._emit)
         self.extras = Extras(self.handles, self.current, self._find)
         self._vocabulary = next_tokens(model)
@@ -222,6 +225,7 @@ class Capture:
                 self._find,
                 lambda: self.sites,
                 Endings.of(self.model),
+                self._memory,
             ),
             self._study,
             self.extras,

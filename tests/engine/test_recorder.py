@@ -29,7 +29,7 @@ from moetui.routing.interventions import (
 )
 from moetui.routing.step import TokenScores
 
-TIMES = ("started", "duration", "site_ms", "vocabulary")
+TIMES = ("started", "duration", "site_ms", "vocabulary", "memory")
 ODD = ["mixtral", "dbrx", "jetmoe", "llama4", "doge", "zaya", "switch_transformers", "deepseek_v4", "qwen3_next"]
 
 
