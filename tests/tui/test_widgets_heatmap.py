@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.style import Style
 
 from moetui.routing import NO_EXPERT, Timeline
+from moetui.tui.cells import Line
 from moetui.tui.ink import Ink
 from moetui.tui.messages import SiteSelected
 from moetui.tui.ramps import LEVELS
+from moetui.tui.widgets.heat_cells import HeatCells
 from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heat_values import (
@@ -153,6 +156,30 @@ def test_experts_that_a_site_has_not_are_absent():
     sites = (*make_info(1, 4, 1).sites, *make_info(1, 8, 1).sites)
     heat = heat_values(no_sums(sites), sites, "load", relative=True)
     assert (quantise(heat, 0, 1)[0] == [ZERO] * 4 + [ABSENT] * 4).all()
+
+
+@pytest.mark.parametrize(
+    ("ink", "minus"), [(Ink("none"), "−"), (Ink("16"), "−"), (Ink("none", ascii_only=True), "-")], ids=str
+)
+async def test_a_difference_has_its_sign_where_no_ground_is_coloured(ink: Ink, minus: str):
+    heatmap = Heatmap()
+    async with hosted(heatmap, (57, 8), ink):
+        cells = HeatCells(heatmap)
+        cells.forget(diverging=True)
+
+        def drawn(cell: int) -> list[str]:
+            line = Line()
+            cells.plain(line, np.arange(LEVELS, dtype=np.uint8), cell, -1, ())
+            text = line.strip(LEVELS * cell, Style()).text
+            return [text[at : at + cell].strip() for at in range(0, len(text), cell)]
+
+        for cell in (1, 2, 3, 6):
+            signs = [text[0] for text in drawn(cell)]
+            assert signs == [minus] * 7 + [ink.glyphs.zero] * 2 + ["+"] * 7
+            assert {len(text) for text in drawn(cell)} <= {1, max(min(2, cell), cell - 1)}
+        deepest = [text[1:] for text in drawn(3)]
+        assert deepest[:7] == deepest[:-8:-1]
+        assert len(set(deepest[:7])) >= 4
 
 
 def test_difference_needs_another_run():

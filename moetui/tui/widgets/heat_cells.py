@@ -44,7 +44,7 @@ class HeatCells:
                 elif ink.shaded:
                     text = " " * cell
                 else:
-                    text = ink.glyphs.level(level) * max(1, cell - 1) + " " * (cell > 1)
+                    text = self._characters(level, cell)
                 if at_cursor and texts:
                     line.add(text, self._pens.pen("cursor"))
                 elif at_cursor:
@@ -52,6 +52,18 @@ class HeatCells:
                 else:
                     line.add(text, style)
                 column += 1
+
+    def _characters(self, level: int, cell: int) -> str:
+        """A cell where no ground can be coloured; a difference has its sign before it."""
+        ink = self._pens.ink
+        if not self._diverging:
+            return ink.glyphs.level(level) * max(1, cell - 1) + " " * (cell > 1)
+        more = level >= LEVELS // 2
+        apart = level - LEVELS // 2 if more else LEVELS // 2 - 1 - level
+        if not apart:
+            return ("." if ink.ascii_only else "·").center(cell)
+        text = ("+" if more else ink.words("−")) + ink.glyphs.level(2 * apart + 1) * max(1, cell - 2)
+        return text[:cell].ljust(cell)
 
     def _cursor_cell(self, line: Line, text: str, level: int, style: Style) -> None:
         if len(text) < 3:
@@ -127,5 +139,11 @@ class HeatCells:
         legend.add("0 " if not self._diverging else ink.words(f"−{high:g} "), dim)
         for level in range(0, LEVELS, 2):
             style = self._cell_style(level)
-            legend.add(" " if ink.shaded else ink.glyphs.level(level), style)
+            if ink.shaded:
+                mark = " "
+            elif self._diverging:
+                mark = self._characters(level, 3)[1]
+            else:
+                mark = ink.glyphs.level(level)
+            legend.add(mark, style)
         return legend.add(ink.words(f" {high:g}{'' if unit.startswith(('%', '×')) else ' '}{unit}"), dim)
