@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from moetui import MoEDebugger
 from moetui.debugger import RunStoppedError
@@ -145,6 +148,48 @@ def test_stopping_ends_the_call_and_nothing_else(built: BuiltModel, debugger: Mo
     again.join()
     assert again.error is None
     assert not debugger.control.paused
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_call_begins_once_more_and_its_caller_sees_one(
+    built: BuiltModel, debugger: MoEDebugger, sampled: bool
+) -> None:
+    torch.manual_seed(3)
+    plain = Own(built, do_sample=sampled).join()
+    held = tokens(debugger)
+    torch.manual_seed(3)
+    debugger.control.pause()
+    own = Own(built, do_sample=sampled)
+    assert debugger.control.wait(PATIENCE)
+    debugger.control.run_to(PROMPT + 2)
+    assert debugger.control.wait(PATIENCE)
+    debugger.control.restart()
+    assert torch.equal(own.join(), plain)
+    assert own.error is None
+    assert tokens(debugger) == held + PROMPT + 2 + PROMPT + NEW - 1
+    view = debugger.timeline.snapshot()
+    assert view.tokens(held + PROMPT + 2, view.end).position.tolist() == list(range(PROMPT + NEW - 1))
+
+
+def test_what_cannot_begin_once_more_is_refused(built: BuiltModel, debugger: MoEDebugger) -> None:
+    with pytest.raises(UsageError, match="no call of generate is under way"):
+        debugger.control.restart()
+    debugger.control.pause()
+    own = Own(built, past_key_values=DynamicCache())
+    assert debugger.control.wait(PATIENCE)
+    with pytest.raises(UsageError, match="was given a cache"):
+        debugger.control.restart()
+    debugger.control.resume()
+    assert own.join() is not None
+
+
+def test_the_models_generate_is_its_own_again_behind_the_debugger(built: BuiltModel) -> None:
+    before = inspect.signature(built.model.generate)
+    with MoEDebugger(built.model):
+        assert inspect.signature(built.model.generate) == before
+        twin = copy.deepcopy(built.model)
+        assert twin.generate.__self__ is twin
+    assert "generate" not in vars(built.model)
 
 
 def test_closing_lets_a_paused_model_go_on(built: BuiltModel) -> None:

@@ -129,15 +129,18 @@ class MoEDebugger:
     def attach(self) -> MoEDebugger:
         """Put the hooks on; the same as entering the context."""
         self.capture.attach()
+        self.control.attach()
         return self
 
     def detach(self) -> None:
         """Take every hook off; tokens captured so far still arrive."""
+        self.control.detach()
         self.capture.detach()
 
     def close(self, timeout: float | None = None) -> bool:
         """Detach, hand on what was captured, close the recording; False if ``timeout`` seconds were not enough."""
         self.control.release()
+        self.control.detach()
         done = self.capture.close(timeout)
         recording, self.recording = self.recording, None
         if recording is not None:

@@ -22,8 +22,9 @@ class OwnRunControl:
     """Pauses, steps and stops the forward passes that the user's own code makes, ``model.generate`` included.
 
     The thread that runs the model blocks; it is commanded from another. Until something here is called, passes are not
-    held up and cost nothing more. What follows a pass is the user's code to decide: such a run cannot be taken back
-    or forked, which ``LiveSession.on(debugger)`` can do with prompts of its own.
+    held up and cost nothing more. What follows a pass is the user's code to decide: a call of ``generate`` can begin
+    once more, but not be taken back to a token or forked, which ``LiveSession.on(debugger)`` can do with prompts of its
+    own.
 
     Args:
         capture: of the model.
@@ -35,6 +36,9 @@ class OwnRunControl:
         self._gate = Gate(self._tell)
         self._gate.apply(_running)
         self._reason = ""
+        from moetui.engine.starting_over import StartingOver
+
+        self._over = StartingOver(capture.model)
         self._encodes = any(site.stack == "encoder" for site in capture.info.sites)
 
     @property
@@ -106,7 +110,33 @@ class OwnRunControl:
             UsageError: as for ``pause``.
         """
         self._arm()
+        self._over.again = False
         self._gate.stop()
+
+    def restart(self) -> None:
+        """Let the call of ``generate`` that is under way begin once more, with the numbers it drew by chance.
+
+        It ends before its next pass and starts over, in its own thread; its caller sees one call. Tokens captured so
+        far stay in the timeline.
+
+        Raises:
+            UsageError: as for ``pause``; no such call is under way, or it was given a cache.
+        """
+        if not self._over.under_way:
+            raise UsageError("no call of generate is under way", "restart lets one begin once more")
+        if self._over.goes_on:
+            raise UsageError("the call was given a cache, which holds its tokens by now", "make the call once more")
+        self._arm()
+        self._over.again = True
+        self._gate.stop()
+
+    def attach(self) -> None:
+        """Be ready for ``restart``: what ``MoEDebugger.attach`` does."""
+        self._over.put_on()
+
+    def detach(self) -> None:
+        """Leave the model's ``generate`` alone."""
+        self._over.remove()
 
     def at_breakpoint(self, hit: BreakpointHit) -> None:
         """Stand behind a breakpoint's hit: for ``debugger.breakpoints.on_hit``, or as the action of one."""
