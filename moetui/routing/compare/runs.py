@@ -60,13 +60,8 @@ def compare(
         prefix.add(pairs, pairing.prefix[rows])
         differ[rows] = pairs.differ.sum(1)
         if first_routing is None and pairs.differ.any():
-            row = int(np.flatnonzero(pairs.differ.any(1))[0])
-            names = tuple(site.name for site, other in zip(sites_a, pairs.differ[row]) if other)
-            first_routing = _divergence(a, b, pairing, int(rows[row]), names)
-        for ranked in _flips(a, sites_a, pairing, rows, pairs, top):
-            heapq.heappush(best, ranked)
-            if len(best) > top:
-                heapq.heappop(best)
+            first_routing = _routed_apart(a, b, sites_a, pairing, rows, pairs.differ)
+        best = heapq.nlargest(top, [*best, *_flips(a, sites_a, pairing, rows, pairs, top)], key=lambda entry: entry[:3])
     comparison, moved = everything.result(), probability_moved(a, b, pairing)
     heard = moved[pairing.prefix & ~np.isnan(moved)]
     different = np.flatnonzero(~pairing.same)
@@ -82,7 +77,7 @@ def compare(
         sites=comparison,
         prefix_sites=prefix.result(),
         flips=sum(site.flips for site in comparison),
-        top_flips=tuple(flip for *_, flip in sorted(best, key=lambda entry: entry[:3], reverse=True)),
+        top_flips=tuple(flip for *_, flip in best),
         probability_moved=float(heard.mean()) if heard.size else None,
         side_by_side=pairs_around(a, b, pairing, differ, moved, side_by_side),
         sites_only_a=_missing(a, sites_a),
@@ -164,6 +159,15 @@ def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...]) -> Routin
         logits=None if block.logits is None else block.logits[rows][:, columns, :classes],
         flags=block.flags[rows][:, columns],
     )
+
+
+def _routed_apart(
+    a: TimelineView, b: TimelineView, sites: Sequence[Site], pairing: Alignment, rows: I64, differ: Bool
+) -> Divergence:
+    """The first of these pairs, ``differ`` ``[n, S]``, whose experts are not the same."""
+    row = int(np.flatnonzero(differ.any(1))[0])
+    names = tuple(site.name for site, other in zip(sites, differ[row]) if other)
+    return _divergence(a, b, pairing, int(rows[row]), names)
 
 
 def _divergence(
