@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from moetui.routing.compare.words import pairs_around, probability_moved
 from moetui.routing.errors import UsageError
 from moetui.routing.model import Site
 from moetui.routing.scores import site_margin
-from moetui.routing.step import I64, NO_EXPERT
+from moetui.routing.step import I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock, TimelineView
 from moetui.routing.totals import chunk_tokens
 
