@@ -248,6 +248,8 @@ def main() -> None:
     parser.add_argument("--stall", type=float, default=10.0, help="seconds without a reader")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.stalls < 1:
+        parser.error("--stalls: one at least")
     if CHILD in os.environ:
         measure(options)
         return
