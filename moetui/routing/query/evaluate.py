@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moetui.routing.query.frame import Frame
 from moetui.routing.query.patterns import contains, matches
 from moetui.routing.query.tree import (
+    COMPARES,
     And,
     Compare,
     Field,
@@ -31,16 +32,6 @@ from moetui.routing.query.tree import (
     is_site_level,
 )
 from moetui.routing.step import NO_EXPERT, Bool, SiteFlag
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-
 
 _FEW = 1024  # tokens times sites that are looked at as quickly as it is found out which of them matter
 
@@ -128,7 +119,7 @@ def _compare(leaf: Compare, frame: Frame) -> Truth:
     values = [_operand(operand, frame) for operand in leaf.operands]
     if max(value.ndim for value in values) == 3:
         values = [value if value.ndim == 3 else value[..., None] for value in values]
-    compared = [_OPERATORS[sign](*pair) for sign, *pair in zip(leaf.operators, values, values[1:])]
+    compared = [COMPARES[sign](*pair) for sign, *pair in zip(leaf.operators, values, values[1:])]
     given = [~np.isnan(value) for operand, value in zip(leaf.operands, values) if not isinstance(operand, Number)]
     known = reduce(operator.and_, given)  # numbers alone are refused
     return _over_slots(reduce(operator.and_, compared) & known, known, _experts_chosen(leaf, frame))

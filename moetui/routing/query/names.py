@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moetui.routing.errors import QueryError
 from moetui.routing.model import Site
 from moetui.routing.query.fields import did_you_mean
-from moetui.routing.query.tree import Compare, Field, Flip, Member, Node, Number, Operator, leaves
+from moetui.routing.query.tree import COMPARES, Compare, Field, Flip, Member, Node, Number, leaves
 
-_HOLDS: dict[Operator, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
 _LISTED = 8
 _WHAT = {"layer": "layer", "site": "site", "expert": "expert", "first": "expert"}
 
@@ -75,7 +66,7 @@ class Known:
             return
         for number in known:
             values = [operand.value if isinstance(operand, Number) else number for operand in term.operands]
-            if all(_HOLDS[sign](left, right) for sign, left, right in zip(term.operators, values, values[1:])):
+            if all(COMPARES[sign](left, right) for sign, left, right in zip(term.operators, values, values[1:])):
                 return
         raise QueryError(f"{term} is true of no {_WHAT[name]}", position, self._valid(name, known))
 

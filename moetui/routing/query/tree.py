@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from moetui.routing.query.fields import FIELDS
 
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
+COMPARES: dict[Operator, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+"""What each does: to numbers, and to arrays element by element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +65,8 @@ class Compare:
 
     def __str__(self) -> str:
         parts = [str(self.operands[0])]
-        for operator, operand in zip(self.operators, self.operands[1:]):
-            parts += [operator, str(operand)]
+        for sign, operand in zip(self.operators, self.operands[1:]):
+            parts += [sign, str(operand)]
         return " ".join(parts)
 
 
