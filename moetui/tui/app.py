@@ -185,8 +185,17 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             case _:
                 pass
         self._dirty.update(TABS)
-        begins = isinstance(event, RunStateChanged) and event.state is RunState.RUNNING
-        self.ticker.mark(soon=not begins and not isinstance(event, BranchAdded | StepCaptured | RecordingChanged))
+        self.ticker.mark(soon=not self._streams(event))
+
+    def _streams(self, event: Event) -> bool:
+        """Whether this is one of many alike to come: the next live frame shows it in time."""
+        match event:
+            case RunStateChanged(state):
+                return state is RunState.RUNNING
+            case StepCaptured():  # the last one may come behind the pause that it led to
+                return self.session.state is RunState.RUNNING
+            case _:
+                return isinstance(event, BranchAdded | RecordingChanged)
 
     async def _show_model(self) -> None:
         for view in self.query(LoadingView):

@@ -366,6 +366,23 @@ async def test_a_slow_screen_paints_seldom_but_ends_up_right() -> None:
         await until(pilot, lambda: "41/41" in line(app, "#title"))
 
 
+async def test_a_step_that_comes_behind_a_pause_is_shown_at_once() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        app.ticker.rate.ceiling, app.ticker.rate.hz = 10.0, 0.01  # the next live frame would come in minutes
+        for state, at_once in ((RunState.RUNNING, False), (RunState.PAUSED, True)):
+            session.set_state(state)
+            await pilot.pause(0.5)
+            app.ticker.mark(soon=True)
+            await calm(app, pilot)
+            app.ticker.rate.hz = 0.01
+            session.advance(1)
+            await until(pilot, lambda at_once=at_once: app.ticker.dirty or at_once)
+            await pilot.pause(0.5)
+            assert app.ticker.dirty is not at_once
+            assert (f"{session._end}/" in line(app, "#title")) is at_once
+
+
 async def test_a_bug_in_a_task_ends_the_app_with_that_bug() -> None:
     session = ScriptedSession()
     app = MoetuiApp(session, ScreenOptions(), LOOK)

@@ -144,7 +144,7 @@ def test_resizing_leaves_no_ghosts() -> None:
             opened.pump(0.6)
         opened.send(" ")
         opened.sees("paused")
-        opened.rest()
+        opened.rest(1.2)  # longer than the slowest screen waits for a frame
         before = picture(opened)
         opened.send("\x0c")  # ctrl+l: all anew
         opened.rest()
