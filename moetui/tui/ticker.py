@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SLOWEST, FASTEST = 1.0, 10.0  # Hz
 USUAL = 4.0  # where the rate begins, and what it keeps to where the terminal does not answer
@@ -41,7 +41,7 @@ class Rate:
 
     fixed: float | None = None
     ceiling: float = FASTEST
-    hz: float = USUAL
+    hz: float = field(init=False)
     need: float = 1.0
     stretch: float = 1.0
 

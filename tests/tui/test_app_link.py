@@ -197,11 +197,11 @@ async def test_little_is_sent_when_little_changes() -> None:
         session.generate("once there was a small river")
         session.advance(20)
         await app.action_tab("profiler")
-        await pilot.pause(0.5)
+        await calm(app, pilot)
         app.bytes = [0, 0]
         for _ in range(5):
             session.advance(1)
-            await pilot.pause(0.3)
+            await calm(app, pilot)
         whole, part = app.bytes
         assert 0 < part < whole / 4
 
@@ -295,15 +295,23 @@ def test_a_model_that_is_slow_because_the_machine_is_busy_gives_the_screen_no_mo
 
 
 class Loop:
-    """A ticker on the real event loop whose processor time is told to it."""
+    """A ticker on the real event loop that is told how late it is and what processor time was spent."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, hz: float) -> None:
         self.spent = 0.0
-        self.painted: list[float] = []
-        self.ticker = Ticker(self._paint, Rate(**options), spent=lambda: self.spent, round_trip=lambda: 0.001)
+        self.painted = 0
+        self.clock = Clock()
+        self.ticker = Ticker(self._paint, Rate(), spent=lambda: self.spent, round_trip=lambda: 0.001, clock=self.clock)
+        self.ticker.rate.hz = hz
 
     def _paint(self) -> None:
-        self.painted.append(time.monotonic())
+        self.painted += 1
+
+    async def until_painted(self, times: int) -> None:
+        end = time.monotonic() + 10.0
+        while self.painted < times:
+            assert time.monotonic() < end, "it was not painted"
+            await asyncio.sleep(0.005)
 
 
 async def test_all_that_the_screens_thread_does_counts_but_for_what_a_person_set_going() -> None:
@@ -313,10 +321,9 @@ async def test_all_that_the_screens_thread_does_counts_but_for_what_a_person_set
         for touched in (True, False):
             loop.ticker.rate.hz = 20.0
             for _ in range(3):
-                shown = len(loop.painted)
+                loop.clock.now += 0.06
                 loop.ticker.mark()
-                while len(loop.painted) == shown:
-                    await asyncio.sleep(0.005)
+                await loop.until_painted(loop.painted + 1)
                 loop.spent += 0.5
                 if touched:
                     loop.ticker.touched()
@@ -326,18 +333,16 @@ async def test_all_that_the_screens_thread_does_counts_but_for_what_a_person_set
 
 
 async def test_what_a_person_waits_for_is_painted_before_its_turn() -> None:
-    loop = Loop(hz=0.1)
+    loop = Loop(hz=0.01)  # its turn would come in minutes
     running = asyncio.create_task(loop.ticker.run())
     try:
         loop.ticker.mark()
-        await asyncio.sleep(0.05)
-        assert len(loop.painted) == 1
+        await loop.until_painted(1)
         loop.ticker.mark()
         await asyncio.sleep(0.2)
-        assert len(loop.painted) == 1
+        assert loop.painted == 1
         loop.ticker.mark(soon=True)
-        await asyncio.sleep(0.2)
-        assert len(loop.painted) == 2
+        await loop.until_painted(2)
     finally:
         running.cancel()
 
