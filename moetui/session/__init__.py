@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.routing.breakpoints import Breakpoint
 from moetui.session.coming import ComingSession
 from moetui.session.offers import (
+    Accountable,
     Analysing,
     Branched,
     Branching,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from moetui.session.replay import ReplaySession
 
 __all__ = [
+    "Accountable",
     "Analysing",
     "Branched",
     "Branching",

@@ -63,6 +63,19 @@ class Playable(Protocol):
 
 
 @runtime_checkable
+class Accountable(Protocol):
+    """A session that can say, also when it is closed, what went wrong."""
+
+    @property
+    def error(self) -> Exception | None:
+        """What loading or the last run failed with; None while nothing stands failed."""
+
+    @property
+    def recording(self) -> tuple[int, str]:
+        """Bytes of the recording so far, and what ended it early (empty: nothing)."""
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """A session whose defaults for the next run can be changed."""
 

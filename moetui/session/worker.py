@@ -33,6 +33,7 @@ from moetui.session.runs import Runs
 from moetui.session.watch import Watch
 
 if TYPE_CHECKING:
+    from moetui.debugger.recording import Recording
     from moetui.session.live import LiveOptions
 
 
@@ -73,6 +74,7 @@ class Worker:
         self._meter = Meter(lambda: gate.waited)
         self._preparing = True
         self._error: Exception | None = None
+        self._recording: Recording | None = None  # told of when it is closed, too
 
     @property
     def busy(self) -> bool:
@@ -131,7 +133,7 @@ class Worker:
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
         if self._options.record is not None:
-            debugger.record(
+            self._recording = debugger.record(
                 self._options.record,
                 overwrite=self._options.force,
                 settings=self._options.settings,
@@ -202,6 +204,7 @@ class Worker:
         """Check a prompt and start its run; raises ``UsageError``."""
         self.started().begin(prompt, settings, paused=paused)
         self.settings = settings
+        self._error = None
 
     def started(self) -> Runs:
         """The runs.
@@ -294,7 +297,7 @@ class Worker:
 
     def recorded(self) -> tuple[int, str]:
         """See ``LiveSession.recording``."""
-        recording = None if self.debugger is None else self.debugger.recording
+        recording = self._recording or (None if self.debugger is None else self.debugger.recording)
         return (0, "") if recording is None else (recording.nbytes, recording.problem)
 
     def costs(self) -> dict[str, float]:

@@ -26,7 +26,8 @@ def run_app(session: Session, options: ScreenOptions | None = None) -> int:
 
     Raises:
         UsageError: no terminal, one that cannot show a screen, or no theme of the name asked for.
-        ModelError: there never was a model; raised after the person has left the screen.
+        MoetuiError: raised after the person has left the screen: there never was a model, the prompt that the session
+            was opened with was refused and nothing ran since, or the recording is incomplete.
     """
     import os
 

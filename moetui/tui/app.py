@@ -14,7 +14,7 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from moetui.routing import ModelError
+from moetui.routing import MoetuiError
 from moetui.routing.events import (
     BranchAdded,
     BranchChanged,
@@ -79,6 +79,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self.selection = Selection()
         self.hint = ""
         self._pending, self._script = options.prompt, options.script
+        self._refused: MoetuiError | None = None
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
         self._dirty: set[str] = set(TABS)
@@ -216,6 +217,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                     line.display = False
             else:
                 self.say(reason or "the run failed", hint, "error")
+        if state is RunState.RUNNING:
+            self._refused = None
         if state is RunState.RUNNING and not self.replaying:
             prompt = self.query_one(PromptLine).input
             if prompt.has_focus and not prompt.value:
@@ -366,8 +369,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self.fit_screen(event.size)
         self.ticker.mark(soon=True)
 
-    def failure(self) -> ModelError | None:
-        """Why there was never a model, if there was none."""
-        if self.session.state is RunState.FAILED and self.session.info is None:
-            return ModelError(self.session.reason or "the model could not be loaded", self.hint)
-        return None
+    def failure(self) -> MoetuiError | None:
+        """What the command line asked for and did not get: a model, a run of its prompt, a whole recording."""
+        from moetui.tui.leaving import shortfall
+
+        return shortfall(self.session, self.hint, self._refused)

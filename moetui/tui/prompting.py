@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moetui.routing import MoetuiError
 from moetui.routing.events import RunState
 from moetui.session import Session
 from moetui.tui.options import ScreenOptions
@@ -32,6 +33,7 @@ class Prompting(_Base):
     options: ScreenOptions
     _pending: str
     _script: tuple[str, ...]
+    _refused: MoetuiError | None  # what the command line's prompt was refused with, until anything runs
 
     async def _run_script(self) -> None:
         lines, self._script = self._script, ()
@@ -50,7 +52,14 @@ class Prompting(_Base):
 
     def _run_pending(self) -> None:
         prompt, self._pending = self._pending, ""
-        if prompt and self.ask(lambda: self.session.generate(prompt)):
+        if not prompt:
+            return
+        try:
+            self.session.generate(prompt)
+        except MoetuiError as error:
+            self.say(error.message, error.hint, "warning")
+            self._refused = error if prompt == self.options.prompt else None
+        else:
             self._leave_prompt()
 
     def action_prompt(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from moetui.routing import Timeline
+from moetui.routing import Timeline, UsageError
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
 from moetui.session import Capability, ComingSession, Mark, MarkKind, Playback
 from moetui.tui.app import MoetuiApp
@@ -115,6 +115,29 @@ async def test_a_model_that_does_not_load_says_why_and_is_an_error_after_leaving
         error = app.failure()
         assert error is not None
         assert (error.message, error.hint) == ("no such model: foo/bar", "'moetui models' lists names")
+
+
+async def test_a_prompt_given_before_that_is_refused_is_an_error_after_leaving_unless_another_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = ScriptedSession()
+    generate = session.generate
+
+    def short_ones(prompt: str, settings: Any = None) -> None:
+        if len(prompt) > 20:
+            raise UsageError("prompt is 21 tokens, the model's context is 20", "shorten the prompt")
+        generate(prompt, settings)
+
+    monkeypatch.setattr(session, "generate", short_ones)
+    async with running(session, prompt=PROMPT) as (app, pilot):
+        await until(pilot, lambda: "shorten the prompt" in shown(app))
+        error = app.failure()
+        assert error is not None
+        assert (error.message, error.exit_status) == ("prompt is 21 tokens, the model's context is 20", 2)
+        await pilot.press("p", *"once", "enter")
+        await until(pilot, lambda: session.state is RunState.RUNNING)
+        await calm(app, pilot)
+        assert app.failure() is None
 
 
 @pytest.mark.parametrize("size", SIZES)

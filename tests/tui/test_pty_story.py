@@ -166,3 +166,27 @@ def test_a_line_that_runs_forever_on_the_model_is_given_up_and_the_next_one_runs
         assert time.monotonic() - started < 1.0
         typed(opened, "model.config.num_local_experts * 5", "40")
         assert leave(opened, CTRL_Q) < 1.0
+
+
+def test_a_prompt_of_the_command_line_that_is_refused_is_an_error_after_leaving(quiet_home: dict[str, str]) -> None:
+    command = [*MOETUI, "run", "demo", "-p", "word " * 600]
+    with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
+        opened.sees("the model's context is 512", PATIENCE)
+        opened.send(CTRL_Q)
+        assert opened.wait()[0] == 2
+        after = opened.received.split(LEFT)[-1].decode()
+        assert re.search(
+            r"error: prompt is \d+ tokens, the model's context is 512\r\nhint: shorten the prompt\r\n", after
+        )
+
+
+def test_a_recording_that_broke_off_is_an_error_after_leaving(tmp_path: Path, quiet_home: dict[str, str]) -> None:
+    trace = tmp_path / "x.msgpack"
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$0" "$@"', *MOETUI, "run", "demo", "-n", "40", "-p", "Once there was"]
+    with terminal([*limited, "--record", str(trace)], columns=120, rows=40, environ=quiet_home) as opened:
+        opened.sees("the recording stopped", PATIENCE)
+        opened.sees("✓ finished", PATIENCE)
+        opened.send(CTRL_Q)
+        assert opened.wait()[0] == 1
+        after = opened.received.split(LEFT)[-1].decode()
+        assert "error: the recording is incomplete: cannot write x.msgpack: file too large\r\nhint: what was" in after
