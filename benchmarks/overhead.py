@@ -77,7 +77,7 @@ class Captured:
     def _make(self, model: Any) -> Capture:
         held: list[Timeline] = []
         capture = Capture(
-            model, self._options, on_step=(lambda step: held[0].append(step)) if self._with_timeline else drop
+            model, self._options, on_steps=(lambda steps: held[0].extend(steps)) if self._with_timeline else drop
         )
         held.append(Timeline(capture.info, 10_000))
         if self._interventions:
@@ -85,7 +85,7 @@ class Captured:
         return capture
 
 
-def drop(step: Any) -> None:
+def drop(steps: Any) -> None:
     """Nobody looks at the steps."""
 
 

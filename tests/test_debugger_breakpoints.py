@@ -13,8 +13,9 @@ from moetui import MoEDebugger
 from moetui.debugger import BreakpointSet
 from moetui.engine import CaptureOptions
 from moetui.engine.zoo import BuiltModel, build
-from moetui.routing import QueryError, Step, UnsupportedError, UsageError
+from moetui.routing import QueryError, UnsupportedError, UsageError
 from moetui.routing.events import BreakpointHit, Event, Notice
+from moetui.routing.steps import Steps
 from moetui.trace import TraceWriter, open_trace
 
 
@@ -115,15 +116,15 @@ class TestRecording:
         self, built: BuiltModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         go_on, at_work = threading.Event(), threading.Event()
-        write, written = TraceWriter.write_step, list[int]()
+        write, written = TraceWriter.write_steps, list[int]()
 
-        def hang(writer: TraceWriter, step: Step) -> None:
+        def hang(writer: TraceWriter, steps: Steps) -> None:
             at_work.set()
             assert go_on.wait(30)
-            written.append(step.index)
-            write(writer, step)
+            written.extend(steps.index.tolist())
+            write(writer, steps)
 
-        monkeypatch.setattr(TraceWriter, "write_step", hang)
+        monkeypatch.setattr(TraceWriter, "write_steps", hang)
         with MoEDebugger(built.model) as debugger:
             debugger.record(tmp_path / "x.msgpack")
             debugger.breakpoints.add("position == 999")

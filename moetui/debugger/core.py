@@ -18,7 +18,7 @@ from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
 from moetui.engine import CaptureOptions
-from moetui.routing import ModelInfo, Step, Timeline, TimelineView, UsageError
+from moetui.routing import ModelInfo, Timeline, TimelineView, UsageError
 from moetui.routing.events import (
     Event,
     Finding,
@@ -27,6 +27,7 @@ from moetui.routing.events import (
     InterventionsChanged,
     ModelChanged,
 )
+from moetui.routing.steps import Steps
 
 _HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
 _LAYOUT = ("logits", "weights")
@@ -59,7 +60,7 @@ class MoEDebugger:
         layers: layers to watch; None for all.
         options: all capture options at once, in the place of ``logits``, ``sample_rate`` and ``layers``.
         name: what to call the model.
-        on_step: called with each step and the number of tokens so far, in the recorder's thread.
+        on_steps: called with steps as they come and the number of tokens so far, in the recorder's thread.
         on_event: called with what becomes known; in the recorder's thread or the generating one.
 
     Attributes:
@@ -84,7 +85,7 @@ class MoEDebugger:
         layers: Sequence[int] | None = None,
         options: CaptureOptions | None = None,
         name: str = "",
-        on_step: Callable[[Step, int], None] | None = None,
+        on_steps: Callable[[Steps, int], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         from moetui.engine import Capture
@@ -95,11 +96,11 @@ class MoEDebugger:
         options = options or CaptureOptions(logits=logits, sample_rate=sample_rate, layers=kept)
         self.model, self.tokenizer = model, tokenizer
         self.plugins = Plugins()
-        self._on_step, self._on_event = on_step, on_event
+        self._on_steps, self._on_event = on_steps, on_event
         self.capture = Capture(
             model,
             options,
-            on_step=self._take_step,
+            on_steps=self._take_steps,
             on_event=self._take_event,
             tokenizer=tokenizer,
             name=name,
@@ -155,9 +156,9 @@ class MoEDebugger:
     ) -> None:
         self.close()
 
-    def listen(self, on_step: Callable[[Step, int], None] | None, on_event: Callable[[Event], None] | None) -> None:
-        """Replace ``on_step`` and ``on_event``."""
-        self._on_step, self._on_event = on_step, on_event
+    def listen(self, on_steps: Callable[[Steps, int], None] | None, on_event: Callable[[Event], None] | None) -> None:
+        """Replace ``on_steps`` and ``on_event``."""
+        self._on_steps, self._on_event = on_steps, on_event
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all tokens captured so far are in the timeline and the recording."""
@@ -266,14 +267,14 @@ class MoEDebugger:
         if attached:
             self.capture.attach()
 
-    def _take_step(self, step: Step) -> None:
+    def _take_steps(self, steps: Steps) -> None:
         recording = self.recording
-        end = self.live_timeline.append(step)
+        end = self.live_timeline.extend(steps)
         if recording is not None:
-            # Whoever waits for the step to be in the timeline is not to wait for the disk.
-            recording.write_step(step, soon=self.capture.after_step is not None)
-        if self._on_step is not None:
-            self._on_step(step, end)
+            # Whoever waits for the steps to be in the timeline is not to wait for the disk.
+            recording.write_steps(steps, soon=self.capture.after_step is not None)
+        if self._on_steps is not None:
+            self._on_steps(steps, end)
         if len(self.interventions) and self.interventions.rules != self._told_rules:
             self._tell_interventions()
 

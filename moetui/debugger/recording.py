@@ -6,8 +6,9 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from moetui.routing import ModelInfo, Step, UsageError
+from moetui.routing import ModelInfo, UsageError
 from moetui.routing.events import Event, GenerationSettings
+from moetui.routing.steps import Steps
 
 _SOON = 0.2  # seconds that a step may wait here; on its way here it may have been as long
 _FLUSH_SECONDS = 0.7  # with either of these, nothing is older than a second when it is safe
@@ -46,7 +47,7 @@ class Recording:
         from moetui.trace import TraceWriter
         from moetui.trace.ticker import Ticker
 
-        self._waiting: deque[Step | Event] = deque()
+        self._waiting: deque[Steps | Event] = deque()
         self._soon = Ticker(self._write_soon, _SOON)
         self._refused = ""
         self._writer = TraceWriter(
@@ -69,13 +70,13 @@ class Recording:
         """What ended the recording early, one line; empty while all is well."""
         return self._writer.problem or self._refused
 
-    def write_step(self, step: Step, *, soon: bool = False) -> None:
-        """Append a step; never raises for a full disk (see ``problem``).
+    def write_steps(self, steps: Steps, *, soon: bool = False) -> None:
+        """Append steps; never raises for a full disk (see ``problem``).
 
         Args:
             soon: let a thread of the recording's own do it, unless hundreds of steps wait for that already.
         """
-        self._waiting.append(step)
+        self._waiting.append(steps)
         if soon and len(self._waiting) < _MOST:
             self._soon.wind()
         else:
@@ -102,9 +103,9 @@ class Recording:
             item = self._waiting.popleft()
             if self._closed:
                 continue
-            if isinstance(item, Step):
+            if isinstance(item, Steps):
                 self._begun = True
-                self._writer.write_step(item)
+                self._writer.write_steps(item)
             else:
                 self._writer.write_event(item)
 

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from moetui.engine.endings import Endings
-from moetui.engine.gather import Gathered, SiteTensors
+from moetui.engine.gather import Gathered, SiteColumns, SiteTensors
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Prediction
-from moetui.engine.raw import TokenInputs
+from moetui.engine.raw import RawStep, TokenInputs
 from moetui.engine.routing_arrays import RoutingArrays
 from moetui.engine.texts import TokenTexts
 from moetui.engine.tokens import TokenArrays, attribute_rows, decode_arrays, token_arrays
-from moetui.routing import Site, Step
+from moetui.routing import Site
 from moetui.routing.events import Finding
 from moetui.routing.scores import routing_scores
-from moetui.routing.step import F16, F32, I32, TokenScores
+from moetui.routing.step import F16, F32, I32, U8
+from moetui.routing.steps import Steps
 
 
 class Assembler:
@@ -54,8 +55,8 @@ class Assembler:
         self._told: set[int] = set()
         self._reported: set[tuple[str, int]] = set()
 
-    def steps(self, run: Sequence[Gathered], prediction: Prediction | None) -> Iterator[Step]:
-        """One step a pass and stack that had tokens.
+    def steps(self, run: Sequence[Gathered], prediction: Prediction | None) -> Iterator[Steps]:
+        """The steps of each stack that had tokens.
 
         Args:
             run: passes on the host; several only if each adds one token to the same sequences of one stack, at the
@@ -69,14 +70,40 @@ class Assembler:
                     stacks.setdefault(self._sites[passed.number].stack, []).append(passed)
         for number in run[0].repeated:
             self._report("site_repeated", number, "is passed several times in one pass: its last routing is shown")
+        raws = [gathered.raw for gathered in run]
         for stack, passed_sites in stacks.items():
             inputs = [gathered.inputs.get(stack) for gathered in run]
             rows = _rows(inputs[0], passed_sites)
-            if rows:
-                tokens = token_arrays(inputs[0], rows) if len(run) == 1 else decode_arrays(inputs)
-                if stack == "decoder":
-                    self._note_endings(tokens, len(run))
-                yield from self._make(run, stack, tokens, passed_sites, prediction if stack == "decoder" else None)
+            if not rows:
+                continue
+            tokens = self._tokens(inputs, stack, rows)
+            whole = [site for site in passed_sites if site.indices.shape[0] == rows]
+            columns = SiteColumns.of(whole, len(run))
+            routing = RoutingArrays(self._sites, self._options, rows, len(run))
+            routing.fill(columns)
+            for site in passed_sites:
+                if site.indices.shape[0] != rows:
+                    self._fill_part(routing, site, inputs[0], rows)
+            times = self._times(raws, columns, passed_sites if len(run) == 1 else ())
+            yield self._made(
+                raws, stack, tokens, routing, routing.flags(whole), times, prediction if stack == "decoder" else None
+            )
+
+    def plain_steps(self, raws: Sequence[RawStep], columns: SiteColumns, prediction: Prediction | None) -> Steps:
+        """The steps of passes alike whose routing stands as it was seen, of the decoder's tokens."""
+        inputs = [raw.inputs.get("decoder") for raw in raws]
+        rows = _rows(inputs[0], [])
+        tokens = self._tokens(inputs, "decoder", rows)
+        routing = RoutingArrays(self._sites, self._options, rows, len(raws))
+        routing.fill(columns)
+        times = self._times(raws, columns)
+        return self._made(raws, "decoder", tokens, routing, routing.flags(), times, prediction)
+
+    def _tokens(self, inputs: Sequence[TokenInputs | None], stack: str, rows: int) -> TokenArrays:
+        tokens = token_arrays(inputs[0], rows) if len(inputs) == 1 else decode_arrays(inputs)
+        if stack == "decoder":
+            self._note_endings(tokens, len(inputs))
+        return tokens
 
     def _note_endings(self, tokens: TokenArrays, passes: int) -> None:
         batch = tokens.batch // passes
@@ -88,58 +115,46 @@ class Assembler:
             tokens.pad[over.ravel()] = True
             tokens.position[over.ravel()] = -1
 
-    def _make(
+    def _made(
         self,
-        run: Sequence[Gathered],
+        raws: Sequence[RawStep],
         stack: str,
         tokens: TokenArrays,
-        passed: list[SiteTensors],
+        routing: RoutingArrays,
+        flags: U8,
+        times: F32,
         prediction: Prediction | None,
-    ) -> Iterator[Step]:
-        rows = tokens.token_id.shape[0] // len(run)
-        routing = RoutingArrays(self._sites, self._options, rows, len(run))
-        whole = [site for site in passed if site.indices.shape[0] == rows]
-        routing.fill(whole)
-        for site in passed:
-            if site.indices.shape[0] != rows:
-                self._fill_part(routing, site, run[0].inputs.get(stack), rows)
-        flags = routing.flags(passed)
+    ) -> Steps:
         # Of all passes at once: by itself each would cost more than all else that is done with it.
         scores = routing_scores(routing.indices, routing.weights, routing.logits, flags, self._described())
         logprob, ids, logprobs = self._predictions(prediction, tokens)
-        times = self._times(run, passed)
-        vocabulary, memory = self._vocabulary(tokens.token_id, ids), self._memory()
-        columns = (tokens.sequence, tokens.position, tokens.token_id, tokens.pad, logprob, ids, logprobs, flags, times)
-        for array in (*columns, scores.entropy, scores.confidence, scores.margin):
-            array.flags.writeable = False
-        for part in (routing.indices, routing.weights, routing.logits):
-            if part is not None:
-                part.flags.writeable = False
-        for number, gathered in enumerate(run):
-            raw, at = gathered.raw, slice(number * rows, (number + 1) * rows)
-            yield Step(
-                index=raw.index,
-                phase=tokens.phase,
-                started=(raw.started - self._epoch) * 1e-9,
-                duration=(raw.ended - raw.started) * 1e-6,
-                sequence=tokens.sequence[at],
-                position=tokens.position[at],
-                token_id=tokens.token_id[at],
-                pad=tokens.pad[at],
-                logprob=logprob[at],
-                indices=routing.indices[at],
-                weights=None if routing.weights is None else routing.weights[at],
-                logits=None if routing.logits is None else routing.logits[at],
-                flags=flags[at],
-                candidate_ids=ids[at],
-                candidate_logprobs=logprobs[at],
-                site_ms=times[number],
-                branch=raw.branch,
-                stack=stack,
-                vocabulary=vocabulary if number == 0 else {},
-                scores=TokenScores(scores.entropy[at], scores.confidence[at], scores.margin[at]),
-                memory=memory,
-            )
+        begun = np.array([raw.started for raw in raws], np.int64)
+        ended = np.array([raw.ended for raw in raws], np.int64)
+        steps = Steps(
+            phase=tokens.phase,
+            index=np.array([raw.index for raw in raws], np.int32),
+            branch=np.array([raw.branch for raw in raws], np.int16),
+            started=np.multiply(begun - self._epoch, 1e-9, dtype=np.float64),
+            duration=np.multiply(ended - begun, 1e-6, dtype=np.float64),
+            sequence=tokens.sequence,
+            position=tokens.position,
+            token_id=tokens.token_id,
+            pad=tokens.pad,
+            logprob=logprob,
+            indices=routing.indices,
+            weights=routing.weights,
+            logits=routing.logits,
+            flags=flags,
+            candidate_ids=ids,
+            candidate_logprobs=logprobs,
+            site_ms=times,
+            stack=stack,
+            vocabulary=self._vocabulary(tokens.token_id, ids),
+            scores=scores,
+            memory=self._memory(),
+        )
+        steps.freeze()
+        return steps
 
     def _fill_part(self, routing: RoutingArrays, part: SiteTensors, inputs: TokenInputs | None, rows: int) -> None:
         """A site that got some of the tokens only: those of its modality, if the model was told which they are."""
@@ -178,13 +193,17 @@ class Assembler:
         logprob[tokens.pad | (tokens.token_id < 0)] = np.nan
         return logprob, ids, logprobs
 
-    def _times(self, run: Sequence[Gathered], passed: list[SiteTensors]) -> F32:
-        """``[N, S]`` milliseconds from each pass's start to its sites."""
-        times: F32 = np.full((len(run), len(self._sites)), np.nan, np.float32)
-        begun = np.array([gathered.raw.started for gathered in run], np.int64)[:, None]
-        each = len(passed) // len(run)
-        seen = np.array([site.time for site in passed], np.int64).reshape(len(run), each)
-        times[:, [site.number for site in passed[:each]]] = (seen - begun) * 1e-6
+    def _times(self, raws: Sequence[RawStep], columns: SiteColumns, more: Sequence[SiteTensors] = ()) -> F32:
+        """``[N, S]`` milliseconds from each pass's start to its sites.
+
+        Args:
+            more: sites of a single pass, of which some may have seen a part of the tokens only.
+        """
+        times: F32 = np.full((len(raws), len(self._sites)), np.nan, np.float32)
+        begun = np.array([raw.started for raw in raws], np.int64)[:, None]
+        times[:, columns.numbers] = (columns.times - begun) * 1e-6
+        for site in more:
+            times[0, site.number] = (site.time - raws[0].started) * 1e-6
         return times
 
     def _vocabulary(self, *ids: I32) -> dict[int, str]:

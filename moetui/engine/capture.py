@@ -31,6 +31,7 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
+from moetui.routing.steps import Steps
 
 
 class Capture:
@@ -43,7 +44,9 @@ class Capture:
     Args:
         model: any transformers model; it is not changed but for hooks, and those leave with ``detach``.
         options: what to keep; may be replaced while detached (the sample rate at any time).
-        on_step: called with each step, in the recorder's thread; in the generating thread while ``after_step`` is set.
+        on_steps: called with steps as they come, in the recorder's thread; in the generating thread while
+            ``after_step`` is set.
+        on_step: the same for each step by itself.
         on_event: called with ``ModelChanged`` (more became known of the model: before the steps it applies to) and
             ``FindingRaised``, mostly in the recorder's thread; must be quick and thread-safe.
         tokenizer: for the text of tokens; None shows ids.
@@ -73,7 +76,8 @@ class Capture:
         model: nn.Module,
         options: CaptureOptions | None = None,
         *,
-        on_step: Callable[[Step], None],
+        on_step: Callable[[Step], None] | None = None,
+        on_steps: Callable[[Steps], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         tokenizer: Any = None,
         name: str = "",
@@ -95,7 +99,7 @@ class Capture:
         self.after_step: Callable[[], None] | None = None
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
-        self._on_step, self._on_event, self._memory = on_step, on_event, memory
+        self._on_step, self._on_steps, self._on_event, self._memory = on_step, on_steps, on_event, memory
         self._study = Study(self.handles, self._info, self.current, self._emit)
         self.extras = Extras(self.handles, self.current, self._find)
         self._vocabulary = next_tokens(model)
@@ -215,7 +219,7 @@ class Capture:
         options = self.options
         candidates = options.candidates if self._vocabulary else 0
         return Recorder(
-            Gatherer(self.handles, options.logits),
+            Gatherer(self.handles, options.logits, options.layers),
             Predictor(candidates) if candidates else None,
             Assembler(
                 self.sites,
@@ -229,10 +233,17 @@ class Capture:
             ),
             self._study,
             self.extras,
-            self._on_step,
+            self._take,
             self._lost,
             queue_size=options.queue,
         )
+
+    def _take(self, steps: Steps) -> None:
+        if self._on_steps is not None:
+            self._on_steps(steps)
+        if self._on_step is not None:
+            for step in steps:
+                self._on_step(step)
 
     def _find(self, finding: Finding) -> None:
         self._emit(FindingRaised(finding))

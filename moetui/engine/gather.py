@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moetui.engine.adapters.base import SiteHandle
@@ -46,17 +49,53 @@ class Gathered:
     repeated: tuple[int, ...] = ()
 
 
+@dataclass(slots=True, eq=False)
+class SiteColumns:
+    """The routing of N passes at the n sites that all of them reached, with every token.
+
+    Attributes:
+        numbers: of the sites.
+        times: ``[N, n]`` as in ``SiteTensors``.
+        indices, weights, logits: N · n tensors as in ``SiteTensors``, pass by pass.
+    """
+
+    numbers: list[int]
+    times: NDArray[np.int64]
+    indices: list[Tensor]
+    weights: list[Tensor]
+    logits: list[Tensor | None]
+
+    @staticmethod
+    def of(sites: Sequence[SiteTensors], passes: int) -> SiteColumns:
+        """From what was gathered pass by pass."""
+        each = len(sites) // passes
+        return SiteColumns(
+            [site.number for site in sites[:each]],
+            np.array([site.time for site in sites], np.int64).reshape(passes, each),
+            [site.indices for site in sites],
+            [site.weights for site in sites],
+            [site.logits for site in sites],
+        )
+
+
 class Gatherer:
     """Decodes passes of one model.
 
     Args:
         handles: the sites.
         wants_logits: whether to keep the routers' logits.
+        layers: of the sites that are kept; None for all.
     """
 
-    def __init__(self, handles: tuple[SiteHandle, ...], wants_logits: bool = True) -> None:
+    def __init__(
+        self, handles: tuple[SiteHandle, ...], wants_logits: bool = True, layers: tuple[int, ...] | None = None
+    ) -> None:
         self._handles, self._wants_logits = handles, wants_logits
         self._plain = [handle.adapter.is_plain(handle) for handle in handles]
+        self._columnar = [
+            plain and handle.site.stack == "decoder" and (layers is None or handle.site.layer in layers)
+            for plain, handle in zip(self._plain, handles)
+        ]
 
     def gather(self, raw: RawStep) -> Gathered:
         """Decode a pass. Nothing here waits for a device."""
@@ -65,6 +104,36 @@ class Gatherer:
         if raw.earlier:
             self._join_calls(raw, gathered)
         return gathered
+
+    def columns(self, raws: Sequence[RawStep]) -> SiteColumns | None:
+        """The same for the decoder's passes on the host, alike in their sites and rows, by column.
+
+        None where something has to be decoded, put together or left out first.
+        """
+        first = raws[0]
+        numbers = [number for number, time in enumerate(first.times) if time]
+        if first.before or first.earlier or not numbers or not all(self._columnar[number] for number in numbers):
+            return None
+        inputs = first.inputs["decoder"]
+        rows = 0 if inputs.shape is None else inputs.shape[0] * inputs.shape[1]
+        outputs = [first.outputs[number] for number in numbers] if self._wants_logits else []
+        if not all(type(output) is tuple and output[0].dim() == 2 for output in outputs):
+            return None
+        if any(first.first[number].shape[0] != rows for number in numbers):
+            return None
+
+        def column(lists: list[list[Any]]) -> list[Any]:
+            if len(numbers) == len(first.times):
+                return list(chain.from_iterable(lists))
+            return [values[number] for values in lists for number in numbers]
+
+        return SiteColumns(
+            numbers,
+            np.array([raw.times for raw in raws], np.int64)[:, numbers],
+            column([raw.first for raw in raws]),
+            column([raw.second for raw in raws]),
+            [output[0] for output in column([raw.outputs for raw in raws])] if outputs else [],
+        )
 
     def _join_calls(self, raw: RawStep, gathered: Gathered) -> None:
         """Sites that were called several times: put pieces together, keep the last of whole passings."""

@@ -22,7 +22,7 @@ from moetui.engine.raw import RawStep
 from moetui.engine.study import Study
 from moetui.engine.transfer import Transfer
 from moetui.engine.uninterrupted import uninterrupted
-from moetui.routing import Step
+from moetui.routing.steps import Steps
 
 _LINGER = 0.2  # seconds, about a frame: passes that come within it are worked out together, at a fraction of the cost
 _RUN = 64  # passes worked out together at most
@@ -50,7 +50,7 @@ class Recorder:
         gatherer, predictor, assembler: the parts of the work; without a predictor there are no predictions.
         study: looks at each pass before its steps are handed on.
         extras: takes what its hooks noted.
-        on_step: called with each step.
+        on_steps: called with the steps of each pass, or of several alike ones.
         on_error: called with the pass's number and what went wrong with it.
         queue_size: steps that may wait.
 
@@ -65,12 +65,12 @@ class Recorder:
         assembler: Assembler,
         study: Study,
         extras: Extras,
-        on_step: Callable[[Step], None],
+        on_steps: Callable[[Steps], None],
         on_error: Callable[[int, Exception], None],
         queue_size: int = 256,
     ) -> None:
         self._gatherer, self._predictor, self._assembler = gatherer, predictor, assembler
-        self._study, self._extras, self._on_step, self._on_error = study, extras, on_step, on_error
+        self._study, self._extras, self._on_steps, self._on_error = study, extras, on_steps, on_error
         self._size, self._room = queue_size, threading.Condition()
         self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
@@ -212,19 +212,29 @@ class Recorder:
             self._on_error(run[0].raw.index, error)
 
     def _record(self, run: list[_Parcel]) -> None:
+        raws = [parcel.raw for parcel in run]
+        columns = self._gatherer.columns(raws) if len(run) > 1 and run[0].gathered is None else None
+        if columns is not None:
+            self._take_extras(raws)
+            prediction = None if self._predictor is None else self._predictor.predict_run(raws)
+            self._on_steps(self._assembler.plain_steps(raws, columns, prediction))
+            return
         passes = [self._arrived(parcel) for parcel in run]
         prediction = None
         if run[0].gathered is not None:
             prediction = join_predictions([gathered.prediction for gathered in passes])
         elif self._predictor is not None:
-            prediction = self._predictor.predict_run([parcel.raw for parcel in run])
+            prediction = self._predictor.predict_run(raws)
         if self._study.open:
             self._study(passes[0])
-        for gathered in passes:
-            if gathered.raw.extras:
-                self._extras.take(gathered.raw.index, gathered.raw.extras)
-        for step in self._assembler.steps(passes, prediction):
-            self._on_step(step)
+        self._take_extras(raws)
+        for steps in self._assembler.steps(passes, prediction):
+            self._on_steps(steps)
+
+    def _take_extras(self, raws: list[RawStep]) -> None:
+        for raw in raws:
+            if raw.extras:
+                self._extras.take(raw.index, raw.extras)
 
     def _arrived(self, parcel: _Parcel) -> Gathered:
         if parcel.gathered is None or parcel.transfer is None:

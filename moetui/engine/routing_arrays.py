@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moetui.engine.gather import SiteTensors
+from moetui.engine.gather import SiteColumns, SiteTensors
 from moetui.engine.options import CaptureOptions
 from moetui.routing import NO_EXPERT, Site, SiteFlag
 from moetui.routing.step import F16, U8, U16, Bool
@@ -32,25 +32,34 @@ class RoutingArrays:
         self._sites, self._options, self._rows, self._passes = sites, options, rows, passes
         self._slots = max(site.top_k for site in sites)
         self._classes = max(site.num_classes for site in sites)
+        self._whole = SiteColumns([], np.empty((passes, 0), np.int64), [], [], [])
+        self._parts: list[SiteTensors] = []
         self.indices: U16 = np.empty((0, 0, 0), np.uint16)
         self.weights: F16 | None = None
         self.logits: F16 | None = None
 
-    def fill(self, passed: list[SiteTensors]) -> None:
-        """Take the sites that every token passed, pass by pass."""
-        self._slots = max([self._slots, *(site.indices.shape[1] for site in passed)])
-        numbers = [site.number for site in passed]
-        slots = self._slots
-        self.indices = self._stacked([site.indices for site in passed], numbers, slots, np.uint16, NO_EXPERT)
+    def fill(self, columns: SiteColumns) -> None:
+        """Take the sites that every token passed."""
+        self._whole = columns
+        try:
+            self._fill(columns, columns.indices[: len(columns.numbers)])
+        except RuntimeError:  # a later pass has more slots than the first, or fewer
+            self._fill(columns, columns.indices, alike=False)
+
+    def _fill(self, columns: SiteColumns, widest: Sequence[Tensor], *, alike: bool = True) -> None:
+        numbers = columns.numbers
+        self._slots = slots = max([self._slots, *(indices.shape[1] for indices in widest)])
+        self.indices = self._stacked(columns.indices, numbers, slots, np.uint16, NO_EXPERT, alike)
         if self._options.weights:
-            self.weights = self._stacked([site.weights for site in passed], numbers, slots, np.float16, np.nan)
+            self.weights = self._stacked(columns.weights, numbers, slots, np.float16, np.nan, alike)
         if self._options.logits:
-            logits = [site.logits for site in passed if site.logits is not None]
-            numbers = [site.number for site in passed if site.logits is not None]
-            self.logits = self._stacked(logits, numbers, self._classes, np.float16, np.nan)
+            logits = [tensor for tensor in columns.logits if tensor is not None]
+            numbers = [number for number, tensor in zip(numbers, columns.logits) if tensor is not None]
+            self.logits = self._stacked(logits, numbers, self._classes, np.float16, np.nan, alike)
 
     def fill_rows(self, part: SiteTensors, at: NDArray[np.intp]) -> None:
         """Take a site that only the tokens ``at`` passed."""
+        self._parts.append(part)
         number, slots = part.number, part.indices.shape[1]
         self.indices[at, number, :slots] = part.indices.numpy().astype(np.uint16)
         if self.weights is not None:
@@ -58,20 +67,24 @@ class RoutingArrays:
         if self.logits is not None and part.logits is not None:
             self.logits[at, number, : part.logits.shape[1]] = half(part.logits)
 
-    def flags(self, passed: list[SiteTensors]) -> U8:
-        """``[T, S]`` ``SiteFlag`` bits."""
+    def flags(self, passed: Sequence[SiteTensors] = ()) -> U8:
+        """``[T, S]`` ``SiteFlag`` bits.
+
+        Args:
+            passed: the sites that all tokens passed, pass by pass, if functions changed the routing of any.
+        """
         flags: U8 = np.zeros(self.indices.shape[:2], np.uint8)
         each = max(1, len(passed) // self._passes)
         changed = [
             (slice(place // each * self._rows, (place // each + 1) * self._rows), site)
             for place, site in enumerate(passed)
-            if site.before_indices is not None and site.indices.shape[0] == self._rows
+            if site.before_indices is not None
         ]
         moves = _moves([site for _, site in changed])
         for (rows, site), (moved, _) in zip(changed, moves):
             flags[rows, site.number][moved] |= np.uint8(SiteFlag.FORCED)
-        self._flag_dropped(flags, passed)
-        self._flag_non_finite(flags, passed)
+        self._flag_dropped(flags)
+        self._flag_non_finite(flags)
         for (rows, site), (_, silent) in zip(changed, moves):
             if silent is not None:
                 self._empty(rows, site.number, silent)
@@ -84,8 +97,8 @@ class RoutingArrays:
         if self.weights is not None:
             self.weights[rows, number, :slots][silent] = np.nan
 
-    def _flag_dropped(self, flags: U8, passed: list[SiteTensors]) -> None:
-        if self.weights is None or not passed:
+    def _flag_dropped(self, flags: U8) -> None:
+        if self.weights is None or not self._whole.numbers:
             return
         idle = self.weights == 0
         idle |= self.indices == NO_EXPERT
@@ -95,40 +108,48 @@ class RoutingArrays:
         experts = np.array([site.num_experts for site in self._sites])
         idle &= (self.indices == NO_EXPERT) | (self.indices < experts[:, None])
         here = np.zeros(len(self._sites), np.bool_)
-        here[[site.number for site in passed if site.indices.shape[0] == self._rows]] = True
+        here[self._whole.numbers] = True
         flags[idle.all(-1) & here] |= np.uint8(SiteFlag.DROPPED)
 
-    def _flag_non_finite(self, flags: U8, passed: list[SiteTensors]) -> None:
+    def _flag_non_finite(self, flags: U8) -> None:
         odd: Bool | None = None
-        if self.weights is not None:
-            widths = {site.number: int(site.weights.shape[1]) for site in passed}
-            odd = _odd(self.weights, widths)
-        if self.logits is not None:
-            widths = {site.number: int(site.logits.shape[1]) for site in passed if site.logits is not None}
-            found = _odd(self.logits, widths)
+        for values, kept, parts in (
+            (self.weights, self._whole.weights, [part.weights for part in self._parts]),
+            (self.logits, self._whole.logits, [part.logits for part in self._parts]),
+        ):
+            if values is None:
+                continue
+            places = [*zip(self._whole.numbers, kept), *zip([part.number for part in self._parts], parts)]
+            found = _odd(values, places)
             odd = found if odd is None or found is None else odd | found
         if odd is not None:
             odd &= (self.indices != NO_EXPERT).any(-1)
             flags[odd] |= np.uint8(SiteFlag.NON_FINITE)
 
-    def _stacked(self, tensors: list[Tensor], numbers: list[int], width: int, dtype: Any, fill: float) -> Any:
-        """Sites' ``[rows, k]`` tensors as one array, ``fill`` where a site has none or is narrower."""
+    def _stacked(
+        self, tensors: Sequence[Tensor], numbers: list[int], width: int, dtype: Any, fill: float, alike: bool
+    ) -> Any:
+        """Sites' ``[rows, k]`` tensors, pass by pass, as one array; ``fill`` where a site has none or is narrower.
+
+        Raises:
+            RuntimeError: the passes are not ``alike`` in what their sites give.
+        """
         rows, passes, sites = self._rows, self._passes, len(self._sites)
         shape = (rows * passes, sites, width)
         if not tensors:
             return np.full(shape, fill, dtype)
-        each = len(tensors) // passes
-        if len({tensor.shape[1] for tensor in tensors}) == 1 and len({tensor.dtype for tensor in tensors}) == 1:
-            values = _host(torch.stack(tensors), dtype)
+        each = len(numbers)
+        if alike and len({tensor.shape[1] for tensor in tensors[:each]}) == 1:
+            values = _host(torch.stack(tuple(tensors)), dtype)
             values = values.reshape(passes, each, rows, -1).swapaxes(1, 2).reshape(passes * rows, each, -1)
-            if numbers[:each] == list(range(sites)) and values.shape[2] == width:
+            if each == sites and values.shape[2] == width:
                 return values
             out = np.full(shape, fill, dtype)
-            out[:, numbers[:each], : values.shape[2]] = values
+            out[:, numbers, : values.shape[2]] = values
             return out
         out = np.full(shape, fill, dtype)
-        for place, (number, tensor) in enumerate(zip(numbers, tensors)):
-            begin = place // each * rows
+        for place, tensor in enumerate(tensors):
+            begin, number = place // each * rows, numbers[place % each]
             out[begin : begin + rows, number, : tensor.shape[1]] = _host(tensor, dtype)
         return out
 
@@ -174,12 +195,18 @@ def _moves(sites: list[SiteTensors]) -> list[tuple[Bool, Bool | None]]:
     return [(one, None if quiet else other) for one, other in zip(moved.numpy(), silent.numpy())]
 
 
-def _odd(values: F16, widths: dict[int, int]) -> Bool | None:
-    """``[T, S]`` where one of a site's own columns is not finite; None where all are."""
+def _odd(values: F16, places: list[tuple[int, Tensor | None]]) -> Bool | None:
+    """``[T, S]`` where one of a site's own columns is not finite; None where all are.
+
+    Args:
+        values: ``[T, S, width]``.
+        places: sites and what came from each.
+    """
     odd = ~np.isfinite(values)
     if not odd.any():
         return None
     known = np.zeros(values.shape[1:], np.bool_)
-    for number, width in widths.items():
-        known[number, :width] = True
+    for number, own in places:
+        if own is not None:
+            known[number, : own.shape[1]] = True
     return np.asarray((odd & known).any(-1))

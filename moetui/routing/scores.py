@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moetui.routing.model import Site
 from moetui.routing.step import F16, F32, NO_EXPERT, U8, U16, Bool, SiteFlag, Step, TokenScores
+from moetui.routing.steps import Steps
 
 _BLOCK = 400_000  # numbers worked on at once: they stay in the processor's cache, which halves the time
 _SOFTMAX = ("softmax", "softmax_top_k")
@@ -145,8 +146,8 @@ def router_confidence(logits: NDArray[Any], site: Site, known: tuple[F32, F32, F
         return np.asarray(1.0 / total, np.float32)
 
 
-def token_scores(step: Step, sites: Sequence[Site]) -> TokenScores:
-    """Entropy, confidence and margin of a step's tokens, averaged over the sites that each passed.
+def token_scores(step: Step | Steps, sites: Sequence[Site]) -> TokenScores:
+    """Entropy, confidence and margin of the tokens of one step or several, averaged over the sites that each passed.
 
     Rounded to 13 significant bits: a recording of digits that say nothing would take twice the room.
     """

@@ -12,6 +12,7 @@ from moetui.routing.model import ModelInfo, Site
 from moetui.routing.phase import Phase
 from moetui.routing.scores import token_scores
 from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Step, TokenScores
+from moetui.routing.steps import Steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,22 +276,26 @@ class Timeline:
         Raises:
             ValueError: the step's arrays do not fit those before it.
         """
+        return self.extend(Steps.of(step))
+
+    def extend(self, added: Steps) -> int:
+        """Add the tokens of several steps, as if one by one but at the cost of one; see ``append``."""
         sites = self._info.sites
-        if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
-            raise ValueError(f"indices have shape {step.indices.shape}, for {len(sites)} sites")
-        scores = token_scores(step, sites)
+        if added.indices.ndim != 3 or added.indices.shape[1] != len(sites):
+            raise ValueError(f"indices have shape {added.indices.shape}, for {len(sites)} sites")
+        scores = token_scores(added, sites)
         with self._lock:
-            stacks = self._stacks if step.stack in self._stacks else [*self._stacks, step.stack]
-            rows = _token_rows(step, stacks.index(step.stack), scores)
-            step_row = _step_row(step, self._first + self._held())
+            stacks = self._stacks if added.stack in self._stacks else [*self._stacks, added.stack]
+            rows = _token_rows(added, stacks.index(added.stack), scores)
+            step_rows = _step_rows(added, self._first + self._held())
             columns, steps = self._columns, self._steps
             if columns is None or steps is None:
-                columns, steps = _Columns(rows, 256), _Columns(step_row, 64)
-            fits, step_fits = columns.check(rows, step.num_tokens), steps.check(step_row, 1)
-            columns.append(rows, step.num_tokens, fits)
-            steps.append(step_row, 1, step_fits)
+                columns, steps = _Columns(rows, 256), _Columns(step_rows, 64)
+            fits, steps_fit = columns.check(rows, added.num_tokens), steps.check(step_rows, len(added))
+            columns.append(rows, added.num_tokens, fits)
+            steps.append(step_rows, len(added), steps_fit)
             self._columns, self._steps, self._stacks = columns, steps, stacks
-            self._vocabulary.update(step.vocabulary)
+            self._vocabulary.update(added.vocabulary)
             self._drop_oldest()
             return self._first + self._held()
 
@@ -338,11 +343,12 @@ class Timeline:
 def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
     """A view without tokens, with arrays of the right dtypes and shapes."""
     sites, k, classes = len(info.sites), info.top_k, info.num_classes
-    empty = Step(
-        index=0,
+    empty = Steps(
         phase=Phase.DECODE,
-        started=0.0,
-        duration=0.0,
+        index=np.empty(0, np.int32),
+        branch=np.empty(0, np.int16),
+        started=np.empty(0, np.float64),
+        duration=np.empty(0, np.float64),
         sequence=np.empty(0, np.int16),
         position=np.empty(0, np.int32),
         token_id=np.empty(0, np.int32),
@@ -354,55 +360,64 @@ def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
         flags=np.empty((0, sites), np.uint8),
         candidate_ids=np.empty((0, 0), np.int32),
         candidate_logprobs=np.empty((0, 0), np.float16),
-        site_ms=np.empty(sites, np.float32),
+        site_ms=np.empty((0, sites), np.float32),
     )
     rows = _none_of(_token_rows(empty, 0, token_scores(empty, info.sites)))
-    return _View(info.sites, first, (), rows, _none_of(_step_row(empty, 0)), {})
+    return _View(info.sites, first, (), rows, _none_of(_step_rows(empty, 0)), {})
 
 
 def _none_of(rows: dict[str, _Rows]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.atleast_1d(row)[:0] for name, row in rows.items()}
 
 
-def _token_rows(step: Step, stack: int, scores: TokenScores) -> dict[str, _Rows]:
-    count = step.num_tokens
+def _token_rows(steps: Steps, stack: int, scores: TokenScores) -> dict[str, _Rows]:
+    count = steps.num_tokens
+    each = count // max(1, len(steps))  # tokens of a step
+
+    def of_steps(values: np.ndarray[Any, Any]) -> _Rows:
+        if len(values) == 1:
+            return values[0]  # type: ignore[no-any-return]  # one number for all of them
+        return values if each == 1 else np.repeat(values, each)
+
+    real = each - np.count_nonzero(steps.pad.reshape(len(steps), each), axis=1)
     rows: dict[str, _Rows] = {
-        "step": np.int32(step.index),
-        "branch": np.int16(step.branch),
-        "phase": np.uint8(step.phase),
+        "step": of_steps(steps.index),
+        "branch": of_steps(steps.branch),
+        "phase": np.uint8(steps.phase),
         "stack": np.uint8(stack),
-        "sequence": step.sequence,
-        "position": step.position,
-        "token_id": step.token_id,
-        "pad": step.pad,
-        "started": np.float64(step.started),
-        "ms": np.float32(step.duration / max(1, count - int(np.count_nonzero(step.pad)))),
-        "logprob": step.logprob,
+        "sequence": steps.sequence,
+        "position": steps.position,
+        "token_id": steps.token_id,
+        "pad": steps.pad,
+        "started": of_steps(steps.started),
+        "ms": of_steps((steps.duration / np.maximum(real, 1)).astype(np.float32)),
+        "logprob": steps.logprob,
         "entropy": scores.entropy,
         "confidence": scores.confidence,
         "margin": scores.margin,
-        "flags": np.bitwise_or.reduce(step.flags, axis=1) if step.flags.shape[1] else np.zeros(count, np.uint8),
-        "candidate_ids": step.candidate_ids,
-        "candidate_logprobs": step.candidate_logprobs,
-        "indices": step.indices,
-        "site_flags": step.flags,
+        "flags": np.bitwise_or.reduce(steps.flags, axis=1) if steps.flags.shape[1] else np.zeros(count, np.uint8),
+        "candidate_ids": steps.candidate_ids,
+        "candidate_logprobs": steps.candidate_logprobs,
+        "indices": steps.indices,
+        "site_flags": steps.flags,
     }
-    if step.weights is not None:
-        rows["weights"] = step.weights
-    if step.logits is not None:
-        rows["logits"] = step.logits
+    if steps.weights is not None:
+        rows["weights"] = steps.weights
+    if steps.logits is not None:
+        rows["logits"] = steps.logits
     return rows
 
 
-def _step_row(step: Step, first_token: int) -> dict[str, _Rows]:
+def _step_rows(steps: Steps, first_token: int) -> dict[str, _Rows]:
+    each = steps.num_tokens // max(1, len(steps))
     return {
-        "index": np.int32(step.index),
-        "branch": np.int16(step.branch),
-        "phase": np.uint8(step.phase),
-        "started": np.float64(step.started),
-        "duration": np.float32(step.duration),
-        "first_token": np.int32(first_token),
-        "num_tokens": np.int32(step.num_tokens),
-        "site_ms": step.site_ms[None, :],
-        "memory": np.float32(step.memory),
+        "index": steps.index,
+        "branch": steps.branch,
+        "phase": np.uint8(steps.phase),
+        "started": steps.started,
+        "duration": steps.duration.astype(np.float32),
+        "first_token": np.arange(len(steps), dtype=np.int32) * np.int32(each) + np.int32(first_token),
+        "num_tokens": np.int32(each),
+        "site_ms": steps.site_ms,
+        "memory": np.float32(steps.memory),
     }

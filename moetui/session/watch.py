@@ -6,9 +6,9 @@ from collections.abc import Callable
 from time import perf_counter
 
 from moetui.debugger import MoEDebugger
-from moetui.routing import Step
 from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
+from moetui.routing.steps import Steps
 from moetui.routing.totals import RoutingTotals
 
 _FINDINGS_SECONDS = 1.0
@@ -30,14 +30,14 @@ class Watch:
         self._diagnosed = perf_counter()
         self._told_bytes = -1
         self._told_problem = ""
-        debugger.listen(self._take_step, self._take_event)
+        debugger.listen(self._take_steps, self._take_event)
 
     def run_ended(self) -> None:
         """In the generating thread, with the recorder flushed: look once more, at everything."""
         self._diagnose()
         self._tell_recording(always=True)
 
-    def _take_step(self, _: Step, end: int) -> None:
+    def _take_steps(self, _: Steps, end: int) -> None:
         self._emit(StepCaptured(end))
         now = perf_counter()
         if now - self._diagnosed >= _FINDINGS_SECONDS:

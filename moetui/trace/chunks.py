@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from moetui.routing.step import Step, TokenScores
+from moetui.routing.step import TokenScores
+from moetui.routing.steps import Steps
 from moetui.trace.arrays import Array, pack_array, pack_table, widen
 from moetui.trace.frames import Piece
 from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Column, Widths
@@ -43,32 +44,32 @@ class ChunkBuilder:
         """Rows gathered and not yet packed."""
         return self._held
 
-    def wide_enough(self, step: Step) -> Widths:
-        """The widths, or wider ones where the step has more slots, classes or candidates.
+    def wide_enough(self, steps: Steps) -> Widths:
+        """The widths, or wider ones where the steps have more slots, classes or candidates.
 
         Raises:
-            ValueError: the step's arrays do not fit each other or the number of sites.
+            ValueError: the steps' arrays do not fit each other or the number of sites.
         """
-        shapes = _shapes(step)
+        shapes = _shapes(steps)
         if shapes == self._fitting:
             return self.widths
-        widths = _fitting_widths(step, self.widths)
+        widths = _fitting_widths(steps, self.widths)
         if widths == self.widths:
             self._fitting = shapes
         return widths
 
-    def add(self, step: Step, stack: int, scores: TokenScores) -> Iterator[list[Record]]:
-        """Add a step; yields the packed chunks that became full on the way."""
-        done, count, first = 0, step.num_tokens, self.tokens + self._held
+    def add(self, steps: Steps, stack: int, scores: TokenScores) -> Iterator[list[Record]]:
+        """Add steps; yields the packed chunks that became full on the way."""
+        done, count, first = 0, steps.num_tokens, self.tokens + self._held
         while True:
             take = min(count - done, self._capacity() - self._held)
-            self._pieces.append(_Piece(step, stack, scores, first, done, done + take))
+            self._pieces.append(_Piece(steps, stack, scores, first, done, done + take))
             self._held += take
             done += take
             if done >= count:
                 break
             yield self.pack()
-        self.steps += 1
+        self.steps += len(steps)
         if self._held >= self._capacity():
             yield self.pack()
 
@@ -85,7 +86,7 @@ class ChunkBuilder:
         tables = {
             "logits": {"logits": self._logits(pieces)} if self._has_logits else {},
             "routing": routing,
-            "steps": _steps([piece for piece in pieces if piece.start == 0], self.widths.sites),
+            "steps": _steps(pieces),
             "tokens": _tokens(pieces, routing["flags"]),
         }
         logits = tables["logits"].get("logits")
@@ -102,23 +103,23 @@ class ChunkBuilder:
         return max(1, min(CHUNK_TOKENS, CHUNK_BYTES // row))
 
     def _routing(self, pieces: list[_Piece]) -> dict[str, Array]:
-        parts = {"indices": [piece.cut(piece.step.indices) for piece in pieces]}
+        parts = {"indices": [piece.cut(piece.steps.indices) for piece in pieces]}
         if self._has_weights:
-            parts["weights"] = [_or_unknown(piece, piece.step.weights, piece.step.indices.shape) for piece in pieces]
-        parts["flags"] = [piece.cut(piece.step.flags) for piece in pieces]
+            parts["weights"] = [_or_unknown(piece, piece.steps.weights, piece.steps.indices.shape) for piece in pieces]
+        parts["flags"] = [piece.cut(piece.steps.flags) for piece in pieces]
         return {name: _joined("routing", name, arrays) for name, arrays in parts.items()}
 
     def _logits(self, pieces: list[_Piece]) -> Array:
         shape = self.widths.sites, self.widths.classes
-        parts = [_or_unknown(piece, piece.step.logits, (piece.step.num_tokens, *shape)) for piece in pieces]
+        parts = [_or_unknown(piece, piece.steps.logits, (piece.steps.num_tokens, *shape)) for piece in pieces]
         return _joined("logits", "logits", parts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Tokens ``start .. stop - 1`` of a step, whose own first is token ``first`` of the file."""
+    """Tokens ``start .. stop - 1`` of some steps, whose own first is token ``first`` of the file."""
 
-    step: Step
+    steps: Steps
     stack: int
     scores: TokenScores
     first: int
@@ -129,47 +130,89 @@ class _Piece:
         """Those of its rows."""
         return array if self.stop - self.start == len(array) else array[self.start : self.stop]
 
+    @property
+    def each(self) -> int:
+        """Tokens of a step."""
+        return self.steps.num_tokens // len(self.steps)
+
+    @property
+    def touched(self) -> slice:
+        """The steps that have tokens here."""
+        return slice(self.start // self.each, -(-self.stop // self.each))
+
+    @property
+    def begun(self) -> slice:
+        """The steps whose first token is here."""
+        return slice(-(-self.start // self.each), -(-self.stop // self.each))
+
+    @property
+    def counts(self) -> Array:
+        """How many tokens of each touched step are here."""
+        at = self.touched
+        counts = np.full(at.stop - at.start, self.each, np.int64)
+        counts[0] -= self.start - at.start * self.each
+        counts[-1] -= at.stop * self.each - self.stop
+        return counts
+
 
 def _tokens(pieces: list[_Piece], flags: Array) -> dict[str, Array]:
     """The light columns of tokens, from all pieces at once: piece by piece they would cost more than all else."""
-    counts = [piece.stop - piece.start for piece in pieces]
-    steps = [piece.step for piece in pieces]
-    of_steps: dict[str, list[Any]] = {
-        "step": [step.index for step in steps],
-        "branch": [step.branch for step in steps],
-        "phase": [int(step.phase) for step in steps],
+    parts = [(piece.steps, piece.touched) for piece in pieces]
+    counts = np.concatenate([piece.counts for piece in pieces])
+    of_steps: dict[str, list[Array]] = {
+        "step": [steps.index[at] for steps, at in parts],
+        "branch": [steps.branch[at] for steps, at in parts],
+        "started": [steps.started[at] for steps, at in parts],
+        "ms": [_share(steps)[at] for steps, at in parts],
+    }
+    of_pieces = {
+        "phase": [int(piece.steps.phase) for piece in pieces],
         "stack": [piece.stack for piece in pieces],
-        "started": [step.started for step in steps],
-        "ms": [step.duration / max(1, step.num_tokens - int(np.count_nonzero(step.pad))) for step in steps],
     }
     table: dict[str, Array] = {}
     for column in CHUNK_KINDS["tokens"]:
         name = column.name
         if name in of_steps:
-            table[name] = np.repeat(np.array(of_steps[name], column.dtype), counts)
+            table[name] = np.repeat(np.concatenate(of_steps[name]).astype(column.dtype), counts)
+        elif name in of_pieces:
+            rows = [piece.stop - piece.start for piece in pieces]
+            table[name] = np.repeat(np.array(of_pieces[name], column.dtype), rows)
         elif name == "flags":
             table[name] = np.bitwise_or.reduce(flags, axis=1, dtype=np.uint8)
         else:
-            holders = [piece.scores for piece in pieces] if name in _SCORES else steps
+            holders = [piece.scores if name in _SCORES else piece.steps for piece in pieces]
             table[name] = _joined("tokens", name, [piece.cut(getattr(h, name)) for piece, h in zip(pieces, holders)])
     return table
 
 
-def _steps(pieces: list[_Piece], sites: int) -> dict[str, Array]:
+def _share(steps: Steps) -> Array:
+    """``[N]`` milliseconds of each token: a step's, divided by its tokens, padding left out."""
+    real = np.count_nonzero(~steps.pad.reshape(len(steps), -1), axis=1)
+    share: Array = steps.duration / np.maximum(real, 1)
+    return share
+
+
+def _steps(pieces: list[_Piece]) -> dict[str, Array]:
     """A row for each step."""
+    parts = [(piece, piece.begun) for piece in pieces]
     values: dict[str, list[Any]] = {
-        "index": [piece.step.index for piece in pieces],
-        "branch": [piece.step.branch for piece in pieces],
-        "phase": [int(piece.step.phase) for piece in pieces],
-        "started": [piece.step.started for piece in pieces],
-        "duration": [piece.step.duration for piece in pieces],
-        "first_token": [piece.first for piece in pieces],
-        "num_tokens": [piece.step.num_tokens for piece in pieces],
-        "site_ms": [piece.step.site_ms for piece in pieces],
-        "memory": [piece.step.memory for piece in pieces],
+        "index": [piece.steps.index[at] for piece, at in parts],
+        "branch": [piece.steps.branch[at] for piece, at in parts],
+        "started": [piece.steps.started[at] for piece, at in parts],
+        "duration": [piece.steps.duration[at] for piece, at in parts],
+        "first_token": [piece.first + piece.each * np.arange(at.start, at.stop) for piece, at in parts],
+        "site_ms": [piece.steps.site_ms[at] for piece, at in parts],
     }
+    of_pieces: dict[str, list[Any]] = {
+        "phase": [int(piece.steps.phase) for piece in pieces],
+        "num_tokens": [piece.each for piece in pieces],
+        "memory": [piece.steps.memory for piece in pieces],
+    }
+    counts = [at.stop - at.start for _, at in parts]
     return {
-        column.name: np.array(values[column.name], column.dtype).reshape(len(pieces), *([sites] if column.axis else []))
+        column.name: np.concatenate(values[column.name]).astype(column.dtype)
+        if column.name in values
+        else np.repeat(np.array(of_pieces[column.name], column.dtype), counts)
         for column in CHUNK_KINDS["steps"]
     }
 
@@ -205,47 +248,50 @@ def _unknown(column: Column, array: Array) -> bool:
     return column.fill != column.fill and array.tobytes() == np.full_like(array, column.fill).tobytes()
 
 
-def _shapes(step: Step) -> tuple[object, ...]:
+def _shapes(steps: Steps) -> tuple[object, ...]:
     return (
-        step.indices.shape,
-        step.weights is None or step.weights.shape,
-        step.logits is None or step.logits.shape,
-        step.flags.shape,
-        step.site_ms.shape,
-        step.candidate_ids.shape,
-        step.candidate_logprobs.shape,
-        step.sequence.shape,
-        step.position.shape,
-        step.pad.shape,
-        step.logprob.shape,
+        steps.indices.shape,
+        steps.weights is None or steps.weights.shape,
+        steps.logits is None or steps.logits.shape,
+        steps.flags.shape,
+        steps.site_ms.shape,
+        steps.candidate_ids.shape,
+        steps.candidate_logprobs.shape,
+        steps.sequence.shape,
+        steps.position.shape,
+        steps.pad.shape,
+        steps.logprob.shape,
+        len(steps),
     )
 
 
-def _fitting_widths(step: Step, widths: Widths) -> Widths:
-    """``widths``, or wider ones where the step has more slots, classes or candidates.
+def _fitting_widths(steps: Steps, widths: Widths) -> Widths:
+    """``widths``, or wider ones where the steps have more slots, classes or candidates.
 
     Raises:
-        ValueError: the step's arrays do not fit each other or the number of sites.
+        ValueError: the steps' arrays do not fit each other or the number of sites.
     """
-    count = step.num_tokens
-    _check("indices", step.indices, (count, widths.sites, None))
-    _check("flags", step.flags, (count, widths.sites))
-    _check("site_ms", step.site_ms, (widths.sites,))
-    _check("candidate_ids", step.candidate_ids, (count, None))
-    _check("candidate_logprobs", step.candidate_logprobs, step.candidate_ids.shape)
+    count, number = steps.num_tokens, len(steps)
+    if count % number:
+        raise ValueError(f"{count} tokens are not those of {number} steps alike")
+    _check("indices", steps.indices, (count, widths.sites, None))
+    _check("flags", steps.flags, (count, widths.sites))
+    _check("site_ms", steps.site_ms, (number, widths.sites))
+    _check("candidate_ids", steps.candidate_ids, (count, None))
+    _check("candidate_logprobs", steps.candidate_logprobs, steps.candidate_ids.shape)
     for name in ("sequence", "position", "pad", "logprob"):
-        _check(name, getattr(step, name), (count,))
+        _check(name, getattr(steps, name), (count,))
     classes = 0
-    if step.weights is not None:
-        _check("weights", step.weights, step.indices.shape)
-    if step.logits is not None:
-        _check("logits", step.logits, (count, widths.sites, None))
-        classes = step.logits.shape[2]
+    if steps.weights is not None:
+        _check("weights", steps.weights, steps.indices.shape)
+    if steps.logits is not None:
+        _check("logits", steps.logits, (count, widths.sites, None))
+        classes = steps.logits.shape[2]
     wider = Widths(
         widths.sites,
-        max(widths.slots, step.indices.shape[2]),
+        max(widths.slots, steps.indices.shape[2]),
         max(widths.classes, classes),
-        max(widths.candidates, step.candidate_ids.shape[1]),
+        max(widths.candidates, steps.candidate_ids.shape[1]),
     )
     if not wider.plausible:
         raise ValueError(f"a step of {wider} is wider than the format allows")

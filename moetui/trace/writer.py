@@ -19,6 +19,7 @@ from moetui.routing.events import BreakpointHit, Event, GenerationSettings, Mode
 from moetui.routing.model import ModelInfo
 from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
+from moetui.routing.steps import Steps
 from moetui.trace.arrays import pack_array
 from moetui.trace.chunks import ChunkBuilder, Record
 from moetui.trace.frames import Compressor, Piece, pack_frame
@@ -108,20 +109,24 @@ class TraceWriter:
         Raises:
             ValueError: the step's arrays do not fit each other or the model.
         """
+        self.write_steps(Steps.of(step))
+
+    def write_steps(self, steps: Steps) -> None:
+        """Add several steps, as if one by one but at the cost of one; see ``write_step``."""
         with self._lock:
-            if self._closed or self.problem or not step.num_tokens:
+            if self._closed or self.problem or not steps.num_tokens:
                 return
-            widths = self._chunk.wide_enough(step)
+            widths = self._chunk.wide_enough(steps)
             if widths != self._chunk.widths:
                 self._write_chunk()
                 self._chunk.widths = widths
                 self._add("widths", to_plain(widths))
-            if step.stack not in self._stacks:
-                self._stacks.append(step.stack)
+            if steps.stack not in self._stacks:
+                self._stacks.append(steps.stack)
                 self._add("stacks", {"names": [clean(name) for name in self._stacks]})
-            self._vocabulary.update(step.vocabulary)
-            scores = token_scores(step, self._info.sites)
-            for records in self._chunk.add(step, self._stacks.index(step.stack), scores):
+            self._vocabulary.update(steps.vocabulary)
+            scores = token_scores(steps, self._info.sites)
+            for records in self._chunk.add(steps, self._stacks.index(steps.stack), scores):
                 self._write(records)
         self._wind()
 

@@ -16,7 +16,7 @@ import torch
 from moetui.engine import Capture, CaptureOptions
 from moetui.engine.interventions import plan
 from moetui.engine.zoo import build
-from moetui.routing import SiteFlag, Step
+from moetui.routing import NO_EXPERT, SiteFlag, Step
 from moetui.routing.events import FindingRaised
 from moetui.routing.interventions import (
     BanExperts,
@@ -135,6 +135,22 @@ def test_an_intervention_in_the_middle_of_a_run(zoo_model: Any) -> None:
     forced = [bool((step.flags[:, 0] & SiteFlag.FORCED).any()) for step in steps[1:]]
     assert forced == [False] * 3 + [True] * 3 + [False] * 3
     assert all(not (step.flags[:, 1:] & SiteFlag.FORCED).any() for step in steps)
+
+
+@torch.no_grad()
+def test_a_model_that_begins_to_choose_more_experts_in_the_middle_of_a_run() -> None:
+    model = build("mixtral").model
+    steps: list[Step] = []
+    with Capture(model, on_step=steps.append) as capture:
+        out = model(input_ids=torch.tensor([[5, 6, 7]]))
+        capture.flush()
+        for number in range(8):
+            for layer in model.model.layers:
+                layer.mlp.gate.top_k = 3 if number >= 4 else 2
+            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+    chosen = [(step.indices[0] != NO_EXPERT).sum(-1).tolist() for step in steps[1:]]
+    assert chosen == [[2] * len(capture.sites)] * 4 + [[3] * len(capture.sites)] * 4
+    assert all(np.allclose(np.nansum(step.weights, -1, dtype=np.float32), 1.0, atol=1e-2) for step in steps)
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moetui.routing import Phase, Timeline, TraceError
+from moetui.routing import Phase, Step, Timeline, TraceError
 from moetui.routing.events import (
     Branch,
     BranchAdded,
@@ -24,7 +24,7 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import BanExperts, ReplayRouting, Scope, SetTopK
 from moetui.trace import TraceWriter, open_trace
-from tests.trace.trace_cases import assert_same_view, make_info, make_site, make_step, make_steps
+from tests.trace.trace_cases import assert_same_view, joined, make_info, make_site, make_step, make_steps
 
 
 def record(path, info, steps, **options):
@@ -45,6 +45,40 @@ def test_a_recording_shows_what_the_live_timeline_showed(tmp_path, info, steps, 
         assert trace.prompt == "Once"
         assert trace.complete
         assert trace.findings == ()
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_steps_at_one_go_are_the_same_as_one_by_one(tmp_path, info, tokens, monkeypatch):
+    # Chunks end within steps, and within what comes at once.
+    monkeypatch.setattr("moetui.trace.chunks.CHUNK_TOKENS", 10)
+    rng = np.random.default_rng(tokens)
+    steps = []
+    for index in range(23):
+        step = make_step(info, rng, 2 * index, tokens, Phase.DECODE, tokens * index, 0.1 * index)
+        pad = rng.random(tokens) < 0.3
+        steps.append(replace(step, branch=index // 9, duration=10.0 + index, pad=pad, memory=80.0))
+    one_by_one = record(tmp_path / "a.msgpack", info, steps, flush_seconds=math.inf)
+    timeline = Timeline(info)
+    with TraceWriter(tmp_path / "b.msgpack", info, flush_seconds=math.inf) as writer:
+        for start, stop in ((0, 1), (1, 8), (8, 23)):
+            writer.write_steps(joined(steps[start:stop]))
+            timeline.extend(joined(steps[start:stop]))
+    assert_same_view(timeline.snapshot(), one_by_one)
+    with open_trace(tmp_path / "a.msgpack") as one, open_trace(tmp_path / "b.msgpack") as other:
+        assert_same_view(other.timeline, one.timeline)
+        assert_same_view(one.timeline, one_by_one)
+    again = [step for start, stop in ((0, 1), (1, 23)) for step in joined(steps[start:stop])]
+    for step, was in zip(again, steps):
+        for field in fields(Step):
+            got, want = getattr(step, field.name), getattr(was, field.name)
+            if field.name != "vocabulary":
+                assert np.array_equal(got, want) if isinstance(want, np.ndarray) else got == want, field.name
+
+
+def test_tokens_that_are_not_those_of_whole_steps_are_refused(tmp_path, info):
+    uneven = replace(joined(make_steps(info, 1, 3)[1:]), index=np.arange(2, dtype=np.int32))
+    with TraceWriter(tmp_path / "a.msgpack", info) as writer, pytest.raises(ValueError, match="not those of 2 steps"):
+        writer.write_steps(uneven)
 
 
 @st.composite

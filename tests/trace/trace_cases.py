@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from moetui.routing import ModelInfo, ModuleNode, ParameterInfo, Phase, Site, Step
+from moetui.routing.steps import Steps
 from moetui.routing.timeline import StepColumns, TokenColumns
 
 
@@ -112,3 +113,29 @@ def same_array(got, want, name=""):
     assert got.dtype == want.dtype, name
     assert got.tobytes() == want.tobytes(), name
     assert not got.flags.writeable, name
+
+
+def joined(steps):
+    """Steps alike in shape as one ``Steps``."""
+    first = steps[0]
+    by_token = [field.name for field in fields(Step) if field.name not in _OF_STEPS]
+
+    def column(name):
+        values = [getattr(step, name) for step in steps]
+        return None if values[0] is None else np.concatenate(values)
+
+    return Steps(
+        phase=first.phase,
+        index=np.array([step.index for step in steps], np.int32),
+        branch=np.array([step.branch for step in steps], np.int16),
+        started=np.array([step.started for step in steps], np.float64),
+        duration=np.array([step.duration for step in steps], np.float64),
+        site_ms=np.stack([step.site_ms for step in steps]),
+        stack=first.stack,
+        vocabulary={key: text for step in steps for key, text in step.vocabulary.items()},
+        memory=first.memory,
+        **{name: column(name) for name in by_token},
+    )
+
+
+_OF_STEPS = {"index", "phase", "branch", "started", "duration", "site_ms", "stack", "vocabulary", "memory", "scores"}
