@@ -26,3 +26,5 @@ def command(file: Path, output: Path, force: bool) -> None:
     check_writable(output, force=force, source=file)
     summary = import_file(file, output, overwrite=force)
     click.echo(drawable(str(summary)), err=True)
+    for finding in summary.findings:
+        click.echo(f"{finding.severity}: {drawable(finding.message)}", err=True)

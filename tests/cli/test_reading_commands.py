@@ -191,6 +191,17 @@ def test_a_file_is_never_exported_or_imported_onto_itself(call: Call, trace: Wri
     assert path.read_bytes() == before
 
 
+def test_an_import_says_what_its_log_lacks(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    done = call("import", tmp_path / "x.csv", "-o", tmp_path / "x.msgpack")
+    assert (done.status, done.out) == (0, "")
+    first, second = done.err.splitlines()
+    assert first.endswith(
+        "2 tokens, 1 site × 6 experts, top-1, from a CSV of layers and experts; unknown: weights, entropy, times"
+    )
+    assert second.startswith("info: the log does not say how many experts there are")
+
+
 def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
     done = call("export", trace(), "--format", "csv", "-o", "/dev/null", "--force")
     assert done.status == 2

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -170,6 +171,20 @@ def test_a_torn_megatron_line_is_named(tmp_path, out):
         import_file(tmp_path / "t.jsonl", out)
 
 
+def test_experts_that_were_only_counted_are_told_of(tmp_path, out):
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"rank": 0, "step": 1, "layer": 0, "top_indices": [[1, 2]]}))
+    (tmp_path / "ids.json").write_text(json.dumps(ids_only_log()))
+    (tmp_path / "said.json").write_text(json.dumps({"num_experts": 8, **ids_only_log()}))
+    for name, told in (("x.csv", True), ("t.jsonl", True), ("ids.json", True), ("said.json", False)):
+        kinds = [finding.kind for finding in import_file(tmp_path / name, out, overwrite=True).findings]
+        assert kinds == ["import_experts_counted"] * told, name
+
+
+def ids_only_log():
+    return {"samples": [{"layers": [{"layer": 0, "selected_experts": [[1, 2]], "expert_weights": None}]}]}
+
+
 def test_a_bare_csv_is_one_expert_a_token(tmp_path, out):
     (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n3,1\n")
     import_file(tmp_path / "x.csv", out)
@@ -218,7 +233,7 @@ def test_vllm_arrays_as_file_as_base64_and_in_a_response(tmp_path, out, dtype):
         indices, weights, findings = routed(out)
         assert (indices == array).all(), name
         assert weights is None
-        assert findings == ()
+        assert [finding.kind for finding in findings] == ["import_experts_counted"]
         assert imported.unknown == ("weights", "entropy", "times")
 
 
@@ -239,13 +254,17 @@ def test_sglang_s_shape_is_given_or_found(tmp_path, out):
     import_file(tmp_path / "x.json", out)
     indices, _, findings = routed(out)
     assert (indices == array[:, 1:]).all()
-    assert {finding.kind for finding in findings} == {"import_shape_guessed", "import_silent_layers"}
+    assert {finding.kind for finding in findings} == {
+        "import_shape_guessed",
+        "import_silent_layers",
+        "import_experts_counted",
+    }
     told = {"num_hidden_layers": 4, "top_k": 3, "sglext": {"routed_experts": text}}
     (tmp_path / "x.json").write_text(json.dumps(told))
     import_file(tmp_path / "x.json", out, overwrite=True)
     indices, _, findings = routed(out)
     assert (indices == array[:, 1:]).all()
-    assert [finding.kind for finding in findings] == ["import_silent_layers"]
+    assert [finding.kind for finding in findings] == ["import_experts_counted", "import_silent_layers"]
     with open_trace(out) as trace:
         assert [site.layer for site in trace.info.sites] == [1, 2, 3]
     (tmp_path / "x.json").write_text(json.dumps({"routed_experts": text}))
@@ -261,7 +280,8 @@ def test_zero_blocks_are_unknown_and_told_of(tmp_path, out):
     indices, _, findings = routed(out)
     assert (indices[2:4] == 0xFFFF).all()
     assert (indices[4:] == array[4:]).all()
-    assert [(finding.kind, finding.severity) for finding in findings] == [("import_zero_block", "warning")]
+    kinds = [("import_experts_counted", "info"), ("import_zero_block", "warning")]
+    assert [(finding.kind, finding.severity) for finding in findings] == kinds
     assert imported.findings == findings
     (tmp_path / "x.npy").write_bytes(npy(np.zeros((3, 2, 2), np.uint8)))
     with pytest.raises(TraceError, match="capture failed"):
@@ -305,6 +325,9 @@ def test_what_is_no_file_or_already_a_trace_or_in_the_way_is_said(tmp_path, out)
         import_file(tmp_path, out)
     with pytest.raises(TraceError, match="cannot open"):
         import_file(tmp_path / "no", out)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="no regular file"):  # nobody writes into it: it is not waited for
+        import_file(tmp_path / "pipe", out)
     (tmp_path / "x.npy").write_bytes(npy(experts()))
     import_file(tmp_path / "x.npy", out)
     with pytest.raises(TraceError, match="exists already"):

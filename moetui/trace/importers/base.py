@@ -21,6 +21,12 @@ from moetui.trace.writer import TraceWriter
 
 _OPENING = 1 << 16
 MAX_EXPERTS = 1 << 15
+COUNTED = Finding(
+    "import_experts_counted",
+    "info",
+    "the log does not say how many experts there are: those up to the highest id were counted",
+    "if the model has more, the spread is less even than it looks, and more experts are unused",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Opening:
         """
         if path.is_dir():
             raise TraceError(f"{path.name or path} is a folder", "name a file in it")
+        if path.exists() and not path.is_file():  # a pipe would be waited for, and could be read only once
+            raise TraceError(f"{path.name} is no regular file", "copy it to disk first")
         try:
             with path.open("rb") as stream:
                 data = stream.read(_OPENING)
@@ -72,7 +80,7 @@ class Imported:
         """One line."""
         unknown = f"; unknown: {', '.join(self.unknown)}" if self.unknown else ""
         return (
-            f"{self.path.name}: {self.tokens:,} tokens, {self.sites} sites × {self.num_experts} experts, "
+            f"{self.path.name}: {_count(self.tokens, 'token')}, {_count(self.sites, 'site')} × {self.num_experts} experts, "
             f"top-{self.top_k}, from {self.source}{unknown}"
         )
 
@@ -203,6 +211,10 @@ def narrow_experts(values: Array, experts: int, where: str) -> Array:
     if values.size and int(values.max()) >= experts:
         raise TraceError(f"{where}: there is no expert {int(values.max())} among {experts}", "the log is damaged")
     return np.where(values < 0, NO_EXPERT, values).astype(np.uint16)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _step(number: int, passage: Passage, sites: int) -> Step:

@@ -13,7 +13,7 @@ import numpy as np
 from moetui.routing.errors import TraceError
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
-from moetui.trace.importers.base import MAX_EXPERTS, Imported, Opening, Passage, model_of, write_trace
+from moetui.trace.importers.base import COUNTED, MAX_EXPERTS, Imported, Opening, Passage, model_of, write_trace
 
 _TOKEN_KEYS = ("run", "branch", "step", "position", "token_index")  # what tells one token from another
 _BLOCK = 4096
@@ -49,6 +49,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         source="a CSV of layers and experts",
         has_weights=weights is not None,
         has_logits=False,
+        findings=(COUNTED,),
         overwrite=overwrite,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from moetui.routing.errors import TraceError
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
-from moetui.trace.importers.base import Imported, Opening, Passage, model_of, narrow_experts, write_trace
+from moetui.trace.importers.base import COUNTED, Imported, Opening, Passage, model_of, narrow_experts, write_trace
 
 _NAME = re.compile(r"router_trace_rank(\d+)\.jsonl\Z")
 _MAX_LINE = 64 << 20
@@ -51,7 +51,16 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     rows = {layer: row for row, layer in enumerate(order)}
     passages = _passages(paths, rows, experts, top_k)
     source = f"Megatron's router traces of {len(paths)} ranks" if len(paths) > 1 else "Megatron's router trace"
-    return write_trace(out, info, passages, source=source, has_weights=False, has_logits=False, overwrite=overwrite)
+    return write_trace(
+        out,
+        info,
+        passages,
+        source=source,
+        has_weights=False,
+        has_logits=False,
+        findings=(COUNTED,),
+        overwrite=overwrite,
+    )
 
 
 def _ranks(path: Path) -> list[Path]:

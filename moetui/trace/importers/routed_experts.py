@@ -16,7 +16,7 @@ from moetui.routing.errors import TraceError
 from moetui.routing.events import Branch, Finding
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
-from moetui.trace.importers.base import Imported, Opening, Passage, model_of, narrow_experts, write_trace
+from moetui.trace.importers.base import COUNTED, Imported, Opening, Passage, model_of, narrow_experts, write_trace
 
 _NPY = b"\x93NUMPY"
 _NPY_HEADER = re.compile(
@@ -67,6 +67,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     if len(shapes) != 1:
         raise TraceError(f"{path.name}: the choices have different numbers of layers or slots", "the dump is damaged")
     experts = max(int(array.max(initial=-1)) for array in arrays) + 1
+    findings.append(COUNTED)
     blocks = [narrow_experts(array, experts, path.name) for array in arrays]
     layers = _routed_layers(blocks, findings)
     kept = [_without_zeros(block[:, layers], findings) for block in blocks]

@@ -14,7 +14,7 @@ from moetui.routing.events import Branch
 from moetui.routing.model import Site
 from moetui.routing.scores import probabilities
 from moetui.trace.arrays import Array
-from moetui.trace.importers.base import Imported, Opening, Passage, model_of, narrow_experts, write_trace
+from moetui.trace.importers.base import COUNTED, Imported, Opening, Passage, model_of, narrow_experts, write_trace
 from moetui.trace.importers.json_stream import JsonStream
 
 _CHECKED = 64  # tokens on which the scoring rule is tried
@@ -26,6 +26,7 @@ class _Head:
 
     config: str = ""
     experts: int = 0
+    says_experts: bool = False
     top_k: int = 0
     layers: list[int] = field(default_factory=list)
     has_logits: bool = False
@@ -68,6 +69,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         has_weights=head.has_weights,
         has_logits=head.has_logits,
         branches=head.branches,
+        findings=() if head.says_experts else (COUNTED,),
         overwrite=overwrite,
     )
 
@@ -79,6 +81,7 @@ def _survey(path: Path) -> _Head:
             head.config = value
         elif key == "num_experts" and type(value) is int:
             head.experts = max(head.experts, value)
+            head.says_experts = True
         elif key == "top_k" and type(value) is int:
             head.top_k = max(head.top_k, value)
         elif key == "samples":
@@ -104,7 +107,7 @@ def _survey_sample(head: _Head, sample: Any) -> None:
         weights = _table(layer, "expert_weights", number)
         if logits is not None:
             head.experts = max(head.experts, logits.shape[1])
-            head.has_logits = True
+            head.has_logits = head.says_experts = True  # a logit for each
         head.has_weights |= weights is not None
         if not number and logits is not None and weights is not None and not head.softmax:
             head.softmax, head.normalised = _softmax_rule(logits, experts, weights)
