@@ -100,8 +100,8 @@ def test_a_script_stops_at_its_first_error_and_the_prompt_waits(
         opened.sees("error: story.moe, line 3: experts: 99 is no expert of this model", PATIENCE)
         opened.sees("hint: experts 0 to 7")
         opened.sees("○ ready")
+        opened.sees("Once there was")
         assert "moe› interventions" not in opened.text()
-        assert "Once there was" in opened.text()
         opened.send("\x11")
         assert opened.wait(20)[0] == 0
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.tui.pty_terminal import Terminal, terminal
+from tests.tui.pty_terminal import Terminal, leave_prompt, takes_less, terminal
 
 PLAY = [sys.executable, "-m", "tests.tui.play"]
 LEFT = b"\x1b[?1049l"  # the alternate screen was left
@@ -35,31 +35,45 @@ def restored(opened: Terminal) -> bool:
 
 @pytest.mark.parametrize("keys", ["\x1bq", "\x11", "\x03"])
 def test_quitting_when_ready(keys: str) -> None:
-    with terminal(PLAY) as opened:
-        before = flags(opened)
-        opened.sees("○ ready")
-        opened.send(keys[0])
-        opened.pump(0.3)  # an escape key is told from an escape sequence by what does not follow
-        opened.send(keys[1:])
-        status, seconds = opened.wait()
-        assert status == 0
-        assert seconds < 1.5
-        assert restored(opened)
-        assert flags(opened) == before
-        assert b"closed" in opened.received.split(LEFT)[-1]
+    def attempt() -> float:
+        with terminal(PLAY) as opened:
+            before = flags(opened)
+            opened.sees("○ ready")
+            if keys.startswith("\x1b"):
+                leave_prompt(opened)
+            opened.send(keys[-1])
+            status, seconds = opened.wait()
+            assert status == 0
+            assert restored(opened)
+            assert flags(opened) == before
+            assert b"closed" in opened.received.split(LEFT)[-1]
+            return seconds
+
+    takes_less(1.5, attempt)
 
 
-def test_quitting_while_it_runs_and_while_it_loads() -> None:
-    with terminal(PLAY) as opened:
-        start_run(opened)
-        opened.send("\x11")
-        status, seconds = opened.wait()
-        assert (status, seconds < 1.5, restored(opened)) == (0, True, True)
-    with terminal([*PLAY, "--never-loads"]) as opened:
-        opened.sees("importing torch")
-        opened.send("\x11")
-        status, seconds = opened.wait()
-        assert (status, seconds < 1.5, restored(opened)) == (0, True, True)
+def test_quitting_while_it_runs() -> None:
+    def attempt() -> float:
+        with terminal(PLAY) as opened:
+            start_run(opened)
+            opened.send("\x11")
+            status, seconds = opened.wait()
+            assert (status, restored(opened)) == (0, True)
+            return seconds
+
+    takes_less(1.5, attempt)
+
+
+def test_quitting_while_it_loads() -> None:
+    def attempt() -> float:
+        with terminal([*PLAY, "--never-loads"]) as opened:
+            opened.sees("importing torch")
+            opened.send("\x11")
+            status, seconds = opened.wait()
+            assert (status, restored(opened)) == (0, True)
+            return seconds
+
+    takes_less(1.5, attempt)
 
 
 def test_ctrl_c_pauses_then_quits() -> None:
@@ -82,45 +96,53 @@ def test_a_failure_is_told_after_leaving() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_close_the_session_and_restore_the_terminal(number: int) -> None:
-    with terminal(PLAY) as opened:
-        start_run(opened)
-        opened.signal(number)
-        status, seconds = opened.wait()
-        assert status == 128 + number
-        assert seconds < 1.5
-        assert restored(opened)
-        assert b"closed" in opened.received.split(LEFT)[-1]
+    def attempt() -> float:
+        with terminal(PLAY) as opened:
+            start_run(opened)
+            opened.signal(number)
+            status, seconds = opened.wait()
+            assert status == 128 + number
+            assert restored(opened)
+            assert b"closed" in opened.received.split(LEFT)[-1]
+            return seconds
+
+    takes_less(1.5, attempt)
 
 
 def test_a_lost_terminal_ends_it() -> None:
-    with terminal(PLAY) as opened:
-        start_run(opened)
-        opened.hang_up()
-        status, seconds = opened.wait(6.0)
-        assert seconds < 3.0
-        assert status != 0
+    def attempt() -> float:
+        with terminal(PLAY) as opened:
+            start_run(opened)
+            opened.hang_up()
+            status, seconds = opened.wait()
+            assert status != 0
+            return seconds
+
+    takes_less(3.0, attempt)
 
 
 def test_a_terminal_that_stopped_reading_does_not_keep_it() -> None:
-    with terminal([*PLAY, "--rate", "200"], columns=200, rows=60, answers=False) as opened:
-        start_run(opened)
-        time.sleep(1.5)  # nothing is read meanwhile: the terminal's buffer fills
-        opened.signal(signal.SIGTERM)
-        started = time.monotonic()
-        status = None
-        while status is None and time.monotonic() - started < 5:
-            status = opened.ended()
-            time.sleep(0.02)
-        assert status == 128 + signal.SIGTERM
-        assert time.monotonic() - started < 2.0
+    def attempt() -> float:
+        with terminal([*PLAY, "--rate", "200"], columns=200, rows=60, answers=False) as opened:
+            start_run(opened)
+            time.sleep(1.5)  # nothing is read meanwhile: the terminal's buffer fills
+            opened.signal(signal.SIGTERM)
+            started = time.monotonic()
+            status = None
+            while status is None and time.monotonic() - started < 10.0:
+                status = opened.ended()
+                time.sleep(0.02)
+            assert status == 128 + signal.SIGTERM
+            return time.monotonic() - started
+
+    takes_less(2.0, attempt)
 
 
 def test_suspending_and_coming_back() -> None:
     shell = ["bash", "--norc", "-i", "-c", f"set -m; {' '.join(PLAY)}; fg >/dev/null; echo back"]
     with terminal(shell) as opened:
         opened.sees("○ ready")
-        opened.send("\x1b")
-        opened.pump(0.3)
+        leave_prompt(opened)
         opened.send("\x1a")
         # The shell's next command is ``fg``: the screen comes back whole.
         opened.until(lambda: opened.received.count(b"\x1b[?1049h") == 2)
@@ -140,7 +162,7 @@ def test_resizing_leaves_no_ghosts() -> None:
         start_run(opened)
         for columns, rows in ((80, 24), (132, 43), (40, 12), (100, 30)):
             opened.resize(columns, rows)
-            opened.until(lambda: opened.screen.display[0].startswith((" moetui", " demo")), 5)
+            opened.until(lambda: opened.screen.display[0].startswith((" moetui", " demo")))
             opened.pump(0.6)
         opened.send(" ")
         opened.sees("paused")
@@ -151,21 +173,24 @@ def test_resizing_leaves_no_ghosts() -> None:
         assert picture(opened) == before
 
 
-@pytest.mark.parametrize("keys", ["?", "!", ":stats\r", "3"], ids=["help", "findings", "drawer", "console"])
-def test_a_terminal_too_small_for_anything_and_back_again(keys: str) -> None:
+@pytest.mark.parametrize(
+    ("keys", "sign"),
+    [("?", "─ keys"), ("!", "─ findings"), (":stats\r", "moe› stats"), ("3", "moe›")],
+    ids=["help", "findings", "drawer", "console"],
+)
+def test_a_terminal_too_small_for_anything_and_back_again(keys: str, sign: str) -> None:
     with terminal(PLAY, columns=100, rows=30) as opened:
         start_run(opened)
         opened.send(keys)
-        opened.pump(1.0)
+        opened.sees(sign)
         for columns, rows in ((40, 12), (20, 5), (40, 12), (100, 30)):
             opened.resize(columns, rows)
             opened.pump(0.5)
         opened.until(lambda: "demo" in opened.screen.display[0] and "help" in opened.screen.display[-1])
         opened.until(lambda: "needed" not in opened.text())
-        opened.pump(0.5)
         if keys not in "?!":
-            assert "moe›" in opened.text()
-        assert opened.text().count("Mixtral") == 1
+            opened.sees("moe›")
+        opened.until(lambda: opened.text().count("Mixtral") == 1)
         opened.send("\x11")
         assert opened.wait()[0] == 0
         assert b"Traceback" not in opened.received
@@ -176,21 +201,23 @@ def test_no_color_means_none() -> None:
         with terminal([*PLAY, *arguments], environ=environ) as opened:
             start_run(opened)
             opened.sees("token 1")
+            opened.until(lambda: b"\x1b[0;7m" in opened.received)  # a cursor is still seen
             opened.pump(0.5)
             assert not COLOR.search(bytes(opened.received))
-            assert b"\x1b[0;7m" in opened.received  # a cursor is still seen
 
 
 def test_sixteen_and_256_colors_are_kept_to() -> None:
     with terminal([*PLAY, "--color", "16"]) as opened:
         start_run(opened)
-        opened.pump(1.0)
+        opened.sees("token 1")
+        opened.pump(0.5)
         assert not re.search(rb"[34]8;[25];", bytes(opened.received))
     with terminal([*PLAY, "--low-bandwidth"]) as opened:
         start_run(opened)
-        opened.pump(1.0)
+        opened.sees("token 1")
+        opened.until(lambda: re.search(rb"[34]8;5;", bytes(opened.received)))
+        opened.pump(0.5)
         assert not re.search(rb"[34]8;2;", bytes(opened.received))
-        assert re.search(rb"[34]8;5;", bytes(opened.received))
         assert b"\x1b[?1003h" not in opened.received
 
 
