@@ -3,6 +3,7 @@ import io
 import json
 import math
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from moetui.routing import Phase, Timeline, UnsupportedError, UsageError
 from moetui.routing.events import Branch, BranchAdded, BreakpointHit, Finding, FindingRaised, InterventionsChanged
 from moetui.routing.interventions import BanExperts
 from moetui.trace import FORMATS, Held, RecordedEvent, TraceWriter, export, open_trace, save_recorded
+from moetui.trace.exporters import json_log
 from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps
 
 HOSTILE = [
@@ -93,6 +95,23 @@ def test_a_large_sample_is_written_as_a_small_one_is(trace, monkeypatch):
     for memory in (0, 200):
         monkeypatch.setattr("moetui.trace.exporters.json_log._MEMORY", memory)
         assert written(trace, "json") == whole
+
+
+def test_layers_that_are_written_are_let_go_of_before_others_are_read(trace, monkeypatch):
+    earlier, groups, held = [], [], json_log._held
+
+    def watched(*args):
+        assert not any(part() is not None for part in earlier)
+        found = held(*args)
+        groups.append(len(found))
+        earlier.extend(weakref.ref(part[1]) for parts in found.values() for part in parts)
+        return found
+
+    monkeypatch.setattr(json_log, "_held", watched)
+    monkeypatch.setattr(json_log, "_MEMORY", 200)
+    written(trace, "json")
+    assert groups
+    assert 1 in groups
 
 
 def test_what_json_cannot_say_is_null(tmp_path, info, steps):

@@ -61,15 +61,16 @@ def _write_sample(view: TimelineView, sample_id: int, sample: Sample, stream: Bi
     widest = max((site.num_classes + 2 * site.top_k for site in sample.sites), default=1)
     # A block of the recording holds all layers, the file one after the other: as many a pass as memory has room for.
     group = _MEMORY // (2 * tokens * max(1, widest))
-    begun = False
     for start in range(0, len(sample.sites), max(1, group)):
-        sites = sample.sites[start : start + max(1, group)]
-        held = _held(view, sample, sites) if group else None
-        for site in sites:
-            parts = held[site.index] if held is not None else _Parts(view, sample, site)
-            _write_layer(site, sample, parts, begun, stream)
-            begun = True
+        _write_layers(view, sample, sample.sites[start : start + max(1, group)], bool(group), stream)
     stream.write(b"]}")
+
+
+def _write_layers(view: TimelineView, sample: Sample, sites: tuple[Site, ...], hold: bool, stream: BinaryIO) -> None:
+    held = _held(view, sample, sites) if hold else None  # let go before the next ones are read
+    for site in sites:
+        parts = held.pop(site.index) if held is not None else _Parts(view, sample, site)
+        _write_layer(site, sample, parts, site is not sample.sites[0], stream)
 
 
 def _write_layer(site: Site, sample: Sample, parts: Iterable[_Part], begun: bool, stream: BinaryIO) -> None:
