@@ -36,6 +36,7 @@ EVENT_KINDS: dict[str, type[LastingEvent]] = {
     "finding": FindingRaised,
 }
 _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
+_HOME = re.compile(r"(?<![\w.:/~])(?:[A-Za-z]:)?[/\\](?:home|Users)[/\\][^\s/\\:'\"]+(?![^\s:'\",.;)])")
 _FOLDERS = re.compile(r"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+")
 
 
@@ -55,8 +56,8 @@ def last_component(name: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """``text`` with absolute paths cut to their last part."""
-    return _FOLDERS.sub("", text)
+    """``text`` with absolute paths cut to their last part, a user's own folder to ``~``."""
+    return _FOLDERS.sub("", _HOME.sub("~", text.replace("file://", "")))
 
 
 def is_lasting(event: Event) -> bool:
@@ -70,6 +71,10 @@ def event_to_plain(token: int, event: Event) -> dict[str, Any]:
     """A lasting event as a plain map."""
     if isinstance(event, RunStateChanged):
         event = replace(event, reason=without_folders(event.reason), hint=without_folders(event.hint))
+    elif isinstance(event, FindingRaised):
+        found = event.finding
+        message, suggestion = without_folders(found.message), without_folders(found.suggestion)
+        event = replace(event, finding=replace(found, message=message, suggestion=suggestion))
     elif isinstance(event, InterventionsChanged):
         event = replace(event, interventions=tuple(_without_path(each) for each in event.interventions))
     elif isinstance(event, BranchAdded):

@@ -222,6 +222,10 @@ def test_nothing_of_the_machine_is_told(tmp_path, info, steps):
         writer.write_step(steps[0])
         writer.write_event(InterventionsChanged((ReplayRouting("/home/someone/a.msgpack"),)))
         writer.write_event(RunStateChanged(RunState.FAILED, "cannot read /home/someone/x/y.bin: gone", "see ~/a/b"))
+        writer.write_event(FindingRaised(Finding("x", "error", "no /home/someone/y.so", "file:///home/someone/z")))
+        writer.write_event(
+            RunStateChanged(RunState.FAILED, "cannot enter '/home/someone': gone", "C:\\Users\\someone.")
+        )
     data = (tmp_path / "x.msgpack").read_bytes()
     assert b"someone" not in data
     assert str(tmp_path).encode() not in data
@@ -229,6 +233,8 @@ def test_nothing_of_the_machine_is_told(tmp_path, info, steps):
         assert trace.info.name == "tiny-moe"
         assert trace.events[0].event.interventions == (ReplayRouting("a.msgpack"),)
         assert trace.events[1].event.reason == "cannot read y.bin: gone"
+        assert (trace.events[2].event.finding.message, trace.events[2].event.finding.suggestion) == ("no y.so", "z")
+        assert trace.events[3].event.reason == "cannot enter '~': gone"
 
 
 @pytest.mark.parametrize("name", ["demo", "mistralai/Mixtral-8x7B-v0.1", "random:qwen3_moe"])
