@@ -75,18 +75,27 @@ def stats_text(stats: dict[str, Any]) -> str:
 
 def diff_text(diff: dict[str, Any]) -> str:
     """The document of ``diff --json`` for a person."""
+    known = diff["same_tokens"] is not None
     if diff["identical"]:
+        if not known:
+            return f"identical: all {diff['tokens']:,} positions sent to the same experts; their tokens are unknown"
         return f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
-    head = [
-        f"{diff['tokens']:,} tokens compared (aligned by {diff['aligned']}), {diff['same_tokens']:,} the same, "
-        f"{diff['common_prefix']:,} before any difference; {diff['flips']:,} routings flipped"
-    ]
+    if known:
+        head = [
+            f"{diff['tokens']:,} tokens compared (aligned by tokens), {diff['same_tokens']:,} the same, "
+            f"{diff['common_prefix']:,} before any difference; {diff['flips']:,} routings flipped"
+        ]
+    else:
+        head = [
+            f"{diff['tokens']:,} tokens compared by position, as their ids are unknown; "
+            f"{diff['flips']:,} routings flipped"
+        ]
     if diff["only_a"] or diff["only_b"]:
         head.append(f"without a partner: {diff['only_a']:,} tokens of A, {diff['only_b']:,} of B")
     for key, letter in (("sites_only_a", "A"), ("sites_only_b", "B")):
         if diff[key]:
             head.append(f"sites of {letter} alone: {', '.join(drawable(name) for name in diff[key])}")
-    head.append("first other token:   " + _divergence(diff["first_token"]))
+    head.append("first other token:   " + (_divergence(diff["first_token"]) if known else "unknown"))
     head.append("first other experts: " + _divergence(diff["first_routing"]))
     if diff["probability_moved"] is not None:
         head.append(f"next-token probability moved before any difference: {diff['probability_moved']:.1%}")
@@ -94,7 +103,7 @@ def diff_text(diff: dict[str, Any]) -> str:
     if diff["side_by_side"]:
         parts.append("side by side\n" + columns(_pair_rows(diff["side_by_side"]), left=2))
     for key, title in (("prefix_sites", "before any token differs"), ("sites", "over all pairs")):
-        if diff[key]:
+        if diff[key] and (known or key == "sites"):
             parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
     if diff["top_flips"]:
         parts.append("flips against the largest margins\n" + columns(_flip_rows(diff["top_flips"]), left=3))

@@ -107,8 +107,8 @@ class TraceView:
         return self._steps.until(self.end)
 
     def text(self, token_id: int) -> str:
-        """Text of a token id (not yet made drawable); ``‹id›`` where unknown."""
-        return self._vocabulary.get(token_id, f"‹{token_id}›")
+        """Text of a token id (not yet made drawable); ``‹id›`` where unknown, ``‹?›`` where the id is, too."""
+        return self._vocabulary.get(token_id, f"‹{token_id}›" if token_id >= 0 else "‹?›")
 
     def _clipped(self, start: int, stop: int) -> tuple[int, int]:
         start = min(max(start, 0), self.end)

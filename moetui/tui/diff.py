@@ -115,6 +115,7 @@ class DiffApp(Shell):
         if found.identical:
             return left, [Part(f"identical: {found.tokens:,} tokens ", "good")]
         same = "all the same" if found.same_tokens == found.tokens else f"{found.same_tokens:,} the same"
+        same = same if found.aligned == "tokens" else "tokens unknown"
         right = [Part(f"{found.tokens:,} pairs, {same}", "", 1), Part(f"  {found.flips:,} flips", "warn", 2)]
         lone = [f"{count:,} of {name} alone" for name, count in (("A", found.only_a), ("B", found.only_b)) if count]
         if lone:
@@ -126,10 +127,11 @@ class DiffApp(Shell):
 
     def _pairs_title(self) -> str:
         found = self.runs.comparison
-        how = "tokens" if found.aligned == "tokens" else "tokens by position"
+        if found.aligned == "position":
+            return "tokens by position · which they are is unknown"
         if found.first_token is not None:
-            return f"{how} · {found.common_prefix:,} before the first that differs"
-        return f"{how} · the same all the way" if not found.only_a + found.only_b else f"{how} · one run is longer"
+            return f"tokens · {found.common_prefix:,} before the first that differs"
+        return "tokens · the same all the way" if not found.only_a + found.only_b else "tokens · one run is longer"
 
     def _show_sites(self) -> None:
         self.query_one(SiteList).show(prefix=self.prefix)

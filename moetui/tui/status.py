@@ -59,8 +59,8 @@ def short_architecture(info: ModelInfo) -> str:
     for tail in ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model"):
         name = name.removesuffix(tail)
     if not info.sites:
-        return f"{drawable(name)} no router"
-    return f"{drawable(name)} {len(info.sites)}×{info.num_experts} top-{info.top_k}"
+        return f"{drawable(name)} no router".lstrip()
+    return f"{drawable(name)} {len(info.sites)}×{info.num_experts} top-{info.top_k}".lstrip()
 
 
 def dtype_name(name: str) -> str:

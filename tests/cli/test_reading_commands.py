@@ -87,6 +87,22 @@ def test_diff_says_where_two_recordings_part(call: Call, trace: Write) -> None:
     assert "L2" in done.out
 
 
+def test_diff_claims_nothing_of_tokens_that_a_log_does_not_name(call: Call, tmp_path: Path) -> None:
+    paths = []
+    for name, experts in (("a", "0,5\n0,2\n"), ("b", "0,5\n0,3\n")):
+        (tmp_path / f"{name}.csv").write_text("layer,expert\n" + experts)
+        paths.append(tmp_path / f"{name}.msgpack")
+        assert call("import", tmp_path / f"{name}.csv", "-o", paths[-1]).status == 0
+    out = call("diff", *paths).out
+    assert out.startswith("2 tokens compared by position, as their ids are unknown; 1 routings flipped\n")
+    assert "first other token:   unknown" in out
+    assert "before any token differs" not in out
+    assert '"‹?›"' in out
+    assert call("diff", paths[0], paths[0]).out == (
+        "identical: all 2 positions sent to the same experts; their tokens are unknown\n"
+    )
+
+
 def test_diff_says_when_a_recording_is_not_whole(call: Call, trace: Write, tmp_path: Path) -> None:
     whole, torn = trace(), tmp_path / "torn.msgpack"
     torn.write_bytes(whole.read_bytes()[:-40])

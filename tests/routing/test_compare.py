@@ -184,7 +184,11 @@ def test_stacks_are_paired_by_name(rng: np.random.Generator) -> None:
 
 def test_unknown_ids_are_aligned_by_position() -> None:
     step = make_step(INFO, np.zeros((3, 6)), token_id=np.full(3, -1, np.int32))
-    assert compare(view_of(step), view_of(step)).aligned == "position"
+    found = compare(view_of(step), view_of(step))
+    assert found.aligned == "position"
+    assert found.identical
+    told = found.to_dict()
+    assert (told["tokens"], told["same_tokens"], told["common_prefix"]) == (3, None, None)
 
 
 def test_sites_are_paired_by_name_and_shape(rng: np.random.Generator) -> None:

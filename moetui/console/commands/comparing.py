@@ -99,7 +99,9 @@ def _told(found: Comparison, a: str, b: str, *, shared: int = 0) -> Result:
         raise UsageError(f"{a} and {b} share no position that is still held", "'branches' lists their tokens")
     head = text(f"{a} and {b}: {found.tokens:,} positions, ")
     parted = found.first_token
-    if parted is None:
+    if found.aligned == "position":
+        head.append("which tokens they are is unknown")
+    elif parted is None:
         head.append("the same tokens")
     else:
         head.append(f"first difference at position {parted.position}   ")

@@ -120,13 +120,22 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether both have the same tokens and send each to the same experts (weights and logits may differ)."""
+        """Whether both have the same tokens and send each to the same experts (weights and logits may differ).
+
+        Tokens of unknown ids are taken for the same.
+        """
         lone = self.only_a or self.only_b or self.sites_only_a or self.sites_only_b
         return not (lone or self.first_token or self.first_routing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of ``diff --json``: the fields, plain JSON values, and ``identical``."""
-        return {"identical": self.identical, **_plain(asdict(self))}
+        """The document of ``diff --json``: the fields, plain JSON values, and ``identical``.
+
+        Where no pair's ids are known, how many tokens are the same is null.
+        """
+        out = {"identical": self.identical, **_plain(asdict(self))}
+        return (
+            out if self.aligned == "tokens" or not self.tokens else out | {"same_tokens": None, "common_prefix": None}
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -80,8 +80,8 @@ class Imported:
         """One line."""
         unknown = f"; unknown: {', '.join(self.unknown)}" if self.unknown else ""
         return (
-            f"{self.path.name}: {_count(self.tokens, 'token')}, {_count(self.sites, 'site')} × {self.num_experts} experts, "
-            f"top-{self.top_k}, from {self.source}{unknown}"
+            f"{self.path.name}: {_count(self.tokens, 'token')}, {_count(self.sites, 'site')} × "
+            f"{self.num_experts} experts, top-{self.top_k}, from {self.source}{unknown}"
         )
 
 
