@@ -60,6 +60,22 @@ def from_plain(kind: Any, value: Any) -> Any:
     return _scalar(kind, value)
 
 
+def unknown_keys(kind: Any, value: Any) -> int:
+    """How many keys of the maps in ``value``, of which ``from_plain`` made a ``kind``, it did not know."""
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        hints, own = _hints(kind), {"kind"} if _kind(kind) else set()  # type: ignore[arg-type]
+        names = {field.name for field in dataclasses.fields(kind)}
+        within = sum(unknown_keys(hints[name], value[name]) for name in names & value.keys())
+        return len(value.keys() - names - own) + within
+    if origin is tuple and isinstance(value, list):
+        return sum(unknown_keys(args[0], item) for item in value if isinstance(item, Mapping))
+    if origin in (Union, types.UnionType) and isinstance(value, Mapping):
+        fitting = [arg for arg in args if dataclasses.is_dataclass(arg) and _kind(arg) in ("", value.get("kind"))]
+        return unknown_keys(fitting[0], value) if fitting else 0
+    return 0
+
+
 def clean(text: str) -> str:
     """``text`` as valid UTF-8: lone surrogates (bytes that were no text) become U+FFFD, or join to what they mean."""
     for errors in ("strict", "surrogateescape"):

@@ -20,7 +20,14 @@ from moetui.trace.layout import CHUNK_KINDS, FORMAT, VERSION, Widths
 from moetui.trace.plain import MisfitError, from_plain
 from moetui.trace.source import FileSource
 from moetui.trace.store import Store
-from moetui.trace.values import RecordedEvent, event_from_plain, info_from_plain, settings_from_plain
+from moetui.trace.values import (
+    RecordedEvent,
+    event_from_plain,
+    info_from_plain,
+    settings_from_plain,
+    unknown_in_event,
+    unknown_in_record,
+)
 from moetui.trace.view import StepTable, TraceView
 
 _COPY_BYTES = 1 << 20
@@ -47,7 +54,7 @@ class Trace:
         info, settings, prompt: as recorded. ``writer`` says what wrote it.
         has_logits, has_weights, has_timings: what is in it.
         events: what happened, in order.
-        unknown_records: records, events and columns that this version does not know.
+        unknown_records: records, events, keys and columns that this version does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +115,7 @@ class Trace:
 
     @property
     def unknown_records(self) -> int:
-        """Records, events and columns that this version does not know, as far as they were looked at."""
+        """Records, events, keys and columns that this version does not know, as far as they were looked at."""
         return self._catalog.unknown + self._store.newer
 
     @property
@@ -219,7 +226,7 @@ class Trace:
                 Finding(
                     "trace_newer",
                     "info",
-                    f"{self.unknown_records} records or columns are of kinds that this version does not know",
+                    f"{self.unknown_records} records, keys or columns are of kinds that this version does not know",
                     "upgrade moetui to see them",
                 )
             )
@@ -270,6 +277,7 @@ class Trace:
                 self._unreadable += 1
 
     def _take_meta(self, frame: Frame, value: dict[str, Any]) -> None:
+        self._catalog.unknown += unknown_in_record(frame.kind, value)
         if frame.kind == "events":
             self._take_events(value.get("events"))
         elif frame.kind == "vocabulary":
@@ -290,6 +298,7 @@ class Trace:
         for event in events:
             try:
                 self._events.append(event_from_plain(event))
+                self._catalog.unknown += unknown_in_event(event)
             except MisfitError:
                 self._catalog.unknown += 1
 

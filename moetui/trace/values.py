@@ -21,7 +21,7 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention, ReplayRouting
 from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site
 from moetui.trace.layout import MAX_PROMPT
-from moetui.trace.plain import MisfitError, clean, from_plain, to_plain
+from moetui.trace.plain import MisfitError, clean, from_plain, to_plain, unknown_keys
 
 LastingEvent: TypeAlias = (
     RunStateChanged | BranchAdded | BranchChanged | InterventionsChanged | BreakpointHit | FindingRaised
@@ -38,6 +38,18 @@ EVENT_KINDS: dict[str, type[LastingEvent]] = {
 _KIND_OF = {cls: kind for kind, cls in EVENT_KINDS.items()}
 _HOME = re.compile(r"(?<![\w.:/~])(?:[A-Za-z]:)?[/\\](?:home|Users)[/\\][^\s/\\:'\"]+(?![^\s:'\",.;)])")
 _FOLDERS = re.compile(r"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+")
+
+
+_MODEL = {"model", "sites", "modules"}
+KEYS: dict[str, set[str]] = {
+    "header": _MODEL | {"format", "schema_version", "version", "writer", "settings", "prompt", "present", "id_space"},
+    "model": _MODEL,
+    "vocabulary": {"ids", "texts"},
+    "stacks": {"names"},
+    "widths": {"sites", "slots", "classes", "candidates"},
+    "events": {"events"},
+}
+"""The keys of the records that are no chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,21 @@ def event_from_plain(value: Any) -> RecordedEvent:
     if not isinstance(kind, str) or kind not in EVENT_KINDS or type(token) is not int or token < 0:
         raise MisfitError("of a kind not known")
     return RecordedEvent(token, from_plain(EVENT_KINDS[kind], value))
+
+
+def unknown_in_event(value: Mapping[str, Any]) -> int:
+    """How many keys of a map that ``event_from_plain`` took are not known."""
+    own = {key: part for key, part in value.items() if key not in ("at", "event")}
+    return unknown_keys(EVENT_KINDS[value["event"]], own)
+
+
+def unknown_in_record(kind: str, value: Mapping[str, Any]) -> int:
+    """How many keys of a record that is no chunk are not known; what ``events`` hold is not looked at."""
+    unknown = len(value.keys() - KEYS.get(kind, value.keys()))
+    if kind in ("header", "model"):
+        unknown += unknown_keys(ModelInfo, value.get("model")) + unknown_keys(tuple[Site, ...], value.get("sites"))
+        unknown += unknown_keys(GenerationSettings, value.get("settings"))
+    return unknown
 
 
 def info_to_plain(info: ModelInfo, *, modules: bool = True) -> dict[str, Any]:

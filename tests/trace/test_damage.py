@@ -152,8 +152,17 @@ def test_kinds_keys_and_events_of_a_newer_version_are_skipped_and_counted(tmp_pa
     with open_trace(path) as trace:
         assert trace.num_tokens == 8
         assert [item.event.state.value for item in trace.events] == ["paused"]
-        assert trace.unknown_records == 2
+        assert trace.unknown_records == 4  # telepathy, a mood, thoughts, and a soul
         assert set(kinds_of(trace.findings)) == {"trace_newer", "trace_damaged"}  # the model has no sites
+
+
+def test_keys_of_a_newer_header_are_counted_once(tmp_path):
+    model = {"name": "x", "architecture": "", "model_type": "", "soul": 1}
+    settings = {"max_new_tokens": 3, "mood": "calm"}
+    (tmp_path / "x").write_bytes(record("header", header(model=model, settings=settings, weather="fine")))
+    with open_trace(tmp_path / "x") as trace:
+        assert trace.unknown_records == 3
+        assert trace.settings.max_new_tokens == 3
 
 
 def header(**changes):
