@@ -1,9 +1,13 @@
 import base64
 import hashlib
+import html
 import io
 import json
 import math
 import re
+import shutil
+import subprocess
+import tempfile
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -89,6 +93,32 @@ def test_loads_nothing_and_allows_its_own_script_only(hostile):
     assert f"script-src 'sha256-{hashed}'" in policy
     assert "width=device-width" in text
     assert "prefers-color-scheme: dark" in text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MEASURE = """<script>parent.document.title = [innerWidth, document.documentElement.scrollWidth,
+    ...[...document.querySelectorAll(".scroll")].map((each) => each.scrollWidth - each.clientWidth)].join(" ")</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser, and there is no chromium")
+def test_everything_fits_a_phone(tmp_path, info, steps):
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in steps:
+            writer.write_step(step)
+    page = re.sub("<meta http-equiv=[^\n]*", "", page_of(tmp_path / "x.msgpack"))  # or nothing could be measured
+    page = html.escape(page.replace("</body>", f"{MEASURE}</body>"))  # in a frame: windows have a least width
+    frame = f'<title></title><iframe style="border: 0" width="390" height="844" srcdoc="{page}"></iframe>'
+    (tmp_path / "x.html").write_text(frame)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        done = subprocess.run(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+             "--hide-scrollbars", "--dump-dom", (tmp_path / "x.html").as_uri()],
+            capture_output=True, timeout=120, check=True,
+        )  # fmt: skip
+    found = re.search("<title>([0-9 ]+)</title>", done.stdout.decode())
+    width, needed, heatmap, balance = map(int, found[1].split())
+    assert (width, needed) == (390, 390)
+    assert (heatmap, balance) == (0, 0)
 
 
 def test_numbers_are_those_of_the_recording(tmp_path, info, steps):

@@ -38,7 +38,8 @@
   function draw() {
     const left = label();
     const room = canvas.parentElement.clientWidth - left;
-    cell = Math.max(6, Math.min(26, Math.floor(room / width)));
+    const most = Math.max(26, Math.min(40, Math.floor(400 / Math.max(1, sites.length)))); // few sites: as large as a finger
+    cell = Math.max(6, Math.min(most, Math.floor(room / width)));
     const scale = window.devicePixelRatio || 1;
     const size = [left + width * cell, Math.max(1, sites.length) * cell];
     canvas.style.width = `${size[0]}px`;
