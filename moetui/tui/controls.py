@@ -19,6 +19,7 @@ else:
 
 _SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _LOOP = 32  # tokens
+_MARKS = 4  # of those at one token: as many as are told
 _TWICE = 2.0  # s within which a second ctrl+c quits
 _NEEDS = {
     "step": Capability.STEP | Capability.SEEK,
@@ -164,8 +165,11 @@ class RunControls(_Base):
         mark = session.jump(direction)
         if mark is None:
             self.say("nothing more happened" if direction > 0 else "nothing happened before")
-        else:
-            self.say(f"token {mark.token}: {mark.kind}", mark.text)
+            return
+        here = [each for each in session.marks if each.token == mark.token]  # a fork and what was forced on it
+        kinds = ", ".join(dict.fromkeys(each.kind for each in here))
+        more = [f"{len(here) - _MARKS} more"] if len(here) > _MARKS else []
+        self.say(f"token {mark.token}: {kinds}", " · ".join([*(each.text for each in here[:_MARKS]), *more]))
 
     def _change_speed(self, by: int) -> None:
         playback = self.session.playback

@@ -463,9 +463,13 @@ async def test_go_to_a_token_by_its_number() -> None:
 
 
 class Marked(Recording):
-    """The same, with times and one thing that happened."""
+    """The same, with times and a token at which something happened."""
 
-    marks = (Mark(40, "divergence", "fork [b]"),)
+    marks = (
+        Mark(40, "divergence", "fork [b]"),
+        *(Mark(40, "interventions", f"ban {number}") for number in range(6)),
+        Mark(41, "finding", "another one's"),
+    )
 
     def token_at(self, seconds: float) -> int:
         return int(10 * seconds)
@@ -488,7 +492,8 @@ async def test_go_to_a_time_and_to_what_happened() -> None:
         await until(pilot, lambda: notices(app)[-1:] == ["'1m1' is no place in a recording"])
         await pilot.press("J")
         await until(pilot, lambda: session.asked[-1] == ("jump", 1))
-        assert notices(app)[-1] == "token 40: divergence"
+        assert notices(app)[-1] == "token 40: divergence, interventions"
+        assert list(app._notifications)[-1].message.splitlines()[1] == "fork [b] · ban 0 · ban 1 · ban 2 · 3 more"
         await pilot.press("K")
         await until(pilot, lambda: notices(app)[-1] == "nothing happened before")
 
