@@ -96,8 +96,10 @@ def test_loads_nothing_and_allows_its_own_script_only(hostile):
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MEASURE = """<script>parent.document.title = [innerWidth, document.documentElement.scrollWidth,
-    ...[...document.querySelectorAll(".scroll")].map((each) => each.scrollWidth - each.clientWidth)].join(" ")</script>"""
+MEASURE = """<script>
+    const over = [...document.querySelectorAll(".scroll")].map((each) => each.scrollWidth - each.clientWidth);
+    parent.document.title = [innerWidth, document.documentElement.scrollWidth, ...over].join(" ");
+</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser, and there is no chromium")
