@@ -10,7 +10,8 @@ import sys
 import numpy as np
 
 from moetui import TraceWriter
-from moetui.routing import ModelInfo, Phase, Site, Step
+from moetui.routing import ModelInfo, Site
+from moetui.trace import step_from_arrays
 
 LAYERS, EXPERTS, TOP_K = 3, 8, 2
 WORDS = ["The", " mixture", " sends", " each", " token", " to", " its", " experts", "."]
@@ -18,41 +19,34 @@ WORDS = ["The", " mixture", " sends", " each", " token", " to", " its", " expert
 
 def main(path: str) -> None:
     sites = tuple(
-        Site(i, f"L{i}", i, f"layers.{i}.experts", f"layers.{i}.router", EXPERTS, EXPERTS, TOP_K, scoring="softmax")
+        Site(i, f"L{i}", i, "", "", EXPERTS, EXPERTS, TOP_K, scoring="softmax", logits_form="logits")
         for i in range(LAYERS)
     )
-    info = ModelInfo("toy", "ToyRouter", "toy", sites, num_layers=LAYERS)
-    rng = np.random.default_rng(0)
-    with TraceWriter(path, info, prompt="The mixture") as writer:
+    with TraceWriter(path, ModelInfo("toy", "ToyRouter", "toy", sites), prompt="The mixture") as writer:
         for number in range(40):
-            logits = rng.normal(size=(1, LAYERS, EXPERTS)).astype(np.float16)
-            writer.write_step(step(number, logits))
+            logits, experts, weights = route(number)
+            token = number % len(WORDS)
+            # Only the experts and the step's number are needed; what else is left out stays unknown.
+            step = step_from_arrays(
+                experts,
+                index=number,
+                weights=weights,
+                logits=logits,
+                token_id=[token],
+                texts={token: WORDS[token]},
+                position=[number],
+                started=0.02 * number,  # seconds
+                duration=15.0,  # milliseconds
+            )
+            writer.write_step(step)
 
 
-def step(number: int, logits: np.ndarray) -> Step:
-    """One token through all layers: the two best experts, weighted by the softmax over the two."""
+def route(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One token through all layers: logits, the two best experts, and the softmax over the two."""
+    logits = np.random.default_rng(seed).normal(size=(1, LAYERS, EXPERTS))
     experts = np.argsort(-logits, axis=-1)[..., :TOP_K]
-    weights = np.exp(np.take_along_axis(logits, experts, -1).astype(np.float32))
-    token = number % len(WORDS)
-    return Step(
-        index=number,
-        phase=Phase.DECODE,
-        started=0.02 * number,  # seconds
-        duration=15.0,  # milliseconds
-        sequence=np.zeros(1, np.int16),
-        position=np.array([number], np.int32),
-        token_id=np.array([token], np.int32),
-        pad=np.zeros(1, np.bool_),
-        logprob=np.full(1, np.nan, np.float32),  # unknown
-        indices=experts.astype(np.uint16),
-        weights=(weights / weights.sum(-1, keepdims=True)).astype(np.float16),
-        logits=logits,
-        flags=np.zeros((1, LAYERS), np.uint8),
-        candidate_ids=np.empty((1, 0), np.int32),
-        candidate_logprobs=np.empty((1, 0), np.float16),
-        site_ms=np.array([3.0, 7.0, 11.0], np.float32),
-        vocabulary={token: WORDS[token]},
-    )
+    weights = np.exp(np.take_along_axis(logits, experts, -1))
+    return logits, experts, weights / weights.sum(-1, keepdims=True)
 
 
 if __name__ == "__main__":

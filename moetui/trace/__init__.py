@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moetui.trace.exporters import FORMATS, export
+    from moetui.trace.from_arrays import step_from_arrays
     from moetui.trace.importers import Imported, import_file
     from moetui.trace.reader import Trace, open_trace, trace_stats
     from moetui.trace.recorded import Held, Recorded, kept, recorded_stats
@@ -28,6 +29,7 @@ __all__ = [
     "open_trace",
     "recorded_stats",
     "save_recorded",
+    "step_from_arrays",
     "steps_of",
     "trace_stats",
 ]
@@ -46,6 +48,7 @@ _HOMES = {
     "open_trace": "reader",
     "recorded_stats": "recorded",
     "save_recorded": "saving",
+    "step_from_arrays": "from_arrays",
     "steps_of": "saving",
     "trace_stats": "reader",
 }

@@ -15,6 +15,7 @@ from moetui.routing.model import LogitsForm, ModelInfo, Scoring, Site
 from moetui.routing.phase import Phase
 from moetui.routing.step import NO_EXPERT, Step
 from moetui.trace.arrays import Array
+from moetui.trace.from_arrays import step_from_arrays
 from moetui.trace.layout import Widths
 from moetui.trace.values import last_component
 from moetui.trace.writer import TraceWriter
@@ -183,7 +184,7 @@ def write_trace(
         for number, passage in enumerate(passages):
             while waiting and waiting[0].first_token <= tokens:
                 writer.write_event(BranchAdded(waiting.pop(0)))
-            writer.write_step(_step(number, passage, len(info.sites)))
+            writer.write_step(_step(number, passage))
             tokens += len(passage.indices)
         for finding in findings:
             writer.write_event(FindingRaised(finding))
@@ -217,26 +218,17 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _step(number: int, passage: Passage, sites: int) -> Step:
-    count = len(passage.indices)
-    position = np.arange(count) if passage.position is None else passage.position
-    return Step(
+def _step(number: int, passage: Passage) -> Step:
+    return step_from_arrays(
+        passage.indices,
         index=number if passage.step is None else passage.step,
-        phase=Phase.PREFILL,
-        started=math.nan,
-        duration=math.nan,
-        sequence=np.full(count, passage.sequence, np.int16),
-        position=position.astype(np.int32),
-        token_id=np.full(count, -1, np.int32) if passage.token_id is None else passage.token_id.astype(np.int32),
-        pad=np.zeros(count, np.bool_),
-        logprob=np.full(count, math.nan if passage.logprob is None else passage.logprob, np.float32),
-        indices=passage.indices,
         weights=passage.weights,
         logits=passage.logits,
-        flags=np.zeros((count, sites), np.uint8),
-        candidate_ids=np.empty((count, 0), np.int32),
-        candidate_logprobs=np.empty((count, 0), np.float16),
-        site_ms=np.full(sites, np.nan, np.float32),
+        token_id=passage.token_id,
+        texts=passage.texts,
+        position=passage.position,
+        sequence=passage.sequence,
+        logprob=math.nan if passage.logprob is None else passage.logprob,
+        phase=Phase.PREFILL,
         branch=passage.branch,
-        vocabulary=dict(passage.texts or {}),
     )

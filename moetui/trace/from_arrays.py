@@ -1,0 +1,97 @@
+"""A step from the arrays that a program has; what it does not have is unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from moetui.routing.phase import Phase
+from moetui.routing.step import NO_EXPERT, Step
+from moetui.trace.arrays import Array
+
+
+def step_from_arrays(
+    indices: ArrayLike,
+    *,
+    index: int,
+    weights: ArrayLike | None = None,
+    logits: ArrayLike | None = None,
+    token_id: ArrayLike | None = None,
+    texts: Mapping[int, str] | None = None,
+    position: ArrayLike | None = None,
+    sequence: ArrayLike = 0,
+    logprob: ArrayLike = math.nan,
+    phase: Phase | None = None,
+    started: float = math.nan,
+    duration: float = math.nan,
+    branch: int = 0,
+) -> Step:
+    """One forward pass over T tokens, S sites and K slots, as ``TraceWriter`` takes it.
+
+    Args:
+        indices: ``[T, S, K]`` the experts; negative where a slot has none.
+        index: number of the step, from 0.
+        weights: ``[T, S, K]`` the factors on their outputs.
+        logits: ``[T, S, E]`` the routers' first outputs.
+        token_id: ``[T]``.
+        texts: of token ids, those not given with an earlier step.
+        position: ``[T]`` positions in their sequence; None for 0 to T - 1.
+        sequence: ``[T]`` rows of the batch, or one for all.
+        logprob: ``[T]`` natural log of the probability that the model gave each token.
+        phase: None for decode where each sequence has one token, else prefill.
+        started: seconds; ``duration`` milliseconds.
+        branch: its number.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or no expert's number.
+    """
+    experts = np.asarray(indices)
+    if experts.ndim != 3 or experts.dtype.kind not in "iu":
+        raise ValueError(f"indices are whole numbers [tokens, sites, slots], not {experts.dtype} {experts.shape}")
+    if experts.size and int(experts.max()) > NO_EXPERT:
+        raise ValueError(f"there can be no expert {int(experts.max())}")
+    count, sites = experts.shape[:2]
+    rows = _column(sequence, np.int16, count, "sequence")
+    if phase is None:
+        phase = Phase.DECODE if len(np.unique(rows)) == count else Phase.PREFILL
+    return Step(
+        index=index,
+        phase=phase,
+        started=started,
+        duration=duration,
+        sequence=rows,
+        position=_column(np.arange(count) if position is None else position, np.int32, count, "position"),
+        token_id=_column(-1 if token_id is None else token_id, np.int32, count, "token_id"),
+        pad=np.zeros(count, np.bool_),
+        logprob=_column(logprob, np.float32, count, "logprob"),
+        indices=np.where(experts < 0, NO_EXPERT, experts).astype(np.uint16),
+        weights=_table(weights, experts.shape, "weights"),
+        logits=_table(logits, experts.shape[:2], "logits"),
+        flags=np.zeros((count, sites), np.uint8),
+        candidate_ids=np.empty((count, 0), np.int32),
+        candidate_logprobs=np.empty((count, 0), np.float16),
+        site_ms=np.full(sites, np.nan, np.float32),
+        branch=branch,
+        vocabulary=dict(texts or {}),
+    )
+
+
+def _column(values: ArrayLike, dtype: Any, count: int, name: str) -> Array:
+    given = np.asarray(values)
+    if given.shape not in ((), (count,)):
+        raise ValueError(f"{name} of {given.shape} for {count} tokens")
+    return np.broadcast_to(given, (count,)).astype(dtype)
+
+
+def _table(values: ArrayLike | None, shape: tuple[int, ...], name: str) -> Array | None:
+    if values is None:
+        return None
+    given = np.asarray(values)
+    if given.ndim != 3 or given.shape[: len(shape)] != shape:
+        raise ValueError(f"{name} of {given.shape} for indices of {shape}")
+    with np.errstate(over="ignore"):
+        return given.astype(np.float16)
