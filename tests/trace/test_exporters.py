@@ -189,6 +189,26 @@ def test_chrome_slices_nest_and_counters_count(trace):
     assert {event["name"] for event in events if event["ph"] == "M"} == {"process_name", "thread_name"}
 
 
+def test_chrome_slices_nest_to_the_nanosecond(tmp_path, info, steps):
+    rng, started = np.random.default_rng(0), 0.1
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for number in range(300):
+            site_ms = np.cumsum(rng.uniform(0.1, 3, 2)).astype(np.float32)
+            duration = float(site_ms[-1]) + rng.uniform(0.1, 3)
+            writer.write_step(replace(steps[1], index=number, started=started, duration=duration, site_ms=site_ms))
+            started += duration / 1000 + rng.choice([0.0, 0.0123456])
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        events = json.loads(written(trace, "chrome"))["traceEvents"]
+    slices = [(round(e["ts"] * 1000), round(e["dur"] * 1000)) for e in events if e["ph"] == "X"]  # as Perfetto counts
+    assert len(slices) == 300 * 4
+    open_until = []
+    for at, takes in slices:
+        while open_until and open_until[-1] <= at:
+            open_until.pop()
+        assert not open_until or at + takes <= open_until[-1]
+        open_until.append(at + takes)
+
+
 def test_chrome_counts_memory_where_it_was_recorded(tmp_path, info, steps):
     with TraceWriter(tmp_path / "x.msgpack", info) as writer:
         for step, memory in zip(steps, (512.5, math.nan, 600.25)):

@@ -132,7 +132,8 @@ def _words(event: LastingEvent) -> tuple[str, str]:
 
 
 def _slice(name: str, category: str, start: float, end: float, args: dict[str, Any]) -> dict[str, Any]:
-    times = {"ts": round(start, 3), "dur": round(end - start, 3)}
+    # Both ends are rounded alike, or a slice would reach a nanosecond into the next one, and be taken for its parent.
+    times = {"ts": round(start, 3), "dur": round(round(end, 3) - round(start, 3), 3)}
     return {"name": name, "cat": category, "ph": "X", "pid": _PROCESS, "tid": _THREAD, **times, "args": args}
 
 
