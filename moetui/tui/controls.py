@@ -163,6 +163,7 @@ class RunControls(_Base):
         if not isinstance(session, Playable):
             return
         mark = session.jump(direction)
+        self.clear_notifications()  # from mark to mark, they would pile up over the tokens
         if mark is None:
             self.say("nothing more happened" if direction > 0 else "nothing happened before")
             return

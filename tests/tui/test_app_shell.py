@@ -492,7 +492,7 @@ async def test_go_to_a_time_and_to_what_happened() -> None:
         await until(pilot, lambda: notices(app)[-1:] == ["'1m1' is no place in a recording"])
         await pilot.press("J")
         await until(pilot, lambda: session.asked[-1] == ("jump", 1))
-        assert notices(app)[-1] == "token 40: divergence, interventions"
+        assert notices(app) == ["token 40: divergence, interventions"]
         assert list(app._notifications)[-1].message.splitlines()[1] == "fork [b] · ban 0 · ban 1 · ban 2 · 3 more"
         await pilot.press("K")
         await until(pilot, lambda: notices(app)[-1] == "nothing happened before")
