@@ -50,8 +50,9 @@ class Runs:
 
     @property
     def busy(self) -> bool:
-        """A job was taken up, and does not stand before its first step yet."""
-        return self._arriving or self._next is not None
+        """A job was asked for, and does not stand before its first step yet."""
+        # Asked without the lock, and in this order: a job is arriving before it is no longer next.
+        return self._next is not None or self._arriving
 
     # From any thread.
 
@@ -183,16 +184,18 @@ class Runs:
         """Do the next job, and those that follow from where it stands."""
         while True:
             with self._lock:
-                job, self._next = self._next, None
+                job = self._next
                 self._arriving = job is not None
+                self._next = None
                 self._gate.apply(RunControl.arrived)
             if job is None:
                 return
             change = self.passage.run(job)
-            self._arrived()
             with self._lock:
-                if not self._gate.apply(_unless_turning(change)).turning:
-                    return
+                turning = self._gate.apply(_unless_turning(change)).turning
+            self._arrived()  # where the run stands now is told first: who waits for it looks there
+            if not turning:
+                return
 
     def _arrived(self) -> None:
         if self._arriving:

@@ -86,3 +86,13 @@ def held_forward(session: Live) -> Iterator[threading.Event]:
     finally:
         go_on.set()
         hook.remove()
+
+
+def begin_paused(session: Live, begin: Callable[[], None]) -> None:
+    """Begin a run and pause it before its second step, however slow this thread is against the one that runs it."""
+    with held_forward(session) as hangs:
+        begin()
+        assert hangs.wait(PATIENCE)
+        session.pause()
+    session.settle()
+    assert session.state is RunState.PAUSED

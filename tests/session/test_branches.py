@@ -18,7 +18,7 @@ from moetui.routing.events import BranchAdded, BranchChanged, GenerationSettings
 from moetui.routing.interventions import ForceExperts
 from moetui.session import Branched, Branching, ReplaySession
 from moetui.trace import export, kept, open_trace, trace_stats
-from tests.session.live_sessions import PATIENCE, Live, Make
+from tests.session.live_sessions import PATIENCE, Live, Make, begin_paused
 
 PROMPT = "some words to begin with"
 GREEDY = GenerationSettings(max_new_tokens=14)
@@ -62,9 +62,7 @@ class TestSwitching:
         session = live(PROMPT, settings=settings, model=f"random:{name}")
         assert isinstance(session, Branching)
         whole = written(session, 0)
-        session.generate(PROMPT, settings)
-        session.pause()
-        session.settle()
+        begin_paused(session, lambda: session.generate(PROMPT, settings))
         session.step(5)
         session.settle()
         left = written(session, 1)
@@ -90,6 +88,23 @@ class TestSwitching:
         assert session.state is RunState.FINISHED
         assert written(session, 1) == whole
         assert [branch.id for branch in session.branches] == [0, 1, 2]
+
+    def test_one_that_is_over_is_over_as_soon_as_it_is_waited_for(self, live: Make) -> None:
+        session = live(PROMPT, settings=GREEDY)
+        runs = session._worker.started()
+        wake, seen = runs._wake, []
+
+        def woken() -> None:
+            seen.append((runs.busy, session.state))
+            wake()
+
+        session.generate(PROMPT, GREEDY)
+        session.settle()
+        runs._wake = woken
+        session.switch_branch(0)
+        session.settle()
+        session.call(lambda *_: None).result(PATIENCE)  # the generating thread has come to its end with it
+        assert seen == [(False, RunState.FINISHED)]
 
     def test_while_it_runs_and_without_having_begun(self, live: Make) -> None:
         session = live(PROMPT, settings=SAMPLED)
@@ -122,9 +137,7 @@ class TestSwitching:
 
     def test_a_stopped_run_is_taken_up(self, live: Make) -> None:
         session = live(PROMPT, settings=SAMPLED)
-        session.restart()
-        session.pause()
-        session.settle()
+        begin_paused(session, session.restart)
         session.step(3)
         session.settle()
         session.stop()
@@ -162,9 +175,7 @@ class TestSwitching:
 
     def test_interventions_of_now_act_on_what_follows(self, live: Make) -> None:
         session = live(PROMPT, settings=GREEDY)
-        session.restart()
-        session.pause()
-        session.settle()
+        begin_paused(session, session.restart)
         session.step(4)
         session.settle()
         before = written(session, 1)
