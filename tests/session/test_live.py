@@ -27,7 +27,7 @@ from moetui.routing.events import (
     StepCaptured,
 )
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope
-from tests.session.live_sessions import LONG, PATIENCE, PROMPT, Live, Make, held_forward, reference
+from tests.session.live_sessions import LONG, PATIENCE, PROMPT, Live, Make, begin_paused, held_forward, reference
 
 SLACK = 1.0  # a machine that is busy with other things
 
@@ -84,9 +84,7 @@ class TestRuns:
         settings = GenerationSettings(max_new_tokens=12, temperature=3.0, seed=11)
         session = live(PROMPT, settings=settings)
         torch.rand(3)
-        session.generate(PROMPT, settings)
-        session.pause()
-        session.log.wait_state(RunState.PAUSED)
+        begin_paused(session, lambda: session.generate(PROMPT, settings))
         for _ in range(3):
             session.call(lambda *_: torch.rand(7)).result(PATIENCE)
             session.step()
@@ -207,11 +205,10 @@ class TestInBetween:
     @pytest.mark.parametrize("where", ["ready", "running", "paused", "between layers"])
     def test_passes_of_an_analysis_leave_no_trace(self, live: Make, where: str) -> None:
         session = live()
-        if where != "ready":
+        if where == "running":
             session.generate(PROMPT)
-        if where in ("paused", "between layers"):
-            session.pause()
-            session.log.wait_state(RunState.PAUSED)
+        elif where != "ready":
+            begin_paused(session, lambda: session.generate(PROMPT))
         if where == "between layers":
             for number in range(2, 4):
                 session.step_layer()

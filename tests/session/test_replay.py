@@ -76,7 +76,7 @@ async def rest(session):
 
 async def test_playing_tells_what_happened_in_order(opened):
     session = opened(speed=64)
-    assert await asyncio.to_thread(session.wait, 10)
+    assert await asyncio.to_thread(session.wait, 30)
     assert session.state is RunState.FINISHED
     assert session.reason == "the end of the recording"
     assert session.playback.position == session.playback.end == 12
@@ -155,7 +155,7 @@ async def test_stepping_forward_tells_of_breakpoints(opened):
 
 
 def test_playing_again_from_the_end_begins_anew(opened):
-    session = opened(start="end")
+    session = opened(start="end", speed=0.25)
     assert session.state is RunState.FINISHED
     session.resume()
     assert session.state is RunState.RUNNING
@@ -242,7 +242,7 @@ async def test_another_speed_and_the_end_of_a_loop_are_told(opened):
     seen = session.events()
 
     async def told():
-        return await asyncio.wait_for(anext(seen), 5)
+        return await asyncio.wait_for(anext(seen), 30)
 
     while not isinstance(await told(), StepCaptured):
         pass
@@ -260,7 +260,7 @@ def test_a_loop_plays_on_and_must_lie_in_the_recording(opened):
     assert not session.wait(0.3)
     assert 8 <= session.playback.position <= 10
     session.set_loop(None)
-    assert session.wait(10)
+    assert session.wait(30)
     assert session.playback.position == 12
     for tokens in ((5, 5), (-1, 3), (3, 99)):
         with pytest.raises(UsageError, match="no tokens"):
@@ -313,7 +313,7 @@ def test_an_empty_recording_is_finished(tmp_path):
     assert (session.state, session.reason) == (RunState.FINISHED, "the recording holds no tokens")
     session.step()
     session.resume()
-    assert session.wait(5)
+    assert session.wait(30)
     session.close()
 
 
@@ -343,7 +343,7 @@ async def test_follows_a_file_no_further_when_nothing_more_can_come_of_it(tmp_pa
         path.unlink()
     else:
         os.truncate(path, path.stat().st_size - 100)
-    assert await asyncio.to_thread(session.wait, 10)
+    assert await asyncio.to_thread(session.wait, 30)
     assert session.state is RunState.FINISHED
     session.close()
     told = [event.message async for event in session.events() if isinstance(event, Notice)]
@@ -373,13 +373,13 @@ async def test_follows_a_file_that_is_being_written(tmp_path):
         writer.write_step(step)
     writer.write_event(BAN)
     writer.flush()
-    await asyncio.wait_for(until(26), 10)
+    await asyncio.wait_for(until(26), 30)
     assert session.interventions == BAN.interventions
     for step in steps[20:]:
         writer.write_step(step)
     writer.close()
-    await asyncio.wait_for(until(37), 10)
-    assert await asyncio.to_thread(session.wait, 10)
+    await asyncio.wait_for(until(37), 30)
+    assert await asyncio.to_thread(session.wait, 30)
     assert session.state is RunState.FINISHED
     assert session.findings == ()
     session.close()
@@ -413,7 +413,7 @@ def test_recordings_without_times_play(tmp_path):
             writer.write_step(replace(step, duration=math.nan))
     session = ReplaySession(tmp_path / "x.msgpack", speed=16)
     session.open()
-    assert session.wait(10)
+    assert session.wait(30)
     assert session.playback.position == 4
     session.close()
 

@@ -81,7 +81,9 @@ class Sequence:
             self.complete()
         began = time.monotonic()
         session.close()
-        assert time.monotonic() - began < 1.0, self.given
+        # One second, and one for a machine that is busy with other things; a thread that nobody wakes never ends.
+        assert time.monotonic() - began < 2.0, self.given
+        session._thread.join(PATIENCE)
         assert not session._thread.is_alive(), self.given
         self.debugger.clear_buffer()
 
