@@ -21,7 +21,7 @@ def modules_after(code: str) -> set[str]:
 
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         done = subprocess.run(
-            [sys.executable, "-c", script, file.name], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", script, file.name], capture_output=True, text=True, timeout=200, check=False
         )
         assert done.returncode == 0, done.stderr
         return set(json.loads(Path(file.name).read_text()))

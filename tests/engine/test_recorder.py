@@ -278,6 +278,6 @@ with torch.no_grad():
 
 
 def test_an_interpreter_that_ends_takes_what_is_queued_along() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0", "1", "2", "3", "4"]

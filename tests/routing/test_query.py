@@ -251,12 +251,12 @@ def test_patterns_cannot_run_away() -> None:
         "a*a*a*c",
         "(a|a)(a|a)(a|a)c",
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             parse(f'token ~ "{pattern}"').match(view, 0, 1)
         except QueryError:
             bad += 1
-        assert time.perf_counter() - start < 1.0
+        assert time.process_time() - start < 1.0
     assert bad == 6
 
 

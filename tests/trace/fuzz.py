@@ -111,13 +111,13 @@ def main(seconds):
             else:
                 data = damaged(rng.choice(files), rng.choice(files), rng)
             path.write_bytes(data)
-            begun = time.monotonic()
+            begun = time.process_time()  # what a busy machine gives to others is not this file's cost
             try:
                 seen[look(path)] += 1
             except BaseException:
                 (Path(tempfile.gettempdir()) / "moetui-fuzz-failure.msgpack").write_bytes(data)
                 raise
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, time.process_time() - begun)
             number += 1
         json.dump({"cases": number, "slowest": slowest, "peak": _peak(), **seen}, sys.stdout)
 

@@ -57,7 +57,7 @@ except TraceError as error:
 def test_a_file_cut_short_under_its_reader_is_damage_and_kills_nobody(path, size):
     # In a process of its own: a mapped page that is gone would end it.
     done = subprocess.run(
-        [sys.executable, "-c", CUT, str(path), str(size)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", CUT, str(path), str(size)], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     assert ("empty" in done.stdout) == (size == 0)
@@ -151,7 +151,7 @@ def test_what_was_looked_at_does_not_stay_in_memory(tmp_path):
     with (tmp_path / "x").open("wb") as stream:
         stream.truncate(128 << 20)
     done = subprocess.run(
-        [sys.executable, "-c", RESIDENT, str(tmp_path / "x")], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", RESIDENT, str(tmp_path / "x")], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64
