@@ -51,8 +51,14 @@ async def test_the_palette_marks_its_choice_and_stands_still(colors: Colors) -> 
         await until(pilot, lambda: app.screen.query(CommandList) and app.screen.query_one(CommandList).highlighted == 0)
         assert isinstance(app.screen, Palette)
         words = app.screen.query_one(CommandList)
-        chosen, other = (style_of(words.render_line(y), words.render_line(y).text.strip()) for y in (0, 2))
-        assert (chosen.underline and not other.underline) if colors != "truecolor" else chosen.bgcolor != other.bgcolor
+
+        def stands_out() -> bool:
+            chosen, other = (style_of(words.render_line(y), words.render_line(y).text.strip()) for y in (0, 2))
+            if colors == "truecolor":
+                return chosen.bgcolor != other.bgcolor
+            return bool(chosen.underline and not other.underline)
+
+        await until(pilot, stands_out)
         assert not app.screen.query_one(Input).cursor_blink
 
 
