@@ -9,7 +9,8 @@ Each repeat times every variant once, in an order that changes from repeat to re
 same length of the cache, and one prompt. A block's time is the mean of its steps, so that what the recorder's thread
 takes now and then is in it; blocks are long enough for several of its turns. A variant's ratio is the median
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
-does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``bare-again``
+does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``step`` is the
+same as the ratio, of the blocks' median steps: what a decode step takes longer while the recorder rests. ``bare-again``
 is the control: the same thing twice, whose ratios show the noise. ``clone``
 is a second copy of the model, bare too: what the same weights elsewhere in memory change. ``mixtral-8x7b`` has random
 weights in that model's shape, 93 GB in bfloat16, made on the device itself; it is measured when it is asked for, and
@@ -223,6 +224,15 @@ class Result:
     low: float
     high: float
     floor: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """Milliseconds of one block's steps."""
+
+    mean: float
+    median: float
 
 
 class Bench:
@@ -238,17 +248,19 @@ class Bench:
         step = statistics.median([self._decode_step({}) for _ in range(9)])
         self._steps = max(8, round(1e3 * BLOCK / step))
 
-    def decode(self, setup: Setup) -> float:
-        """Mean milliseconds of a decode step, the cache cut back to the same length after each."""
+    def decode(self, setup: Setup) -> Block:
+        """Decode steps, the cache cut back to the same length after each."""
         with setup(self._model) as extra:
             for _ in range(WARM):
                 self._decode_step(extra)
-            return statistics.fmean([self._decode_step(extra) for _ in range(self._steps)])
+            steps = [self._decode_step(extra) for _ in range(self._steps)]
+            return Block(statistics.fmean(steps), statistics.median(steps))
 
-    def prefill(self, setup: Setup) -> float:
-        """Milliseconds of one prompt."""
+    def prefill(self, setup: Setup) -> Block:
+        """One prompt."""
         with setup(self._model) as extra:
-            return self._timed(extra, input_ids=self._prompt, use_cache=False)
+            took = self._timed(extra, input_ids=self._prompt, use_cache=False)
+            return Block(took, took)
 
     def _decode_step(self, extra: dict[str, Any]) -> float:
         took = self._timed(extra, input_ids=self._context[:, :1], past_key_values=self._cache, use_cache=True)
@@ -277,18 +289,20 @@ def measure(name: str, model: Any, variants: list[str], options: argparse.Namesp
     for work, run in (("decode", bench.decode), ("prefill", bench.prefill)):
         if work not in options.work:
             continue
-        times: dict[str, list[float]] = {variant: [] for variant in variants}
+        times: dict[str, list[Block]] = {variant: [] for variant in variants}
         for variant in variants:
             run(VARIANTS[variant])
         for _ in range(options.repeats):
             for variant in order.sample(variants, len(variants)):
                 times[variant].append(run(VARIANTS[variant]))
         for variant in variants:
-            ratios = sorted(own / base for own, base in zip(times[variant], times["bare"]))
-            low, _, high = statistics.quantiles(ratios, n=4)
-            middle = statistics.median(ratios)
-            floor = min(times[variant]) / min(times["bare"])
-            results.append(Result(name, work, variant, statistics.median(times[variant]), middle, low, high, floor))
+            pairs = list(zip(times[variant], times["bare"]))
+            ratios = sorted(own.mean / base.mean for own, base in pairs)
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            floor = min(own.mean for own, _ in pairs) / min(base.mean for _, base in pairs)
+            step = statistics.median(own.median / base.median for own, base in pairs)
+            ms = statistics.median(own.mean for own, _ in pairs)
+            results.append(Result(name, work, variant, ms, middle, low, high, floor, step))
     return results
 
 
@@ -297,6 +311,7 @@ def show(results: list[Result]) -> None:
         print(
             f"{result.model:16} {result.work:8} {result.variant:18} {result.ms:9.3f} ms"
             f"   ×{result.ratio:.4f}  ({result.low:.4f} to {result.high:.4f})   floor ×{result.floor:.4f}"
+            f"   step ×{result.step:.4f}"
         )
 
 

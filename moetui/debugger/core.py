@@ -224,6 +224,7 @@ class MoEDebugger:
             prompt=prompt,
             overwrite=overwrite,
             has_logits=self.capture.options.logits,
+            linger=self.capture.linger,
         )
         self.recording = recording
         if len(self.interventions):

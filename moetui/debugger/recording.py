@@ -10,8 +10,8 @@ from moetui.routing import ModelInfo, UsageError
 from moetui.routing.events import Event, GenerationSettings
 from moetui.routing.steps import Steps
 
-_SOON = 0.2  # seconds that a step may wait here; on its way here it may have been as long
-_FLUSH_SECONDS = 0.7  # with either of these, nothing is older than a second when it is safe
+_SOON = 0.2  # seconds that a step may wait here, if it came without lingering
+_OLDEST = 0.95  # seconds: nothing is older when it is safe
 _MOST = 256  # steps that may wait, as many as may wait for the recorder
 
 
@@ -24,6 +24,7 @@ class Recording:
         settings: of the first run, for the header.
         prompt: of the first run, for the header.
         overwrite: replace an existing file.
+        linger: seconds that a step may take to come here.
 
     Raises:
         UsageError: the file exists already, or its folder does not.
@@ -39,6 +40,7 @@ class Recording:
         prompt: str = "",
         overwrite: bool = False,
         has_logits: bool = True,
+        linger: float = 0.0,
     ) -> None:
         check_target(path, overwrite=overwrite)
         self.path = path
@@ -56,7 +58,7 @@ class Recording:
             settings=settings,
             prompt=prompt,
             overwrite=overwrite,
-            flush_seconds=_FLUSH_SECONDS,
+            flush_seconds=_OLDEST - max(linger, _SOON),
             has_logits=has_logits,
         )
 

@@ -33,6 +33,9 @@ from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.steps import Steps
 
+LINGER = 0.4
+"""Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
+
 
 class Capture:
     """The routing of every forward pass of a model, as it is executed.
@@ -52,6 +55,7 @@ class Capture:
         tokenizer: for the text of tokens; None shows ids.
         name: what the user called the model.
         epoch: ``perf_counter_ns`` that ``Step.started`` counts from; now by default.
+        linger: seconds that a step may come later, so that steps can be made together.
         memory: gives ``Step.memory``; asked in the thread that makes the steps, once for those that it makes together.
 
     Raises:
@@ -82,6 +86,7 @@ class Capture:
         tokenizer: Any = None,
         name: str = "",
         epoch: int | None = None,
+        linger: float = LINGER,
         memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
         refuse_compiled(model)
@@ -99,6 +104,7 @@ class Capture:
         self.after_step: Callable[[], None] | None = None
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
+        self._linger = linger
         self._on_step, self._on_steps, self._on_event, self._memory = on_step, on_steps, on_event, memory
         self._study = Study(self.handles, self._info, self.current, self._emit)
         self.extras = Extras(self.handles, self.current, self._find)
@@ -133,6 +139,17 @@ class Capture:
     def steps(self) -> int:
         """Forward passes begun so far, kept or not."""
         return self._steps
+
+    @property
+    def linger(self) -> float:
+        """See above; may be changed at any time."""
+        return self._linger
+
+    @linger.setter
+    def linger(self, seconds: float) -> None:
+        self._linger = seconds
+        if self._recorder is not None:
+            self._recorder.linger = seconds
 
     @property
     def recorder_ns(self) -> int:
@@ -236,6 +253,7 @@ class Capture:
             self._take,
             self._lost,
             queue_size=options.queue,
+            linger=self._linger,
         )
 
     def _take(self, steps: Steps) -> None:
@@ -294,7 +312,7 @@ class Capture:
                     watch.break_graphs(breaking)
 
     def _around(self, stream: Stream) -> Handle:
-        current, stacks = self.current, {stack for stack, _ in stream.stacks}
+        current, stacks = self.current, {names.stack for names in stream.stacks}
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             frame = current.frame

@@ -130,7 +130,7 @@ class Extras:
                 return
             try:
                 hidden = args[0] if args else next(iter(kwargs.values()))
-                indices, weights = frame.first[number], frame.second[number]  # what ran, changed or not
+                indices, weights = frame.routing(number)  # what ran, changed or not
                 frame.extras.append(("activations", number, (indices, _norms(experts, hidden, indices, weights))))
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 fail(error)

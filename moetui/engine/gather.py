@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moetui.engine.adapters.base import SiteHandle
 from moetui.engine.predict import Prediction
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import SEEN, RawStep, TokenInputs
 
 
 @dataclass(slots=True, eq=False)
@@ -111,19 +111,20 @@ class Gatherer:
         None where something has to be decoded, put together or left out first.
         """
         first = raws[0]
-        numbers = [number for number, time in enumerate(first.times) if time]
+        times, seen, returned = first.times, first.first, first.outputs
+        numbers = [number for number, time in enumerate(times) if time]
         if first.before or first.earlier or not numbers or not all(self._columnar[number] for number in numbers):
             return None
         inputs = first.inputs["decoder"]
         rows = 0 if inputs.shape is None else inputs.shape[0] * inputs.shape[1]
-        outputs = [first.outputs[number] for number in numbers] if self._wants_logits else []
+        outputs = [returned[number] for number in numbers] if self._wants_logits else []
         if not all(type(output) is tuple and output[0].dim() == 2 for output in outputs):
             return None
-        if any(first.first[number].shape[0] != rows for number in numbers):
+        if any(seen[number].shape[0] != rows for number in numbers):
             return None
 
         def column(lists: list[list[Any]]) -> list[Any]:
-            if len(numbers) == len(first.times):
+            if len(numbers) == len(times):
                 return list(chain.from_iterable(lists))
             return [values[number] for values in lists for number in numbers]
 
@@ -153,7 +154,7 @@ class Gatherer:
             site.logits = torch.cat(logits) if len(logits) == len(pieces) + 1 else None
 
     def _site(self, raw: RawStep, number: int, time: int) -> SiteTensors:
-        first, second, output = raw.first[number], raw.second[number], raw.outputs[number]
+        output, _, first, second = raw.seen[SEEN * number : SEEN * (number + 1)]
         output = output if self._wants_logits else None
         if self._plain[number] and not raw.before and not raw.earlier:
             if output is None:

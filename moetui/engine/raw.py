@@ -54,8 +54,12 @@ class ProbeRows:
     projected: Tensor | None = None
 
 
+SEEN = 4
+"""Places that a site has in ``RawStep.seen``."""
+
+
 class RawStep:
-    """What a forward pass left behind. The lists go by site number: hooks only put references into them.
+    """What a forward pass left behind: references, as what looks at a site between a model's operations must be short.
 
     Attributes:
         index: number of the pass.
@@ -67,10 +71,10 @@ class RawStep:
         cost: nanoseconds spent in this capture's hooks.
         inputs: the tokens of each stack that was called.
         told: the stacks whose tokens are known in full.
-        times: ``perf_counter_ns`` when a site's experts got their routing; 0 where they did not.
-        first, second: that routing, as the site's adapter decodes it.
-        before: the same before a routing function changed it, at sites where one did.
-        outputs: what the routers returned.
+        seen: for each site, by its number, what its router returned, the ``perf_counter_ns`` when its experts got their
+            routing (0 where they did not), and that routing, as the site's adapter decodes it. One list: every other
+            object that a site's hooks touch is one more that is in no cache.
+        before: that routing before a routing function changed it, at sites where one did.
         earlier: first, second and output of a site's earlier calls, where a pass calls one several times.
         logits: ``[B, columns, V]`` of the language model's head, None where there are none.
         probes: what the first passes keep to study the routers.
@@ -78,8 +82,8 @@ class RawStep:
     """
 
     __slots__ = (
-        "before", "branch", "cost", "earlier", "ended", "extras", "first", "index", "inputs", "keep",
-        "logits", "outputs", "owner", "probes", "reordered", "second", "started", "times", "told",
+        "before", "branch", "cost", "earlier", "ended", "extras", "index", "inputs", "keep", "logits", "owner",
+        "probes", "reordered", "seen", "started", "told",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, sites: int) -> None:
@@ -88,10 +92,7 @@ class RawStep:
         self.started = self.ended = self.cost = 0
         self.inputs: dict[str, TokenInputs] = {}
         self.told: set[str] = set()
-        self.times: list[int] = [0] * sites
-        self.first: list[Any] = [None] * sites
-        self.second: list[Any] = [None] * sites
-        self.outputs: list[Any] = [None] * sites
+        self.seen: list[Any] = [None, 0, None, None] * sites
         self.before: dict[int, tuple[Any, Any]] = {}
         self.earlier: dict[int, list[tuple[Any, Any, Any]]] = {}
         self.logits: Tensor | None = None
@@ -100,27 +101,62 @@ class RawStep:
 
     def note(self, number: int, time: int, first: Any, second: Any) -> None:
         """A site's experts got their routing."""
-        if self.times[number]:
+        at = SEEN * number
+        if self.seen[at + 1]:
             self.repeat(number)
-        self.times[number], self.first[number], self.second[number] = time, first, second
+        self.seen[at + 1], self.seen[at + 2], self.seen[at + 3] = time, first, second
+
+    def returned(self, number: int, output: Any) -> None:
+        """A site's router returned."""
+        at = SEEN * number
+        if self.seen[at] is not None:
+            self.repeat(number)
+        self.seen[at] = output
+
+    def routing(self, number: int) -> tuple[Any, Any]:
+        """What a site's experts got."""
+        first, second = self.seen[SEEN * number + 2 : SEEN * (number + 1)]
+        return first, second
+
+    @property
+    def times(self) -> list[int]:
+        """By site number, as ``first``, ``second`` and ``outputs``."""
+        return self.seen[1::SEEN]
+
+    @property
+    def first(self) -> list[Any]:
+        """The routing that the sites' experts got, and ``second``."""
+        return self.seen[2::SEEN]
+
+    @property
+    def second(self) -> list[Any]:
+        """See ``first``."""
+        return self.seen[3::SEEN]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What the routers returned."""
+        return self.seen[0::SEEN]
 
     def repeat(self, number: int) -> None:
         """A site is called again: lay its last call aside."""
-        call = self.first[number], self.second[number], self.outputs[number]
-        self.earlier.setdefault(number, []).append(call)
-        self.times[number], self.outputs[number] = 0, None
+        at = SEEN * number
+        output, _, first, second = self.seen[at : at + SEEN]
+        self.earlier.setdefault(number, []).append((first, second, output))
+        self.seen[at], self.seen[at + 1] = None, 0
 
     def release(self) -> None:
         """Let go of every tensor that the sites' hooks noted."""
-        sites = len(self.times)
-        self.first, self.second, self.outputs = [None] * sites, [None] * sites, [None] * sites
+        times = self.times
+        self.seen = [None] * len(self.seen)
+        self.seen[1::SEEN] = times
         self.logits = None
         self.before = dict.fromkeys(self.before, (None, None))
 
     def stood(self, nanoseconds: int) -> None:
         """See ``StepFrame``."""
         self.started += nanoseconds
-        self.times = [time and time + nanoseconds for time in self.times]
+        self.seen[1::SEEN] = [time and time + nanoseconds for time in self.times]
 
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import thread_time_ns
 
@@ -24,8 +24,7 @@ from moetui.engine.transfer import Transfer
 from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing.steps import Steps
 
-_LINGER = 0.2  # seconds, about a frame: passes that come within it are worked out together, at a fraction of the cost
-_RUN = 64  # passes worked out together at most
+_RUN = 128  # passes worked out together at most
 _AT_EXIT = 2.0  # seconds that the interpreter's end waits for what is queued
 _GONE = torch.empty(0)
 
@@ -53,8 +52,10 @@ class Recorder:
         on_steps: called with the steps of each pass, or of several alike ones.
         on_error: called with the pass's number and what went wrong with it.
         queue_size: steps that may wait.
+        linger: seconds that a pass may wait for those after it: worked out together they cost a fraction.
 
     Attributes:
+        linger: may be changed at any time.
         work_ns: processor time that the thread has spent on passes so far, nanoseconds.
     """
 
@@ -68,6 +69,7 @@ class Recorder:
         on_steps: Callable[[Steps], None],
         on_error: Callable[[int, Exception], None],
         queue_size: int = 256,
+        linger: float = 0.0,
     ) -> None:
         self._gatherer, self._predictor, self._assembler = gatherer, predictor, assembler
         self._study, self._extras, self._on_steps, self._on_error = study, extras, on_steps, on_error
@@ -81,6 +83,7 @@ class Recorder:
         self._spent: deque[RawStep] = deque(maxlen=2 * _RUN)
         self.work_ns = 0
         self._enough = min(_RUN, queue_size)
+        self.linger = linger
         self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
         self._thread.start()
         atexit.register(self.close, _AT_EXIT)
@@ -135,9 +138,11 @@ class Recorder:
     def _let_go(self) -> None:
         """Free small tensors where they were made: what another thread freed costs this one several times as much."""
         spent = self._spent
-        with suppress(IndexError):  # also when another thread takes the last
+        try:
             spent.popleft()
             spent.popleft()
+        except IndexError:  # also when another thread takes the last
+            pass
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -177,7 +182,7 @@ class Recorder:
         while True:
             item = self._queue.get()
             if isinstance(item, _Parcel):
-                self._hurry.wait(_LINGER)
+                self._hurry.wait(self.linger)
             self._hurry.clear()
             items = [item, *self._waiting()]
             began = thread_time_ns()
@@ -280,6 +285,7 @@ def _key(parcel: _Parcel) -> object:
         return None
     if raw.earlier:
         return None
-    numbers = [number for number, time in enumerate(raw.times) if time] if 0 in raw.times else None
-    changed = [(number, getattr(raw.first[number], "shape", None)) for number in raw.before]
+    times = raw.times
+    numbers = [number for number, time in enumerate(times) if time] if 0 in times else None
+    changed = [(number, getattr(raw.routing(number)[0], "shape", None)) for number in raw.before]
     return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers, changed

@@ -18,28 +18,46 @@ _CACHES = ("past_key_values", "cache_params")
 
 
 @dataclass(frozen=True, slots=True)
+class StackNames:
+    """Names of the arguments that tell a stack's tokens."""
+
+    stack: str
+    ids: str
+    embeds: str
+    mask: str
+    positions: str
+
+    @staticmethod
+    def of(stack: str, prefix: str) -> StackNames:
+        """With what stands before each of them."""
+        names = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
+        return StackNames(stack, *(prefix + name for name in names))
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """A module whose forward begins a step, or lies within one.
 
     Attributes:
         path: of the module.
         parameters: names of its forward's parameters, in order.
-        stacks: stacks whose tokens its arguments tell, with the prefix of the arguments' names.
+        stacks: whose tokens its arguments tell, by which names.
     """
 
     path: str
     module: nn.Module
     parameters: tuple[str, ...]
-    stacks: tuple[tuple[str, str], ...]
+    stacks: tuple[StackNames, ...]
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
         """Note what a call says of the tokens of each stack, unless an outer module said it already."""
         known = raw.inputs
         named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
-        for stack, prefix in self.stacks:
+        for names in self.stacks:
+            stack = names.stack
             if stack in raw.told:
                 continue
-            known[stack] = inputs = _inputs(stack, prefix, named)
+            known[stack] = inputs = _inputs(names, named)
             if inputs.shape is not None:
                 raw.told.add(stack)
                 if inputs.shape[0] > 1 and not raw.reordered:
@@ -53,15 +71,21 @@ def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
     inputs = raw.inputs.get("decoder")
     if inputs is not None:
         # A first pass may be called without a cache, or exchange the one that it was given.
-        cache = next((cache for name in _CACHES if (cache := getattr(output, name, None)) is not None), None)
-        inputs.left = inputs.cache if cache is None else weakref.ref(cache)
+        inputs.left = inputs.cache
+        for name in _CACHES:
+            cache = getattr(output, name, None)
+            if cache is not None:
+                inputs.left = weakref.ref(cache)
+                break
 
 
 def _logits(output: Any, vocabulary: int) -> Tensor | None:
     """``[B, columns, V]`` of a named output or of a tuple."""
-    found = _tensor(getattr(output, "logits", None))
-    if found is not None or not isinstance(output, tuple):
+    found = getattr(output, "logits", None)
+    if isinstance(found, Tensor):
         return found
+    if not isinstance(output, tuple):
+        return None
     tensors = (_tensor(item) for item in output)
     return next(
         (item for item in tensors if item is not None and item.dim() == 3 and item.shape[2] == vocabulary), None
@@ -95,37 +119,40 @@ def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Str
     )
 
 
-def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[tuple[str, str], ...]:
+def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames, ...]:
     """Token arguments of a whole encoder–decoder are named for their side; a side tower's own are no tokens."""
     both = "decoder_input_ids" in parameters
     out = []
     for stack in stacks:
         if stack == "decoder":
-            out.append((stack, "decoder_" if both else ""))
+            out.append(StackNames.of(stack, "decoder_" if both else ""))
         elif stack == "encoder" or len(stacks) == 1:
-            out.append((stack, ""))
+            out.append(StackNames.of(stack, ""))
     return tuple(out)
 
 
-def _inputs(stack: str, prefix: str, named: dict[str, Any]) -> TokenInputs:
-    ids = _tensor(named.get(prefix + "input_ids"))
-    embeds = _tensor(named.get(prefix + "inputs_embeds"))
-    mask = _tensor(named.get(prefix + "attention_mask"))
-    source = ids if ids is not None else embeds
-    inputs = TokenInputs(stack, ids if ids is not None and ids.dim() == 2 else None)
-    if source is not None and source.dim() >= 2:
-        inputs.shape = (source.shape[0], source.shape[1])
-    inputs.mask = mask if mask is not None and mask.dim() == 2 else None
-    positions = _tensor(named.get(prefix + "position_ids"))
-    inputs.positions = positions if positions is not None and positions.dim() == 2 else None
+def _inputs(names: StackNames, named: dict[str, Any]) -> TokenInputs:
+    get = named.get
+    ids, mask, positions = get(names.ids), get(names.mask), get(names.positions)
+    inputs = TokenInputs(names.stack)
+    source = ids if isinstance(ids, Tensor) else get(names.embeds)
+    if isinstance(source, Tensor):
+        shape = source.shape
+        if len(shape) >= 2:
+            inputs.shape = (shape[0], shape[1])
+            inputs.ids = ids if source is ids and len(shape) == 2 else None
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        inputs.mask = mask
+    if isinstance(positions, Tensor) and positions.dim() == 2:
+        inputs.positions = positions
     for name in _MODALITIES:
-        modality = named.get(name)
+        modality = get(name)
         if isinstance(modality, Tensor) and modality.dim() == 2:
             inputs.modality = modality
             break
-    if stack != "encoder":
+    if names.stack != "encoder":
         for name in _CACHES:
-            cache = named.get(name)
+            cache = get(name)
             if cache is not None:
                 inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
                 if inputs.past == 0 and inputs.mask is not None and inputs.shape is not None:
@@ -145,6 +172,8 @@ def past_length(cache: Any) -> int | Tensor:
         length = cache.get_seq_length()
     except (AttributeError, ValueError, IndexError):
         return 0
+    if type(length) is int:
+        return length
     if isinstance(length, Tensor):
         return int(length) if length.device.type == "cpu" else length.clone()
     return int(length)

@@ -63,7 +63,7 @@ def run_headless(
         UsageError: the prompt, a setting, an intervention or the recording's path will not do.
         KeyboardInterrupt: someone interrupted it.
     """
-    session = LiveSession(replace(options, begin=False), on_event=on_event)
+    session = LiveSession(replace(options, begin=False, linger=None), on_event=on_event)
     with _interruptible():
         try:
             session.open()

@@ -55,6 +55,8 @@ class LiveOptions:
         buffer_tokens: tokens held in memory.
         paused: stand still before the first step of the first run.
         state: folder in which the model's breakpoints are kept from session to session; None keeps nothing.
+        linger: seconds that a step may come later, so that steps can be made together: less than a frame of a screen;
+            None for where nobody looks on.
     """
 
     load: LoadRequest
@@ -69,6 +71,7 @@ class LiveOptions:
     buffer_tokens: int = 100_000
     paused: bool = False
     state: Path | None = None
+    linger: float | None = 0.2
 
 
 class LiveSession(Steering, Breaking, HoldingFiles):

@@ -130,6 +130,8 @@ class Worker:
         watch = Watch(debugger, self._emit, self.findings)
         runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
+        if self._options.linger is not None:
+            debugger.capture.linger = self._options.linger
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
         if self._options.record is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moetui.engine.around import Around, Handle
+from moetui.engine.raw import SEEN
 from moetui.routing import Phase, Site
 from moetui.routing.model import SiteKind
 
@@ -239,13 +240,15 @@ class RouterWatch(Watch):
 def around_router(handle: SiteHandle, tap: Tap, call: RouterCall) -> Handle:
     """Keeps the router's output, and its whole call while a routing function or the gate may want it."""
     number, current, functions = handle.site.index, tap.current, tap.functions
+    at = SEEN * number
 
     def after(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         frame = current.frame
         if frame is not None:
-            if frame.outputs[number] is not None:
+            seen = frame.seen
+            if seen[at] is not None:
                 frame.repeat(number)
-            frame.outputs[number] = output
+            seen[at] = output
         if functions[number] is not None or tap.gate is not None:
             call.args, call.kwargs, call.output = args, kwargs, output
 

@@ -55,7 +55,7 @@ class DenseAdapter:
                     changed = run_function(handle, tap, call, *_chosen(scores, handle.site.top_k), args[0])
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *(changed or (scores, None)))
-                    frame.outputs[number] = output
+                    frame.returned(number, output)
                     if changed:
                         frame.before[number] = scores, None
                 return (_scores(changed, scores), *output[1:]) if changed else None

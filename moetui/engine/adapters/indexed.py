@@ -20,6 +20,7 @@ from moetui.engine.adapters.base import (
 )
 from moetui.engine.adapters.traits import count_experts, describe_router, find_router
 from moetui.engine.around import Arguments, Around, Before, Handle
+from moetui.engine.raw import SEEN
 from moetui.routing.model import SiteKind
 
 _INDICES = ("index", "indices")
@@ -104,6 +105,7 @@ class _IndexedWatch(RouterWatch):
     def _reader(self) -> Before:
         """What reads the routing off a call of the experts, with nothing left between it and their run."""
         tap, names, number = self.tap, self._names, self.handle.site.index
+        at = SEEN * number
         current, functions = tap.current, tap.functions
 
         def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
@@ -118,10 +120,11 @@ class _IndexedWatch(RouterWatch):
                 return changed
             try:
                 given, named = changed or (args, kwargs)
-                if frame.times[number]:
+                seen = frame.seen
+                if seen[at + 1]:
                     frame.repeat(number)
-                frame.times[number] = time
-                frame.first[number], frame.second[number] = given[1:3] if len(given) > 2 else pick(given, named, names)
+                seen[at + 1] = time
+                seen[at + 2], seen[at + 3] = given[1:3] if len(given) > 2 else pick(given, named, names)
                 frame.cost += perf_counter_ns() - time
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)

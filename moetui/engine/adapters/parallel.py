@@ -55,7 +55,7 @@ class ParallelAdapter:
                     changed = run_function(handle, tap, call, *_unsorted(output), args[0])
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *(changed or (output, None)))
-                    frame.outputs[number] = output
+                    frame.returned(number, output)
                     if changed:
                         frame.before[number] = output, None
                 return _sorted(changed, output) if changed else None

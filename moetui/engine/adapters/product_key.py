@@ -104,9 +104,7 @@ class _Hooks:
         call.args, call.kwargs, call.output = args, kwargs, output
         if frame is not None:
             number = self._handle.site.index
-            if frame.outputs[number] is not None:
-                frame.repeat(number)
-            frame.outputs[number] = output
+            frame.returned(number, output)
 
     def on_down(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         tap, number = self._tap, self._handle.site.index
