@@ -181,6 +181,16 @@ def test_experts_that_were_only_counted_are_told_of(tmp_path, out):
         assert kinds == ["import_experts_counted"] * told, name
 
 
+def test_a_dump_may_say_how_many_experts_there_are(tmp_path, out):
+    ids = experts(total=6).tolist()
+    (tmp_path / "x.json").write_text(json.dumps({"num_experts": 8, "choices": [{"routed_experts": ids}]}))
+    imported = import_file(tmp_path / "x.json", out)
+    assert (imported.num_experts, imported.findings) == (8, ())
+    (tmp_path / "x.json").write_text(json.dumps({"num_experts": 3, "choices": [{"routed_experts": ids}]}))
+    with pytest.raises(TraceError, match="no expert 5 among 3"):
+        import_file(tmp_path / "x.json", out, overwrite=True)
+
+
 def ids_only_log():
     return {"samples": [{"layers": [{"layer": 0, "selected_experts": [[1, 2]], "expert_weights": None}]}]}
 

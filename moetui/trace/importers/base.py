@@ -26,7 +26,7 @@ COUNTED = Finding(
     "import_experts_counted",
     "info",
     "the log does not say how many experts there are: those up to the highest id were counted",
-    "if the model has more, the spread is less even than it looks, and more experts are unused",
+    "if there are more, the spread is less even than it looks; a JSON log may say num_experts",
 )
 
 

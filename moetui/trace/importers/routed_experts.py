@@ -27,6 +27,7 @@ _NPY_BASE64 = base64.b64encode(_NPY)[:7].decode()
 _KEYS = ('"routed_experts"', '"prompt_routed_experts"')
 _MAX_BYTES = 4 << 30
 _LAYER_KEYS = ("num_hidden_layers", "num_layers")
+_EXPERTS_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 _TOP_K_KEYS = ("top_k", "num_experts_per_tok", "moe_top_k")
 _GUESSED = Finding(
     "import_shape_guessed",
@@ -53,12 +54,13 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     """
     data = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
     findings: list[Finding] = []
+    said = 0
     if data.startswith(_NPY):
         arrays = [_npy(data)]
     elif data.lstrip().startswith(_NPY_BASE64.encode()):
         arrays = [_npy(_base64(data))]
     else:
-        arrays = _from_json(data, path.name, findings)
+        arrays, said = _from_json(data, path.name, findings)
     if not arrays:
         raise TraceError(
             f"{path.name} holds no routed experts", "was the server started with the flag that returns them?"
@@ -66,8 +68,9 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1:
         raise TraceError(f"{path.name}: the choices have different numbers of layers or slots", "the dump is damaged")
-    experts = max(int(array.max(initial=-1)) for array in arrays) + 1
-    findings.append(COUNTED)
+    experts = said or max(int(array.max(initial=-1)) for array in arrays) + 1
+    if not said:
+        findings.append(COUNTED)
     blocks = [narrow_experts(array, experts, path.name) for array in arrays]
     layers = _routed_layers(blocks, findings)
     kept = [_without_zeros(block[:, layers], findings) for block in blocks]
@@ -147,7 +150,8 @@ def _base64(text: str | bytes) -> bytes:
         raise TraceError("routed experts that are no base64", "the dump is damaged") from None
 
 
-def _from_json(data: bytes, name: str, findings: list[Finding]) -> list[Array]:
+def _from_json(data: bytes, name: str, findings: list[Finding]) -> tuple[list[Array], int]:
+    """The arrays, and how many experts the file says there are, 0 where it does not."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -157,7 +161,8 @@ def _from_json(data: bytes, name: str, findings: list[Finding]) -> list[Array]:
     for response in responses:
         if isinstance(response, dict):
             arrays.extend(_response(response, findings))
-    return arrays
+    holders = [each.get("meta_info") for each in responses if isinstance(each, dict)]
+    return arrays, _number([*responses, *holders], _EXPERTS_KEYS) or 0
 
 
 def _response(response: dict[str, Any], findings: list[Finding]) -> list[Array]:
