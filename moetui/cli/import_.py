@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,7 +15,13 @@ from moetui.cli.common import check_writable, common_options
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The recording to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The recording to write; - for standard output.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @common_options
 def command(file: Path, output: Path, force: bool) -> None:
@@ -23,8 +33,14 @@ def command(file: Path, output: Path, force: bool) -> None:
     from moetui.routing.text import drawable
     from moetui.trace import import_file
 
-    check_writable(output, force=force, source=file)
-    summary = import_file(file, output, overwrite=force)
+    if str(output) == "-":
+        with tempfile.TemporaryDirectory() as folder:
+            summary = replace(import_file(file, Path(folder) / "trace.msgpack"), path=Path("standard output"))
+            with (Path(folder) / "trace.msgpack").open("rb") as stream:
+                shutil.copyfileobj(stream, sys.stdout.buffer)
+    else:
+        check_writable(output, force=force, source=file)
+        summary = import_file(file, output, overwrite=force)
     click.echo(drawable(str(summary)), err=True)
     for finding in summary.findings:
         click.echo(f"{finding.severity}: {drawable(finding.message)}", err=True)

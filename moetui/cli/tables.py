@@ -34,9 +34,9 @@ def columns(rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:
 def stats_text(stats: dict[str, Any]) -> str:
     """The document of ``stats --json`` for a person."""
     ids_only = "  ids only" if stats["ids_only"] else ""
+    names = "  ".join(drawable(stats[key]) for key in ("model", "architecture") if stats[key])
     head = (
-        f"{drawable(stats['model'])}  {drawable(stats['architecture'])}  "
-        f"{stats['sites']} sites × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
+        f"{names}  {stats['sites']} sites × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
         f"{stats['tokens']:,} tokens in {stats['steps']:,} steps, {number(stats['tokens_per_second'], 1)} tokens/s"
         f"{'' if stats['complete'] else '   INCOMPLETE'}"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from moetui.routing.events import Branch, BranchAdded, BranchChanged
+from moetui.trace import trace_stats
 from tests.cli.conftest import Called, Write
 
 Call = Callable[..., Called]
@@ -216,6 +217,18 @@ def test_an_import_says_what_its_log_lacks(call: Call, tmp_path: Path) -> None:
         "2 tokens, 1 site × 6 experts, top-1, from a CSV of layers and experts; unknown: weights, entropy, times"
     )
     assert second.startswith("info: the log does not say how many experts there are")
+
+
+def test_an_import_to_standard_output_is_the_recording_alone(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "moetui", "import", "x.csv", "-o", "-"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert done.stderr.decode().startswith("standard output: 2 tokens, 1 site × 6 experts")
+    (tmp_path / "y.msgpack").write_bytes(done.stdout)
+    stats = trace_stats(tmp_path / "y.msgpack")
+    assert (stats["tokens"], stats["complete"]) == (2, True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["x.csv", "y.msgpack"]
 
 
 def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
