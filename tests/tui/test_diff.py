@@ -24,6 +24,7 @@ from moetui.tui.widgets.heatmap import Heatmap
 from tests.tui.builders import HOSTILE, make_info, make_step, skewed_logits
 from tests.tui.hosts import lines_of
 from tests.tui.recordings import write_recording, write_steps
+from tests.tui.test_app_shell import until
 
 LOOK = Look("truecolor", slow=False, ascii=False, mouse=True)
 PLAIN = Look("none", slow=True, ascii=True, mouse=False)
@@ -310,10 +311,7 @@ async def test_pairs_sites_flips_and_shift_can_be_copied(write: Write, opened: O
         part(pilot, of).focus()
         pilot.app._clipboard = ""
         await press(pilot, "y")
-        for _ in range(100):
-            if pilot.app.clipboard:
-                break
-            await pilot.pause(0.02)
+        await until(pilot, lambda: pilot.app.clipboard)
         return list(csv.reader(pilot.app.clipboard.splitlines(), delimiter="\t"))
 
     async with shown(runs) as pilot:

@@ -32,6 +32,7 @@ from moetui.tui.widgets.token_detail import TokenDetail
 from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.builders import HOSTILE, HeldSession, bulk_timeline, make_info, make_timeline
 from tests.tui.hosts import Host, heard, hosted, lines_of
+from tests.tui.test_app_shell import until
 
 BRANCHES = (Branch(0, 0, "run 0"), Branch(1, 1, "run 1"))
 
@@ -261,11 +262,8 @@ async def test_a_filter_over_many_tokens_finishes_by_itself():
     async with network(timeline) as (panel, pilot):
         panel.tokens.rows._budget = 0.001
         panel.query_one(FilterLine).value = "expert:3 entropy>1"
-        for _ in range(400):
-            await pilot.pause()
-            if panel.tokens.rows.progress >= 1 and "looked" not in note(panel) and panel.tokens.total_rows:
-                break
-        assert panel.tokens.rows.progress == 1.0
+        await until(pilot, lambda: panel.tokens.rows.progress == 1.0 and "looked" not in note(panel))
+        assert panel.tokens.total_rows
         assert note(panel) == f"{panel.tokens.total_rows:,} of 30,000 tokens"
 
 
@@ -345,10 +343,7 @@ async def test_a_long_count_lets_keys_through():
         assert "run 0" in str(panel.heatmap.border_title)
         await pilot.press("up")
         assert panel.tokens.token == 19_998
-        for _ in range(400):
-            await pilot.pause(0.005)
-            if "counted" not in str(panel.heatmap.border_title):
-                break
+        await until(pilot, lambda: "counted" not in str(panel.heatmap.border_title))
         assert int(panel.source.sums.loads.sum()) == 20_000 * 8 * 2
 
 
