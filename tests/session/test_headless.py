@@ -30,6 +30,7 @@ from moetui.routing.events import (
 from moetui.routing.interventions import ForceExperts
 from moetui.session.headless import run_headless
 from moetui.session.live import LiveOptions, LiveSession
+from tests.busy import takes_less
 from tests.session.live_sessions import Make
 
 PROMPT = "some words to begin with"
@@ -218,9 +219,12 @@ session.open()
 {when}
 began = time.monotonic()
 session.close()
-took = time.monotonic() - began
-assert took < 2.0, took  # one second, and as much for a machine that is busy with other things
+print(time.monotonic() - began, file=sys.stderr)
 """
-        process = child(program, when=when)
-        status, errors = finish(process)
-        assert (status, errors) == (0, "")
+
+        def attempt() -> float:
+            status, errors = finish(child(program, when=when))
+            assert status == 0, errors
+            return float(errors)  # nothing else was said
+
+        takes_less(2.0, attempt)

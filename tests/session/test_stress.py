@@ -130,4 +130,5 @@ def test_closing_amid_random_commands(live: Make, seed: int) -> None:
     for _ in range(5 + 4 * seed):
         person.act()
     session.close()
+    session._thread.join(PATIENCE)  # longer than closing waits, where the machine is busy
     assert not session._thread.is_alive()

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from tests.tui.pty_terminal import Terminal, leave_prompt, takes_less, terminal
+from tests.busy import takes_less
+from tests.tui.pty_terminal import Terminal, leave_prompt, terminal
 
 PLAY = [sys.executable, "-m", "tests.tui.play"]
 LEFT = b"\x1b[?1049l"  # the alternate screen was left

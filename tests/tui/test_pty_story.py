@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tui.pty_terminal import Terminal, leave_prompt, takes_less, terminal
+from tests.busy import takes_less
+from tests.tui.pty_terminal import Terminal, leave_prompt, terminal
 
 MOETUI = [sys.executable, "-m", "moetui"]
 PLAY = [sys.executable, "-m", "tests.tui.play"]
