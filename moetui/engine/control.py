@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -273,15 +274,18 @@ class Gate:
             self._work.append(work)
             self._condition.notify_all()
 
-    def before_step(self, position: int, breakpoint_reason: str = "") -> str:
+    def before_step(
+        self, position: int, breakpoint_reason: str = "", standing: Callable[[str], None] | None = None
+    ) -> bool:
         """Stand before a step; returns when it may begin.
 
         Args:
             position: sequence position of the step's first token.
             breakpoint_reason: why a breakpoint holds here, in words; empty if none does.
+            standing: called with the reason when the run stands here, in this thread.
 
         Returns:
-            Why the run was paused here, in words; empty if it was not.
+            Whether the run was paused here.
 
         Raises:
             RunStoppedError: the run shall end and the step shall not begin.
@@ -290,7 +294,9 @@ class Gate:
             self._set(self._control.end_step())
             self._do_work()
             self._set(self._control.at_step(position, breakpoint_reason))
-            paused = self._control.reason if self._control.blocks else ""
+            paused = self._control.blocks
+            if paused and standing is not None:
+                self._unlocked(partial(standing, self._control.reason))
             while self._control.blocks:
                 self._wait()
                 # Released and paused again before this thread woke: it must not slip through.
@@ -332,12 +338,14 @@ class Gate:
 
     def _do_work(self) -> None:
         while self._work and not self._control.quitting:
-            work = self._work.popleft()
-            self._condition.release()
-            try:
-                work()
-            finally:
-                self._condition.acquire()
+            self._unlocked(self._work.popleft())
+
+    def _unlocked(self, work: Work) -> None:
+        self._condition.release()
+        try:
+            work()
+        finally:
+            self._condition.acquire()
 
     def _set(self, control: RunControl) -> RunControl:
         before, self._control = self._control, control

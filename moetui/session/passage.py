@@ -220,13 +220,12 @@ class Passage:
         reason = self._hit_reason()
         self._arrived()
         try:
-            paused = self._gate.before_step(max(0, self._length - tokens), reason)
+            self._stand(max(0, self._length - tokens), reason)
         except RunStoppedError:
             self._track.left()
             raise
         finally:
             self.hit = None
-        self._tell_pause(paused)
         if not self._gate.control.to_site:
             self._debugger.capture.gate = None
         if tokens:
@@ -286,7 +285,7 @@ class Passage:
         reason = self._hit_reason()
         if reason and not self._gate.control.unwinds:
             try:
-                self._tell_pause(self._gate.before_step(self._length, reason))
+                self._stand(self._length, reason)
             finally:
                 self.hit = None
 
@@ -296,13 +295,17 @@ class Passage:
         self.hit = points.take_hit()
         return "" if self.hit is None else points.reason(self.hit)
 
+    def _stand(self, position: int, reason: str) -> None:
+        recording = self._debugger.recording
+        if self._gate.before_step(position, reason, self._tell_pause) and recording is not None:
+            recording.write_event(RunStateChanged(RunState.RUNNING))
+
     def _tell_pause(self, reason: str) -> None:
         recording = self._debugger.recording
-        if reason and recording is not None:
+        if recording is not None:
             # Written behind the steps before the pause, which is why not where the state changes.
             self._debugger.flush()
             recording.write_event(RunStateChanged(RunState.PAUSED, reason))
-            recording.write_event(RunStateChanged(RunState.RUNNING))
 
     def _ended(self, change: Change) -> Change:
         debugger = self._debugger

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from moetui.routing.events import (
     GenerationSettings,
     InterventionsChanged,
     RunState,
+    RunStateChanged,
     StepCaptured,
 )
 from moetui.routing.interventions import ForceExperts
 from moetui.session import Capability, Session
+from moetui.trace import open_trace
 from tests.session.live_sessions import LONG, PATIENCE, PROMPT, Make, begin_paused, held_forward, reference
 
 
@@ -142,6 +146,29 @@ class TestControl:
             assert session.state is RunState.RUNNING
         session.settle()
         assert session.timeline.snapshot().steps().index.shape == (1,)
+
+    def test_a_pause_is_in_the_recording_while_it_lasts(
+        self, live: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("moetui.debugger.recording._OLDEST", math.inf)  # no clock writes it sooner or later
+        path = tmp_path / "run.msgpack"
+        session = live(record=path)
+        begin_paused(session, lambda: session.generate(PROMPT))
+        tokens = session.timeline.snapshot().end
+        assert tokens > 1
+        end = time.monotonic() + PATIENCE
+        with open_trace(path) as trace:
+            while trace.num_tokens < tokens and time.monotonic() < end:
+                assert not threading.Event().wait(0.01)
+                trace.refresh()
+            states = [item.event.state for item in trace.events if isinstance(item.event, RunStateChanged)]
+            assert (trace.num_tokens, states[-1]) == (tokens, RunState.PAUSED)
+        session.resume()
+        session.settle()
+        session.close(5.0)
+        with open_trace(path) as trace:
+            states = [item.event.state for item in trace.events if isinstance(item.event, RunStateChanged)]
+            assert states == [RunState.RUNNING, RunState.PAUSED, RunState.RUNNING, RunState.FINISHED]
 
     def test_restart(self, live: Make) -> None:
         session = live()
