@@ -42,7 +42,7 @@ from moetui.engine.interventions import plan
 from moetui.routing import Timeline
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
 
-BLOCK = 0.5  # seconds of a block of decode steps, about
+BLOCK = 2.0  # seconds of a block of decode steps, about: several turns of the recorder
 WARM = 3  # decode steps before a block that are not counted
 CONTEXT = 64  # tokens cached before the decode steps
 
@@ -322,7 +322,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=32, help="of mixtral-8x7b, where the device's memory is less")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--work", default="decode,prefill")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])

@@ -86,7 +86,7 @@ class Assembler:
                     self._fill_part(routing, site, inputs[0], rows)
             times = self._times(raws, columns, passed_sites if len(run) == 1 else ())
             yield self._made(
-                raws, stack, tokens, routing, routing.flags(whole), times, prediction if stack == "decoder" else None
+                raws, stack, tokens, routing, routing.flags(), times, prediction if stack == "decoder" else None
             )
 
     def plain_steps(self, raws: Sequence[RawStep], columns: SiteColumns, prediction: Prediction | None) -> Steps:

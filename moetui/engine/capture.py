@@ -36,6 +36,8 @@ from moetui.routing.steps import Steps
 LINGER = 0.4
 """Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
 
+_TIMED = 8  # of so many passes, one takes the time that its hooks take
+
 
 class Capture:
     """The routing of every forward pass of a model, as it is executed.
@@ -70,7 +72,8 @@ class Capture:
             duration; it may block. It tells whether the pass is to be recorded.
         after_step: called in the generating thread after each pass that is recorded, not part of its duration.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
-        hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out.
+        hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out; taken in
+            one pass of several.
         put_ns: nanoseconds spent on handing passes to the recorder so far, waiting for it included; or on recording
             them, while ``after_step`` is set.
     """
@@ -116,7 +119,7 @@ class Capture:
         self._on_others: list[Handle] = []
         self._compiling = False
         self.hook_ns = self.put_ns = 0
-        self._steps = 0
+        self._steps = self._kept = 0
         self._muted = False
         self._recorder: Recorder | None = None
 
@@ -322,14 +325,15 @@ class Capture:
                     recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
                 current.frame = frame = self._begin(stream, recorded)
                 current.applied = -1
-            if frame.told >= stacks:
+            elif frame.told >= stacks:
                 return
-            began = perf_counter_ns()
+            began = perf_counter_ns() if frame.timed else 0
             try:
                 stream.read(args, kwargs, frame)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.fail(error)
-            frame.cost += perf_counter_ns() - began
+            if frame.timed:
+                frame.cost += perf_counter_ns() - began
 
         def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
             frame = current.frame
@@ -352,7 +356,11 @@ class Capture:
             frame.keep = False
         else:
             self._steps += 1
-            frame.keep = self.options.keeps(index)
+            if self.options.keeps(index):
+                self._kept += 1
+                frame.timed = self._kept % _TIMED == 2  # a short run has its second one
+            else:
+                frame.keep = False
         frame.started = perf_counter_ns()
         return frame
 
@@ -366,7 +374,7 @@ class Capture:
             (recorder.put if self.after_step is None else recorder.record)(frame)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             self.fail(error)
-        self.hook_ns += frame.cost
+        self.hook_ns += _TIMED * frame.cost
         self.put_ns += perf_counter_ns() - frame.ended
         if self.after_step is not None:
             self.after_step()

@@ -69,7 +69,7 @@ class BreakingAround(Around):
         """The module's forward."""
         # Leaving the graph costs microseconds even where there is none.
         if not self._compiling():
-            return super().__call__(*args, **kwargs)
+            return Around.__call__(self, *args, **kwargs)
         # Not within a try, where no graph can break.
         changed = self._first(args, kwargs)
         if changed is not None:

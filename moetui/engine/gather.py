@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any
 
@@ -57,6 +57,8 @@ class SiteColumns:
         numbers: of the sites.
         times: ``[N, n]`` as in ``SiteTensors``.
         indices, weights, logits: N · n tensors as in ``SiteTensors``, pass by pass.
+        changed: numbers of the sites whose routing a function changed, c of them.
+        was_indices, was_weights: N · c tensors, the same before that.
     """
 
     numbers: list[int]
@@ -64,6 +66,9 @@ class SiteColumns:
     indices: list[Tensor]
     weights: list[Tensor]
     logits: list[Tensor | None]
+    changed: list[int] = field(default_factory=list)
+    was_indices: list[Tensor] = field(default_factory=list)
+    was_weights: list[Tensor] = field(default_factory=list)
 
     @staticmethod
     def of(sites: Sequence[SiteTensors], passes: int) -> SiteColumns:
@@ -75,6 +80,9 @@ class SiteColumns:
             [site.indices for site in sites],
             [site.weights for site in sites],
             [site.logits for site in sites],
+            [site.number for site in sites[:each] if site.before_indices is not None],
+            [site.before_indices for site in sites if site.before_indices is not None],
+            [site.before_weights for site in sites if site.before_weights is not None],
         )
 
 
@@ -113,7 +121,7 @@ class Gatherer:
         first = raws[0]
         times, seen, returned = first.times, first.first, first.outputs
         numbers = [number for number, time in enumerate(times) if time]
-        if first.before or first.earlier or not numbers or not all(self._columnar[number] for number in numbers):
+        if first.earlier or not numbers or not all(self._columnar[number] for number in numbers):
             return None
         inputs = first.inputs["decoder"]
         rows = 0 if inputs.shape is None else inputs.shape[0] * inputs.shape[1]
@@ -134,6 +142,9 @@ class Gatherer:
             column([raw.first for raw in raws]),
             column([raw.second for raw in raws]),
             [output[0] for output in column([raw.outputs for raw in raws])] if outputs else [],
+            sorted(first.before),
+            [raw.before[number][0] for raw in raws for number in sorted(first.before)],
+            [raw.before[number][1] for raw in raws for number in sorted(first.before)],
         )
 
     def _join_calls(self, raw: RawStep, gathered: Gathered) -> None:
@@ -182,7 +193,7 @@ def each_tensor(gathered: Gathered, function: Callable[[Tensor], Tensor]) -> Non
     raw = gathered.raw
     raw.extras = [(kind, number, tuple(map(function, tensors))) for kind, number, tensors in raw.extras]
     for holder in holders:
-        for field in fields(holder):
-            value = getattr(holder, field.name)
+        for name in (each.name for each in fields(holder)):
+            value = getattr(holder, name)
             if isinstance(value, Tensor):
-                setattr(holder, field.name, function(value))
+                setattr(holder, name, function(value))

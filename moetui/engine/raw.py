@@ -68,7 +68,8 @@ class RawStep:
         keep: whether this pass is to be recorded.
         reordered: rows of the batch may have been permuted since the pass before (beam search).
         started, ended: ``perf_counter_ns``.
-        cost: nanoseconds spent in this capture's hooks.
+        timed: whether this pass's hooks take the time, which costs them as much as what they do.
+        cost: nanoseconds spent in this capture's hooks, if so.
         inputs: the tokens of each stack that was called.
         told: the stacks whose tokens are known in full.
         seen: for each site, by its number, what its router returned, the ``perf_counter_ns`` when its experts got their
@@ -83,12 +84,12 @@ class RawStep:
 
     __slots__ = (
         "before", "branch", "cost", "earlier", "ended", "extras", "index", "inputs", "keep", "logits", "owner",
-        "probes", "reordered", "seen", "started", "told",
+        "probes", "reordered", "seen", "started", "timed", "told",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, sites: int) -> None:
         self.index, self.branch, self.owner = index, branch, owner
-        self.keep, self.reordered = True, False
+        self.keep, self.reordered, self.timed = True, False, False
         self.started = self.ended = self.cost = 0
         self.inputs: dict[str, TokenInputs] = {}
         self.told: set[str] = set()

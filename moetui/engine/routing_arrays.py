@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,47 @@ from moetui.routing import NO_EXPERT, Site, SiteFlag
 from moetui.routing.step import F16, U8, U16, Bool
 
 _LARGEST = np.float32(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """What functions did to c sites in the N passes of some rows.
+
+    Attributes:
+        rows: of the passes' tokens.
+        numbers: of the sites.
+        moved: ``[N, T, c]`` which tokens got another routing than the router's.
+        silent: ``[N, T, c, K]`` which of their slots fell silent by that; None where none did.
+    """
+
+    rows: slice
+    numbers: list[int]
+    moved: Bool
+    silent: Bool | None
+
+    @staticmethod
+    def of(
+        rows: slice,
+        numbers: list[int],
+        shape: tuple[int, ...],
+        indices: Tensor,
+        weights: Tensor,
+        was_indices: Tensor,
+        was_weights: Tensor,
+    ) -> _Move:
+        """From the routing after and before, ``[N · c, T, K]`` with ``shape`` for ``(N, c, T, K)``."""
+        if was_indices.shape == indices.shape:
+            moved = ((was_indices != indices) | (was_weights != weights)).any(-1)
+        else:
+            moved = torch.ones(indices.shape[:-1], dtype=torch.bool)
+        silent = moved.unsqueeze(-1) & (weights == 0)
+        quiet = not bool(silent.any())
+        return _Move(
+            rows,
+            numbers,
+            moved.view(shape[:-1]).transpose(1, 2).numpy(),
+            None if quiet else silent.view(shape).transpose(1, 2).numpy(),
+        )
 
 
 class RoutingArrays:
@@ -67,35 +109,57 @@ class RoutingArrays:
         if self.logits is not None and part.logits is not None:
             self.logits[at, number, : part.logits.shape[1]] = half(part.logits)
 
-    def flags(self, passed: Sequence[SiteTensors] = ()) -> U8:
-        """``[T, S]`` ``SiteFlag`` bits.
-
-        Args:
-            passed: the sites that all tokens passed, pass by pass, if functions changed the routing of any.
-        """
+    def flags(self) -> U8:
+        """``[T, S]`` ``SiteFlag`` bits; slots that a function silenced become empty."""
         flags: U8 = np.zeros(self.indices.shape[:2], np.uint8)
-        each = max(1, len(passed) // self._passes)
-        changed = [
-            (slice(place // each * self._rows, (place // each + 1) * self._rows), site)
-            for place, site in enumerate(passed)
-            if site.before_indices is not None
-        ]
-        moves = _moves([site for _, site in changed])
-        for (rows, site), (moved, _) in zip(changed, moves):
-            flags[rows, site.number][moved] |= np.uint8(SiteFlag.FORCED)
+        moves = self._moves()
+        for move in moves:
+            part = flags[move.rows].reshape(-1, self._rows, flags.shape[1])
+            part[:, :, move.numbers] |= move.moved.astype(np.uint8) * np.uint8(SiteFlag.FORCED)
         self._flag_dropped(flags)
         self._flag_non_finite(flags)
-        for (rows, site), (_, silent) in zip(changed, moves):
-            if silent is not None:
-                self._empty(rows, site.number, silent)
+        for move in moves:
+            if move.silent is not None:
+                self._empty(move, move.silent)
         return flags
 
-    def _empty(self, rows: slice, number: int, silent: Bool) -> None:
+    def _moves(self) -> list[_Move]:
+        """What functions did to the sites that they looked at; at one go where these are alike."""
+        whole = self._whole
+        if not whole.changed:
+            return []
+        places = [whole.numbers.index(number) for number in whole.changed]
+        each = len(whole.numbers)
+        at = [number * each + place for number in range(self._passes) for place in places]
+        columns = (
+            [whole.indices[place] for place in at],
+            [whole.weights[place] for place in at],
+            whole.was_indices,
+            whole.was_weights,
+        )
+        shape = self._passes, len(places), self._rows, -1
+        try:
+            return [_Move.of(slice(None), whole.changed, shape, *map(torch.stack, columns))]
+        except RuntimeError:  # sites with different numbers of slots
+            return [
+                _Move.of(
+                    slice(place // len(places) * self._rows, (place // len(places) + 1) * self._rows),
+                    [whole.changed[place % len(places)]],
+                    (1, 1, self._rows, -1),
+                    *each_of,
+                )
+                for place, each_of in enumerate(zip(*columns))
+            ]
+
+    def _empty(self, move: _Move, silent: Bool) -> None:
         """Slots whose weight an intervention made zero are empty: the experts named there add nothing."""
-        slots = silent.shape[1]
-        self.indices[rows, number, :slots][silent] = NO_EXPERT
-        if self.weights is not None:
-            self.weights[rows, number, :slots][silent] = np.nan
+        for values, filler in ((self.indices, NO_EXPERT), (self.weights, np.nan)):
+            if values is None:
+                continue
+            part = values[move.rows].reshape(-1, self._rows, *values.shape[1:])[..., : silent.shape[-1]]
+            own = part[:, :, move.numbers]
+            own[silent] = filler
+            part[:, :, move.numbers] = own
 
     def _flag_dropped(self, flags: U8) -> None:
         if self.weights is None or not self._whole.numbers:
@@ -166,33 +230,6 @@ def half(values: Tensor) -> F16:
 
 def _host(values: Tensor, dtype: Any) -> NDArray[Any]:
     return half(values) if dtype is np.float16 else values.numpy().astype(dtype)
-
-
-def _moves(sites: list[SiteTensors]) -> list[tuple[Bool, Bool | None]]:
-    """What functions did to sites that they looked at.
-
-    Returns:
-        For each, ``[T]`` which tokens got another routing than the router's, and ``[T, K]`` which of their slots fell
-        silent by that; None where none did.
-    """
-    if not sites:
-        return []
-    looks = {(site.indices.shape, site.indices.dtype, site.weights.dtype) for site in sites}
-    befores = [(site.before_indices, site.before_weights) for site in sites]
-    if len(sites) > 1 and (
-        len(looks) > 1 or any(was is None or was.shape != sites[0].indices.shape for was, _ in befores)
-    ):
-        return [found for site in sites for found in _moves([site])]
-    indices, weights = torch.stack([site.indices for site in sites]), torch.stack([site.weights for site in sites])
-    was_indices = torch.stack([was for was, _ in befores if was is not None])
-    was_weights = torch.stack([was for _, was in befores if was is not None])
-    if was_indices.shape == indices.shape:
-        moved = ((was_indices != indices) | (was_weights != weights)).any(-1)
-    else:
-        moved = torch.ones(indices.shape[:2], dtype=torch.bool)
-    silent = moved.unsqueeze(-1) & (weights == 0)
-    quiet = not bool(silent.any())
-    return [(one, None if quiet else other) for one, other in zip(moved.numpy(), silent.numpy())]
 
 
 def _odd(values: F16, places: list[tuple[int, Tensor | None]]) -> Bool | None:

@@ -38,6 +38,16 @@ def test_an_interrupted_pass_does_not_swallow_the_next(model: Any) -> None:
     assert [step.num_tokens for step in watched.steps] == [4, 5]
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.5, 0.3])
+@torch.no_grad()
+def test_what_the_hooks_take_is_measured_at_any_sample_rate(model: Any, rate: float) -> None:
+    with Capture(model, CaptureOptions(sample_rate=rate)) as capture:
+        for _ in range(10):
+            model(input_ids=ids(1, 3))
+        assert capture.hook_ns > 0
+        assert capture.put_ns > 0
+
+
 def test_a_wrapper_around_the_model(model: Any) -> None:
     class Wrapper(nn.Module):
         def __init__(self, inner: nn.Module) -> None:

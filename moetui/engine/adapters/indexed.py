@@ -125,7 +125,8 @@ class _IndexedWatch(RouterWatch):
                     frame.repeat(number)
                 seen[at + 1] = time
                 seen[at + 2], seen[at + 3] = given[1:3] if len(given) > 2 else pick(given, named, names)
-                frame.cost += perf_counter_ns() - time
+                if frame.timed:
+                    frame.cost += perf_counter_ns() - time
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)
             return changed
