@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
 from moetui.routing.errors import TraceError, UsageError
+
+if TYPE_CHECKING:
+    from moetui.routing.events import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,6 +133,14 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None) -> 
         raise UsageError(f"{target} exists already", "--force replaces it")
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
+
+
+def warn_of_file(path: Path, findings: Iterable[Finding]) -> None:
+    """Say on standard error what is wrong with a recording that was read."""
+    from moetui.routing.text import drawable
+
+    for finding in findings:
+        click.echo(f"warning: {drawable(str(path))}: {drawable(finding.message)}", err=True)
 
 
 def progress_wanted(ctx: click.Context) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import Common, common_options, print_json
+from moetui.cli.common import Common, common_options, print_json, warn_of_file
 from moetui.cli.options import SCREEN, grouped
 
 
@@ -27,7 +27,6 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: boo
     """
     from moetui.routing.compare import compare
     from moetui.routing.errors import UsageError
-    from moetui.routing.text import drawable
     from moetui.trace import kept, open_trace
 
     if tui and as_json:
@@ -41,8 +40,7 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: boo
         one, other = (first, second) if deleted else (kept(first), kept(second))
         result = compare(one.timeline, other.timeline)
         for path, trace in ((a, first), (b, second)):
-            for finding in trace.file_findings:
-                click.echo(f"warning: {drawable(str(path))}: {drawable(finding.message)}", err=True)
+            warn_of_file(path, trace.file_findings)
         if as_json:
             print_json(result.to_dict())
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import common_options, output_stream
+from moetui.cli.common import common_options, output_stream, warn_of_file
 
 _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
 
@@ -27,12 +27,14 @@ def command(trace: Path, format_: str, output: str, force: bool, deleted: bool) 
     """
     from moetui.trace import kept, open_trace
 
-    with open_trace(trace) as opened, output_stream(output, force=force, source=trace) as stream:
-        if format_ == "svg":
-            from moetui.tui.picture import network_svg
+    with open_trace(trace) as opened:
+        with output_stream(output, force=force, source=trace) as stream:
+            if format_ == "svg":
+                from moetui.tui.picture import network_svg
 
-            stream.write(network_svg(trace).encode("utf-8"))
-            return
-        from moetui.trace.exporters import export
+                stream.write(network_svg(trace).encode("utf-8"))
+            else:
+                from moetui.trace.exporters import export
 
-        export(opened if deleted else kept(opened), format_, stream)
+                export(opened if deleted else kept(opened), format_, stream)
+        warn_of_file(trace, opened.file_findings)

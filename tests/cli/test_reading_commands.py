@@ -173,6 +173,18 @@ def test_export_keeps_existing_files_unless_forced(call: Call, trace: Write, tmp
     assert out.read_text().startswith("run,branch,step,phase,position,token_id,token,site,layer,slot,expert,weight")
 
 
+@pytest.mark.parametrize("format_", ["csv", "json", "svg"])
+def test_an_export_says_when_a_recording_is_not_whole(call: Call, trace: Write, tmp_path: Path, format_: str) -> None:
+    whole, torn = trace(), tmp_path / "torn.msgpack"
+    torn.write_bytes(whole.read_bytes()[:-40])
+    done = call("export", torn, "--format", format_, "-o", tmp_path / "out")
+    assert done.status == 0
+    assert done.err.startswith(f"warning: {torn}: ")
+    assert "cut off" in done.err
+    assert (tmp_path / "out").stat().st_size
+    assert not call("export", whole, "--format", format_, "-o", tmp_path / "out", "--force").err
+
+
 def test_export_to_standard_output_is_the_document_alone(call: Call, trace: Write) -> None:
     done = call("export", trace(), "--format", "json", "-o", "-")
     log = json.loads(done.out)
