@@ -16,7 +16,7 @@ from tests.tui.scripted import ScriptedSession
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, default=30.0)
-    parser.add_argument("--tokens", type=int, default=400)
+    parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--fail", action="store_true")
     parser.add_argument("--never-loads", action="store_true")
     parser.add_argument("--color", default="auto")

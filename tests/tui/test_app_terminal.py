@@ -176,7 +176,7 @@ def test_resizing_leaves_no_ghosts() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "sign"),
-    [("?", "─ keys"), ("!", "─ findings"), (":stats\r", "moe› stats"), ("3", "moe›")],
+    [("?", "─ keys"), ("!", "─ findings"), (":stats\r", "experts a token"), ("3", "moe›")],
     ids=["help", "findings", "drawer", "console"],
 )
 def test_a_terminal_too_small_for_anything_and_back_again(keys: str, sign: str) -> None:
