@@ -68,12 +68,21 @@ class Captured:
         capture = self._captures.get(id(model))
         if capture is None:
             capture = self._captures[id(model)] = self._make(model)
+            self._prompt(model, capture)
         capture.attach()
         try:
             yield {}
         finally:
             capture.detach()
             capture.flush()
+
+    def _prompt(self, model: Any, capture: Capture) -> None:
+        """A run begins with a prompt, which shows how the routers weigh; one token again and again does not."""
+        vocabulary, device = model.config.vocab_size, next(model.parameters()).device
+        capture.attach()
+        model(input_ids=torch.randint(5, vocabulary, (1, CONTEXT), device=device))
+        capture.detach()
+        capture.flush()
 
     def _make(self, model: Any) -> Capture:
         held: list[Timeline] = []

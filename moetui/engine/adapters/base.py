@@ -234,11 +234,14 @@ class RouterWatch(Watch):
         wanted = self.tap.wants_logits or self.tap.functions[self.handle.site.index] is not None
         if wanted and not self._watches_router:
             self._watches_router = True
-            self.add(around_router(self.handle, self.tap, self.call))
+            self.add(around_router(self.handle, self.tap, self.call, self.meet))
+
+    def meet(self) -> None:
+        """The router has returned, and its routing may be changed on its way to the experts."""
 
 
-def around_router(handle: SiteHandle, tap: Tap, call: RouterCall) -> Handle:
-    """Keeps the router's output, and its whole call while a routing function or the gate may want it."""
+def around_router(handle: SiteHandle, tap: Tap, call: RouterCall, meet: Callable[[], None]) -> Handle:
+    """Keeps the router's output; and, while a routing function or the gate may want it, its whole call."""
     number, current, functions = handle.site.index, tap.current, tap.functions
     at = SEEN * number
 
@@ -251,6 +254,7 @@ def around_router(handle: SiteHandle, tap: Tap, call: RouterCall) -> Handle:
             seen[at] = output
         if functions[number] is not None or tap.gate is not None:
             call.args, call.kwargs, call.output = args, kwargs, output
+            meet()
 
     if handle.router._forward_hooks:  # somebody else's, which may change the output: what they leave is what counts
         return handle.router.register_forward_hook(lambda _, *call: after(*call), with_kwargs=True)
