@@ -39,8 +39,8 @@ def test_a_pause_is_left_out_and_said() -> None:
 def test_tokens_of_one_step_and_none_at_all() -> None:
     same = [(token, Timing(2.0, 2.5, True, 4)) for token in range(5)]
     assert span_of(same, cut_pauses=True).place(3, same[3][1]) == (0.0, 1.0)
-    assert span_of([], cut_pauses=True) == Span()
-    assert span_of(steps(1.0, took=0.0), cut_pauses=True) == Span()
+    assert span_of([], cut_pauses=True) == Span(known=False)
+    assert span_of(steps(1.0, took=0.0), cut_pauses=True) == Span(known=False)
 
 
 def test_a_time_that_a_damaged_file_lost_is_no_bar_and_spoils_none() -> None:
@@ -50,4 +50,9 @@ def test_a_time_that_a_damaged_file_lost_is_no_bar_and_spoils_none() -> None:
     span = span_of(rows, cut_pauses=True)
     assert (span.low, span.high) == pytest.approx((5.0, 5.05))
     assert all(isnan(at) for at in span.place(*lost))
-    assert span_of([lost], cut_pauses=True) == Span()
+    assert span_of([lost], cut_pauses=True) == Span(known=False)
+
+
+def test_no_time_is_told_where_none_is_known() -> None:
+    span = span_of([], cut_pauses=True)
+    assert [span.text(width, "waterfall") for width in (30, 9, 8)] == ["waterfall", "waterfall", ""]

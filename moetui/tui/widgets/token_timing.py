@@ -74,12 +74,14 @@ class Span:
         low, high: seconds.
         cut: by token, the seconds of pauses before it that are left out.
         pauses: whether any are.
+        known: whether any time is.
     """
 
     low: float = 0.0
     high: float = 1.0
     cut: Mapping[int, float] = field(default_factory=dict)
     pauses: bool = False
+    known: bool = True
 
     def place(self, token: int, timing: Timing) -> tuple[float, float]:
         """Start and end of a token's bar as shares of the span; NaN where its time is not known."""
@@ -88,6 +90,8 @@ class Span:
 
     def text(self, width: int, title: str) -> str:
         """The waterfall's heading: the title, and at the right how much time it shows."""
+        if not self.known:
+            return title if width >= len(title) else ""
         took = self.high - self.low
         text = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.2f} s" if took < 100 else f"{took:.0f} s"
         if self.pauses:
@@ -107,7 +111,7 @@ def span_of(shown: Sequence[tuple[int, Timing]], *, cut_pauses: bool) -> Span:
     """
     rows = sorted((row for row in shown if math.isfinite(row[1].start)), key=lambda row: row[1].start)
     if not rows:
-        return Span()
+        return Span(known=False)
     cut: dict[int, float] = {}
     gone, until = 0.0, rows[0][1].stop
     usual = sorted(timing.stop - timing.start for _, timing in rows)[len(rows) // 2]
@@ -117,4 +121,4 @@ def span_of(shown: Sequence[tuple[int, Timing]], *, cut_pauses: bool) -> Span:
         cut[token] = gone
         until = max(until, timing.stop)
     low, high = rows[0][1].start, until - gone
-    return Span(low, high, cut if gone else {}, gone > 0) if high > low else Span()
+    return Span(low, high, cut if gone else {}, gone > 0) if high > low else Span(known=False)
