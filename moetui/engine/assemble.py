@@ -1,4 +1,4 @@
-"""From gathered passes on the host to ``Step`` values: NumPy, in the recorder's thread."""
+"""From gathered passes on the host to ``Steps``: NumPy, in the recorder's thread."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Assembler:
                 raws, stack, tokens, routing, routing.flags(), times, prediction if stack == "decoder" else None
             )
 
-    def plain_steps(self, raws: Sequence[RawStep], columns: SiteColumns, prediction: Prediction | None) -> Steps:
-        """The steps of passes alike whose routing stands as it was seen, of the decoder's tokens."""
+    def alike_steps(self, raws: Sequence[RawStep], columns: SiteColumns, prediction: Prediction | None) -> Steps:
+        """The steps of the decoder's passes, alike in their sites and rows, whose routing was gathered by column."""
         inputs = [raw.inputs.get("decoder") for raw in raws]
         rows = _rows(inputs[0], [])
         tokens = self._tokens(inputs, "decoder", rows)

@@ -222,7 +222,7 @@ class Recorder:
         if columns is not None:
             self._take_extras(raws)
             prediction = None if self._predictor is None else self._predictor.predict_run(raws)
-            self._on_steps(self._assembler.plain_steps(raws, columns, prediction))
+            self._on_steps(self._assembler.alike_steps(raws, columns, prediction))
             return
         passes = [self._arrived(parcel) for parcel in run]
         prediction = None
