@@ -6,6 +6,7 @@ import math
 import re
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from textual.widgets import Static
 
 from moetui.routing import ModelInfo, Phase, Timeline, UsageError
 from moetui.routing.metrics import probabilities
-from moetui.session import Capability
+from moetui.session import Capability, ReplaySession
+from moetui.trace import import_file
 from moetui.tui.app import MoetuiApp
 from moetui.tui.ink import Ink
 from moetui.tui.messages import Selection, TokenSelected
@@ -295,6 +297,22 @@ async def test_the_profiler_says_what_its_times_are() -> None:
         assert "0.30%" in text
         app.post_message(TokenSelected(5))
         await until(pilot, lambda: "step 3" in shown(app))
+
+
+async def test_the_profiler_of_tokens_without_times_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n" + "0,1\n0,2\n" * 20)
+    import_file(tmp_path / "x.csv", tmp_path / "x.msgpack")
+    app = MoetuiApp(ReplaySession(tmp_path / "x.msgpack", start="end", paused=True), ScreenOptions(), LOOK)
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await until(pilot, lambda: "40/40" in shown(app))
+            await app.action_tab("profiler")
+            await until(pilot, lambda: shown(app).count("no times are known of these tokens") == 2)
+            await until(pilot, lambda: "L0     E1       20 tokens" in shown(app))
+            assert "type a prompt" not in shown(app)
+            assert "0 steps" not in shown(app)
+    finally:
+        app.session.close()
 
 
 async def test_an_empty_session_says_what_to_do_in_every_tab() -> None:

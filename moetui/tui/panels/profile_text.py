@@ -17,14 +17,20 @@ _STRETCHES = (
     "from one router's choice to the next one's, as the host saw it: a layer's experts, the next one's attention and"
     " router. On a GPU work is issued then, not done."
 )
-_EMPTY = [Row(None, (Piece("no tokens yet: type a prompt (p), Enter runs it", "dim"),))]
+
+
+def nothing_rows(tokens: int, *, replayed: bool) -> Rows:
+    """Why there is nothing to show, where the other functions have no rows."""
+    if tokens:
+        text = "no times are known of these tokens"
+    else:
+        text = "no tokens yet" if replayed else "no tokens yet: type a prompt (p), Enter runs it"
+    return [Row(None, (Piece(text, "dim"),))]
 
 
 def rate_rows(facts: StepFacts, ink: Ink, room: int) -> Rows:
     """Decode rate and step times, with up to the last 24 steps as a spark; ``room``: cells beside the labels."""
-    if not facts.number and math.isnan(facts.prefill_rate):
-        return list(_EMPTY)
-    rows = []
+    rows: Rows = []
     if facts.number:
         rate = 1e3 / facts.median if facts.median > 0 else math.nan
         now = f"{rate:.1f}"
@@ -41,7 +47,7 @@ def rate_rows(facts: StepFacts, ink: Ink, room: int) -> Rows:
 def stretch_rows(parts: list[Stretch], ink: Ink, width: int, stopped: str = "") -> Rows:
     """The waterfall of a step: one row from each router's choice to the next one's; ``stopped``'s is marked."""
     if not parts:
-        return list(_EMPTY)
+        return []
     name = max(len(f"{drawable(part.start)} → {drawable(part.stop)}") for part in parts)
     bar = max(4, min(_BAR, width - name - (23 if stopped else 21)))
     arrow = "->" if ink.ascii_only else "→"
@@ -68,7 +74,7 @@ def stretch_rows(parts: list[Stretch], ink: Ink, width: int, stopped: str = "") 
 def expert_rows(facts: ExpertLoads | None, sites: tuple[Site, ...], ink: Ink, width: int) -> Rows:
     """The busiest experts, and what a cache or a placement would do with the routing seen."""
     if facts is None:
-        return list(_EMPTY)
+        return []
     times = ink.glyphs.times
     rows = []
     for site, expert, load, relative in facts.busiest(sites, 10):

@@ -18,7 +18,15 @@ from moetui.tui.messages import Selection, Stop
 from moetui.tui.panels.element_text import Rows, rows_text
 from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_facts, stretches
 from moetui.tui.panels.profile_sharing import cost_shared, loads_shared, rate_shared, stretch_shared
-from moetui.tui.panels.profile_text import cost_rows, expert_rows, memory_held, memory_rows, rate_rows, stretch_rows
+from moetui.tui.panels.profile_text import (
+    cost_rows,
+    expert_rows,
+    memory_held,
+    memory_rows,
+    nothing_rows,
+    rate_rows,
+    stretch_rows,
+)
 from moetui.tui.status import LineFacts
 from moetui.tui.widgets.box import Box, Facts
 from moetui.tui.widgets.sharing import Rows as SharedRows
@@ -99,9 +107,10 @@ class ProfilerPanel(Vertical):
         ink = ink_of(self)
         steps = view.steps()
         facts = step_facts(steps)
-        self._fill(
-            "profile-rate", rate_rows(facts, ink, self._room("profile-rate") - _LABEL), lambda: rate_shared(facts)
-        )
+        replayed = session.playback is not None
+        nothing = nothing_rows(view.end - view.first, replayed=replayed)
+        rates = rate_rows(facts, ink, self._room("profile-rate") - _LABEL) or nothing
+        self._fill("profile-rate", rates, lambda: rate_shared(facts))
         rss, line, costs = memory_held(), self._line(), dict(session.costs)
         self._fill(
             "profile-self",
@@ -110,11 +119,11 @@ class ProfilerPanel(Vertical):
         )
         step = self._selected_step(view)
         parts, number = stretches(steps, view.sites, step)
-        about = f"step {step}" if step is not None else f"mean of {number} steps"
-        self.query_one("#profile-layers").border_title = f"host time by layer · {about}"
+        about = f" · step {step}" if step is not None else f" · mean of {number} steps" if number else ""
+        self.query_one("#profile-layers").border_title = f"host time by layer{about}"
         site = None if self._stop is None else self._stop.site
         stopped = "" if site is None or site >= len(view.sites) else view.sites[site].name
-        shown = stretch_rows(parts, ink, self._room("profile-layers"), stopped)
+        shown = stretch_rows(parts, ink, self._room("profile-layers"), stopped) or nothing
         self._fill("profile-layers", shown, lambda: stretch_shared(parts))
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
@@ -122,7 +131,7 @@ class ProfilerPanel(Vertical):
         title = "busiest experts" if self._loads is None else f"busiest experts · last {self._loads.tokens:,} · × even"
         self.query_one("#profile-experts").border_title = title
         loads, sites = self._loads, view.sites
-        shown = expert_rows(loads, sites, ink, self._room("profile-experts"))
+        shown = expert_rows(loads, sites, ink, self._room("profile-experts")) or nothing_rows(0, replayed=replayed)
         self._fill("profile-experts", shown, lambda: loads_shared(loads, sites))
         if facts.number > 1 and now - self._plotted > _SLOWLY:
             self._plotted = now
