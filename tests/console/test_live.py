@@ -234,7 +234,7 @@ def test_a_sampled_run_repeats_with_its_seed(live: Console) -> None:
 def test_a_run_is_paused_stepped_and_ended(live: Console, session: LiveSession) -> None:
     def stepped() -> Iterator[str]:
         yield "stop"
-        session.generate(PROMPT, GenerationSettings(max_new_tokens=200))
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=480))
         yield from ("pause", "step", "step 2", "step_layer", "stop")
 
     data: list[dict[str, object]] = []

@@ -73,7 +73,7 @@ async def test_wakes_a_waiting_reader_from_another_thread():
 
     thread = threading.Thread(target=send)
     thread.start()
-    await asyncio.wait_for(reader, 10)
+    await asyncio.wait_for(reader, 60)
     thread.join()
     assert seen[-1] == finding(0)
     ends = [event.end for event in seen[:-1]]
@@ -87,7 +87,7 @@ async def test_close_ends_a_reader_that_waits():
     await asyncio.sleep(0)
     mailbox.close()
     mailbox.put(finding(0))
-    assert await asyncio.wait_for(reader, 5) == []
+    assert await asyncio.wait_for(reader, 60) == []
     assert await drain(mailbox) == []
 
 
