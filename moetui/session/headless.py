@@ -28,7 +28,7 @@ class HeadlessRun:
         text: of the run's tokens that went through the model, prompt and all, as a person reads it.
         reason: how the run ended.
         nbytes: of the recording; 0 without one.
-        problem: what ended the recording early; empty if nothing did.
+        problem: what ended the recording early, or is missing in it; empty if nothing is.
     """
 
     info: ModelInfo
@@ -99,6 +99,9 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     line = () if tree.current is None else tree.line(tree.current)
     keep = line_rows(tokens, line, view.stacks) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
+    lost = sum(finding.kind == "step_lost" for finding in session.findings)
+    if lost and not problem:
+        problem = f"{lost} step{'' if lost == 1 else 's'} could not be recorded"
     return HeadlessRun(
         info=info,
         view=view,

@@ -111,6 +111,14 @@ class TestRuns:
         run = run_headless(options(prompt=""), prepare=play)
         assert run.text.startswith("by itself")
 
+    def test_steps_that_were_lost_are_a_problem(self) -> None:
+        def lose(session: LiveSession) -> None:
+            debugger = session._worker.debugger
+            assert debugger is not None
+            debugger.capture._lost(3, ValueError("strange shapes"))
+
+        assert run_headless(options(), prepare=lose).problem == "1 step could not be recorded"
+
     def test_breakpoints_are_told_and_passed(self) -> None:
         told: list[Event] = []
         run = run_headless(
