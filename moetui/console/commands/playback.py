@@ -110,21 +110,29 @@ def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
 
 
 @command(GROUP, MARKS)
-def jump(console: Context, to: Annotated[str, choice("next", "previous")] = "next", *, kind: OfKind = None) -> Result:
+def jump(
+    console: Context,
+    to: Annotated[str, choice("next", "previous", *get_args(MarkKind))] = "next",
+    *,
+    kind: OfKind = None,
+) -> Result:
     """Pause the replay where something happened next, or before.
 
     Args:
-        to: the next mark, or the one before.
+        to: the next mark, the one before, or the next of a kind.
         kind: only what is of this kind.
 
     Examples:
         jump previous
         jump previous --kind branch
     """
-    kinds = () if kind is None else (kind,)
-    found = _playable(console).jump(1 if to == "next" else -1, *kinds)
+    wanted = next((each for each in get_args(MarkKind) if each == to), kind)
+    if kind not in (None, wanted):
+        raise UsageError(f"{to} is no {kind}", "one kind is enough: jump previous --kind branch")
+    found = _playable(console).jump(-1 if to == "previous" else 1, *(() if wanted is None else (wanted,)))
     if found is None:
-        raise UsageError(f"there is no {to} mark", "'marks' lists them")
+        which = "previous" if to == "previous" else "next"
+        raise UsageError(f"there is no {which} {wanted or 'mark'}", "'marks' lists them")
     shown = text(f"token {found.token}: {found.kind}, {found.text}")
     return Result((shown,), {"token": found.token, "kind": found.kind, "text": found.text})
 

@@ -1,0 +1,31 @@
+"""What moves a recording: where 'jump' goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from moetui.console import Console
+from moetui.session import ReplaySession
+
+
+def test_jump_goes_to_the_next_mark_of_a_kind(console: Console, replay: ReplaySession) -> None:
+    first, second = (mark.token for mark in replay.marks if mark.kind == "branch")
+    replay.seek(first)
+    assert console.run("jump branch").data["token"] == second
+    assert console.run("jump branch").error == "there is no next branch"
+    assert console.run("jump previous --kind branch").data["token"] == first
+    assert console.run("jump interventions").data["kind"] == "interventions"
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("jump divergence", "there is no next divergence"),
+        ("jump previous", "there is no previous mark"),
+        ("jump branch --kind finding", "branch is no finding"),
+        ("jump sideways", "to: sideways is none of them"),
+    ],
+)
+def test_jump_says_why_it_stays(console: Console, replay: ReplaySession, line: str, error: str) -> None:
+    replay.seek(0)
+    assert console.run(line).error == error
