@@ -253,6 +253,30 @@ def test_vllm_prompt_lists_stand_before_the_choice(tmp_path, out):
     (tmp_path / "x.json").write_text(json.dumps(document))
     import_file(tmp_path / "x.json", out)
     assert (routed(out)[0] == np.concatenate([prompt, generated])).all()
+    assert phases(out) == ([0] * 4 + [1] * 2, [0, 1, 2, 3, 4, 5], [0] * 4 + [1, 2])
+
+
+def phases(path):
+    with open_trace(path) as trace:
+        tokens = trace.timeline.tokens(0, trace.num_tokens)
+        return tokens.phase.tolist(), tokens.position.tolist(), tokens.step.tolist()
+
+
+def test_what_was_generated_is_told_from_the_prompt_where_its_length_is_known(tmp_path, out):
+    ids = experts(5).tolist()
+    document = {"choices": [{"routed_experts": ids}], "usage": {"prompt_tokens": 3}}
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    import_file(tmp_path / "x.json", out)
+    assert (routed(out)[0] == experts(5)).all()
+    assert phases(out) == ([0, 0, 0, 1, 1], [0, 1, 2, 3, 4], [0, 0, 0, 1, 2])
+    meta = {"routed_experts": ids, "prompt_tokens": 3, "routed_experts_start_len": 2}
+    (tmp_path / "x.json").write_text(json.dumps({"meta_info": meta}))
+    import_file(tmp_path / "x.json", out, overwrite=True)
+    assert phases(out) == ([0, 1, 1, 1, 1], [2, 3, 4, 5, 6], [0, 1, 2, 3, 4])
+    meta["prompt_tokens"] = 2
+    (tmp_path / "x.json").write_text(json.dumps({"meta_info": meta}))
+    import_file(tmp_path / "x.json", out, overwrite=True)
+    assert phases(out)[0] == [1] * 5
 
 
 def test_sglang_s_shape_is_given_or_found(tmp_path, out):

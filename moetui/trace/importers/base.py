@@ -95,7 +95,7 @@ class Passage:
         weights, logits: ``[n, S, K]``, ``[n, S, E]``; None where the log has none.
         token_id, position, logprob: ``[n]``; None for unknown ids, positions in order, unknown probabilities.
         texts: by token id, those not given before.
-        sequence, branch, step: as in ``Step``; ``step`` None counts.
+        sequence, branch, step, phase: as in ``Step``; ``step`` None counts.
     """
 
     indices: Array
@@ -108,6 +108,7 @@ class Passage:
     sequence: int = 0
     branch: int = 0
     step: int | None = None
+    phase: Phase = Phase.PREFILL
 
 
 def model_of(
@@ -229,6 +230,6 @@ def _step(number: int, passage: Passage) -> Step:
         position=passage.position,
         sequence=passage.sequence,
         logprob=math.nan if passage.logprob is None else passage.logprob,
-        phase=Phase.PREFILL,
+        phase=passage.phase,
         branch=passage.branch,
     )

@@ -7,6 +7,8 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from moetui.routing.errors import TraceError
 from moetui.routing.events import Branch, Finding
+from moetui.routing.phase import Phase
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
 from moetui.trace.importers.base import COUNTED, Imported, Opening, Passage, model_of, narrow_experts, write_trace
@@ -27,6 +30,7 @@ _NPY_BASE64 = base64.b64encode(_NPY)[:7].decode()
 _KEYS = ('"routed_experts"', '"prompt_routed_experts"')
 _MAX_BYTES = 4 << 30
 _LAYER_KEYS = ("num_hidden_layers", "num_layers")
+_START_KEYS = ("routed_experts_start_len",)
 _EXPERTS_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 _TOP_K_KEYS = ("top_k", "num_experts_per_tok", "moe_top_k")
 _GUESSED = Finding(
@@ -35,6 +39,15 @@ _GUESSED = Finding(
     "the dump does not say its numbers of layers and slots; they were found by trying",
     "put num_hidden_layers and top_k beside routed_experts to be sure",
 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """What one choice holds: its array, the position of its first token, and how many are the prompt's, if known."""
+
+    array: Array
+    first: int = 0
+    prompt: int | None = None
 
 
 def fits(opening: Opening) -> bool:
@@ -56,11 +69,12 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     findings: list[Finding] = []
     said = 0
     if data.startswith(_NPY):
-        arrays = [_npy(data)]
+        found = [_Found(_npy(data))]
     elif data.lstrip().startswith(_NPY_BASE64.encode()):
-        arrays = [_npy(_base64(data))]
+        found = [_Found(_npy(_base64(data)))]
     else:
-        arrays, said = _from_json(data, path.name, findings)
+        found, said = _from_json(data, path.name, findings)
+    arrays = [each.array for each in found]
     if not arrays:
         raise TraceError(
             f"{path.name} holds no routed experts", "was the server started with the flag that returns them?"
@@ -82,7 +96,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     return write_trace(
         out,
         info,
-        (Passage(block, branch=number) for number, block in enumerate(kept)),
+        _passages(kept, found),
         source="a dump of routed experts",
         has_weights=False,
         has_logits=False,
@@ -90,6 +104,18 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         findings=findings,
         overwrite=overwrite,
     )
+
+
+def _passages(blocks: list[Array], found: list[_Found]) -> Iterator[Passage]:
+    """Prompts in one step each, and what is known to be generated token by token."""
+    for number, (block, told) in enumerate(zip(blocks, found)):
+        prompt = len(block) if told.prompt is None else min(told.prompt, len(block))
+        position = np.arange(told.first, told.first + len(block))
+        if prompt:
+            yield Passage(block[:prompt], position=position[:prompt], branch=number)
+        for row in range(prompt, len(block)):
+            each = slice(row, row + 1)
+            yield Passage(block[each], position=position[each], branch=number, phase=Phase.DECODE)
 
 
 def _routed_layers(blocks: list[Array], findings: list[Finding]) -> list[int]:
@@ -150,14 +176,14 @@ def _base64(text: str | bytes) -> bytes:
         raise TraceError("routed experts that are no base64", "the dump is damaged") from None
 
 
-def _from_json(data: bytes, name: str, findings: list[Finding]) -> tuple[list[Array], int]:
-    """The arrays, and how many experts the file says there are, 0 where it does not."""
+def _from_json(data: bytes, name: str, findings: list[Finding]) -> tuple[list[_Found], int]:
+    """What there is, and how many experts the file says there are, 0 where it does not."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
         raise TraceError(f"{name} is no JSON that can be read", "the dump is damaged") from None
     responses = document if isinstance(document, list) else [document]
-    arrays: list[Array] = []
+    arrays: list[_Found] = []
     for response in responses:
         if isinstance(response, dict):
             arrays.extend(_response(response, findings))
@@ -165,8 +191,8 @@ def _from_json(data: bytes, name: str, findings: list[Finding]) -> tuple[list[Ar
     return arrays, _number([*responses, *holders], _EXPERTS_KEYS) or 0
 
 
-def _response(response: dict[str, Any], findings: list[Finding]) -> list[Array]:
-    """The arrays of one response; a prompt's part stands before its choice's."""
+def _response(response: dict[str, Any], findings: list[Finding]) -> list[_Found]:
+    """What one response holds; a prompt's part stands before its choice's."""
     prompt = response.get("prompt_routed_experts")
     holders = [response, response.get("meta_info"), response.get("sglext")]
     choices = response.get("choices")
@@ -177,16 +203,19 @@ def _response(response: dict[str, Any], findings: list[Finding]) -> list[Array]:
         value = holder.get("routed_experts") if isinstance(holder, dict) else None
         if value is None:
             continue
-        array = _decode(value, [holder, response, response.get("meta_info"), response.get("usage")], findings)
+        beside = [holder, response, response.get("meta_info"), response.get("usage")]
+        array = _decode(value, beside, findings)
         own = holder.get("prompt_routed_experts", prompt) if isinstance(holder, dict) else None
-        if own is not None:
-            before = _decode(own, [response], findings)
-            if before.shape[1:] != array.shape[1:]:
-                raise TraceError("prompt and choice have different numbers of layers or slots", "the dump is damaged")
-            array = np.concatenate([before, array])
-        out.append(array)
+        if own is None:
+            first, tokens = _number(beside, _START_KEYS) or 0, _number(beside, ("prompt_tokens",))
+            out.append(_Found(array, first, None if tokens is None else max(0, tokens - first)))
+            continue
+        before = _decode(own, [response], findings)
+        if before.shape[1:] != array.shape[1:]:
+            raise TraceError("prompt and choice have different numbers of layers or slots", "the dump is damaged")
+        out.append(_Found(np.concatenate([before, array]), 0, len(before)))
     if not out and prompt is not None:
-        out.append(_decode(prompt, [response], findings))
+        out.append(_Found(_decode(prompt, [response], findings)))
     return out
 
 
@@ -216,7 +245,7 @@ def _raw(data: bytes, beside: list[Any], findings: list[Finding]) -> Array:
             raise TraceError(f"routed experts that are not tokens × {layers} × {top_k}", "check the two numbers")
         return flat.reshape(-1, layers, top_k)
     prompt, generated = _number(beside, ("prompt_tokens",)), _number(beside, ("completion_tokens",))
-    rows = (prompt or 0) + (generated or 0) - 1 - (_number(beside, ("routed_experts_start_len",)) or 0)
+    rows = (prompt or 0) + (generated or 0) - 1 - (_number(beside, _START_KEYS) or 0)
     if not prompt or rows < 1 or len(flat) % rows:
         raise TraceError(
             "routed experts without a shape", "put num_hidden_layers and top_k beside routed_experts in the file"
