@@ -81,6 +81,7 @@ def test_a_log_without_tokens_or_a_known_rule_leaves_them_unknown(tmp_path, out)
         tokens = trace.timeline.tokens(0, 2)
         assert tokens.token_id.tolist() == [-1, -1]
         assert np.isnan(tokens.entropy).all()  # the weights are not those of a softmax
+        assert np.isnan(tokens.logprob).all()  # a loss is a mean, and no token's own
         assert trace.info.name == "org/model"
         assert trace.info.sites[0].name == "L1"
         assert np.isnan(trace.timeline.routing(1, 2).logits[0, 0, 1])

@@ -93,7 +93,7 @@ class Passage:
     Attributes:
         indices: ``[n, S, K]``, ``NO_EXPERT`` where there is none.
         weights, logits: ``[n, S, K]``, ``[n, S, E]``; None where the log has none.
-        token_id, position, logprob: ``[n]``; None for unknown ids, positions in order, unknown probabilities.
+        token_id, position: ``[n]``; None for unknown ids, positions in order.
         texts: by token id, those not given before.
         sequence, branch, step, phase: as in ``Step``; ``step`` None counts.
     """
@@ -103,7 +103,6 @@ class Passage:
     logits: Array | None = None
     token_id: Array | None = None
     position: Array | None = None
-    logprob: float | None = None
     texts: Mapping[int, str] | None = None
     sequence: int = 0
     branch: int = 0
@@ -229,7 +228,6 @@ def _step(number: int, passage: Passage) -> Step:
         texts=passage.texts,
         position=passage.position,
         sequence=passage.sequence,
-        logprob=math.nan if passage.logprob is None else passage.logprob,
         phase=passage.phase,
         branch=passage.branch,
     )

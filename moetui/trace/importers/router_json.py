@@ -46,7 +46,8 @@ def fits(opening: Opening) -> bool:
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
     """Import it: one branch a sample.
 
-    The scoring rule is taken for softmax where the weights are those of one; else entropies stay unknown.
+    The scoring rule is taken for softmax where the weights are those of one; else entropies stay unknown. A sample's
+    loss, a mean over its tokens, says nothing of one of them.
 
     Raises:
         TraceError: it makes no sense, or the trace cannot be written.
@@ -138,13 +139,11 @@ def _passage(sample: Any, number: int, head: _Head, texts: dict[str, int]) -> Pa
             if target is not None and values is not None:
                 _fill(target, row, values, number)
     token_id, vocabulary = _tokens(sample, count, texts)
-    loss = sample.get("loss")
     return Passage(
         narrow_experts(indices, head.experts, f"sample {number}"),
         weights,
         logits,
         token_id=token_id,
-        logprob=-float(loss) if isinstance(loss, (int, float)) else None,
         texts=vocabulary,
         branch=number,
     )
