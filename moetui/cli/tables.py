@@ -36,8 +36,9 @@ def stats_text(stats: dict[str, Any]) -> str:
     ids_only = "  ids only" if stats["ids_only"] else ""
     names = "  ".join(drawable(stats[key]) for key in ("model", "architecture") if stats[key])
     head = (
-        f"{names}  {stats['sites']} sites × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
-        f"{stats['tokens']:,} tokens in {stats['steps']:,} steps, {number(stats['tokens_per_second'], 1)} tokens/s"
+        f"{names}  {_count(stats['sites'], 'site')} × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
+        f"{_count(stats['tokens'], 'token')} in {_count(stats['steps'], 'step')}, "
+        f"{number(stats['tokens_per_second'], 1)} tokens/s"
         f"{'' if stats['complete'] else '   INCOMPLETE'}"
     )
     measures = [
@@ -82,13 +83,13 @@ def diff_text(diff: dict[str, Any]) -> str:
         return f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
     if known:
         head = [
-            f"{diff['tokens']:,} tokens compared (aligned by tokens), {diff['same_tokens']:,} the same, "
-            f"{diff['common_prefix']:,} before any difference; {diff['flips']:,} routings flipped"
+            f"{_count(diff['tokens'], 'token')} compared (aligned by tokens), {diff['same_tokens']:,} the same, "
+            f"{diff['common_prefix']:,} before any difference; {_count(diff['flips'], 'routing')} flipped"
         ]
     else:
         head = [
-            f"{diff['tokens']:,} tokens compared by position, as their ids are unknown; "
-            f"{diff['flips']:,} routings flipped"
+            f"{_count(diff['tokens'], 'token')} compared by position, as their ids are unknown; "
+            f"{_count(diff['flips'], 'routing')} flipped"
         ]
     if diff["only_a"] or diff["only_b"]:
         head.append(f"without a partner: {diff['only_a']:,} tokens of A, {diff['only_b']:,} of B")
@@ -126,6 +127,10 @@ def _divergence(where: dict[str, Any] | None) -> str:
     sites = f"  at {', '.join(drawable(name) for name in where['sites'])}" if where["sites"] else ""
     tokens = f'"{a}"' if a == b else f'"{a}" → "{b}"'
     return f"position {where['position']}  {tokens}{sites}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _share(value: float | None) -> str:

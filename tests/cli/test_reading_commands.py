@@ -95,7 +95,7 @@ def test_diff_claims_nothing_of_tokens_that_a_log_does_not_name(call: Call, tmp_
         paths.append(tmp_path / f"{name}.msgpack")
         assert call("import", tmp_path / f"{name}.csv", "-o", paths[-1]).status == 0
     out = call("diff", *paths).out
-    assert out.startswith("2 tokens compared by position, as their ids are unknown; 1 routings flipped\n")
+    assert out.startswith("2 tokens compared by position, as their ids are unknown; 1 routing flipped\n")
     assert "first other token:   unknown" in out
     assert "before any token differs" not in out
     assert '"‹?›"' in out
