@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from moetui.engine.zoo import BuiltModel, build
 from moetui.routing import UsageError
 from moetui.routing.interventions import ForceExperts
 from moetui.session.live import LiveSession
+from moetui.trace import open_trace
 
 PATIENCE = 60.0
 PROMPT, NEW = 9, 6
@@ -84,6 +88,26 @@ def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger:
     debugger.control.resume()
     assert torch.equal(own.join(), plain)
     assert not debugger.control.paused
+
+
+def test_all_before_a_pause_is_in_the_recording_while_it_lasts(
+    built: BuiltModel, debugger: MoEDebugger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moetui.debugger.recording._OLDEST", math.inf)  # no clock writes it sooner or later
+    debugger.record(tmp_path / "own.msgpack")
+    debugger.control.pause()
+    own = Own(built)
+    assert debugger.control.wait(PATIENCE)
+    debugger.control.step(3)
+    assert debugger.control.wait(PATIENCE)
+    with open_trace(tmp_path / "own.msgpack") as trace:
+        end = time.monotonic() + PATIENCE
+        while trace.num_tokens < PROMPT + 2 and time.monotonic() < end:
+            time.sleep(0.01)
+            trace.refresh()
+        assert trace.num_tokens == PROMPT + 2
+    debugger.control.resume()
+    own.join()
 
 
 @pytest.mark.parametrize("cached", [True, False])

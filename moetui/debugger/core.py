@@ -111,7 +111,7 @@ class MoEDebugger:
         self.interventions = InterventionSet(self.capture, self._tell_interventions)
         self.breakpoints = BreakpointSet(options)
         self.breakpoints.bind(self.capture, self.live_timeline, self.tell)
-        self.control = OwnRunControl(self.capture)
+        self.control = OwnRunControl(self.capture, self.keep)
         self.recording: Recording | None = None
         self._findings: list[Finding] = []
         self._memory = MemoryMeter(self.info.device)
@@ -230,6 +230,12 @@ class MoEDebugger:
         if len(self.interventions):
             self._tell_interventions()
         return recording
+
+    def keep(self) -> None:
+        """Have all tokens so far in the recording's file, if there is one: the model stands."""
+        if self.recording is not None:
+            self.flush()
+            self.recording.flush()
 
     def metric(self, name: str) -> Callable[[Any], Any]:
         """Decorator: add a measure ``(view) -> float``."""

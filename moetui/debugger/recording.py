@@ -89,6 +89,12 @@ class Recording:
         self._waiting.append(event)
         self._write()
 
+    def flush(self) -> None:
+        """Write all that came so far to the file."""
+        with self._lock:
+            self._hand_on()
+            self._writer.flush()
+
     def _write(self) -> None:
         """Hand on what waits, in its order; what comes after the end is not kept."""
         with self._lock:

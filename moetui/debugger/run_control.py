@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moetui.engine.control import Gate, RunControl
@@ -28,10 +28,11 @@ class OwnRunControl:
 
     Args:
         capture: of the model.
+        standing: called whenever the model stands, in the thread that runs it.
     """
 
-    def __init__(self, capture: Capture) -> None:
-        self._capture = capture
+    def __init__(self, capture: Capture, standing: Callable[[], None] = lambda: None) -> None:
+        self._capture, self._standing = capture, standing
         self._changed = threading.Condition()
         self._gate = Gate(self._tell)
         self._gate.apply(_running)
@@ -166,7 +167,7 @@ class OwnRunControl:
         reason, self._reason = self._reason, ""
         position = 0 if self._gate.control.target is None else _next_position(arguments, encodes=self._encodes)
         try:
-            self._gate.before_step(position, reason)
+            self._gate.before_step(position, reason, lambda _: self._standing())
         except BaseException:
             self._gate.apply(_running)
             raise
@@ -176,7 +177,7 @@ class OwnRunControl:
 
     def _at_site(self, context: Any) -> None:
         before = self._gate.waited
-        self._gate.before_site(context.site.name)
+        self._gate.before_site(context.site.name, self._standing)
         waited = self._gate.waited - before
         if waited and context.step is not None:
             context.step.stood(int(waited * 1e9))

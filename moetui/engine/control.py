@@ -306,13 +306,20 @@ class Gate:
             self._set(self._control.pass_step())
             return paused
 
-    def before_site(self, name: str) -> None:
-        """Stand before a site within a step; returns when the model may enter it. Never raises: the step goes on."""
+    def before_site(self, name: str, standing: Callable[[], None] | None = None) -> None:
+        """Stand before a site within a step; returns when the model may enter it. Never raises: the step goes on.
+
+        Args:
+            name: of the site.
+            standing: called when the step stands here, in this thread.
+        """
         if not self._control.to_site:  # read without the lock: a command may as well arrive a site later
             return
         with self._condition:
             self._set(self._control.at_site(name))
             began = perf_counter()
+            if self._control.blocks and standing is not None:
+                self._unlocked(standing)
             while self._control.blocks:
                 self._wait()
             self._waited += perf_counter() - began

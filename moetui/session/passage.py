@@ -270,7 +270,7 @@ class Passage:
         if context.step is None or context.step.index < 0:
             return
         before = self._gate.waited
-        self._gate.before_site(context.site.name)
+        self._gate.before_site(context.site.name, self._debugger.keep)
         waited = self._gate.waited - before
         if waited:
             context.step.stood(int(waited * 1e9))
