@@ -181,9 +181,13 @@ def test_chrome_slices_nest_and_counters_count(trace):
     assert steps[0]["dur"] == pytest.approx(40_000)
     for outer, following in zip(steps, [*steps[1:], None]):
         assert following is None or outer["ts"] + outer["dur"] <= following["ts"] + 1e-6
-        inner = [s for s in slices if s["cat"] == "layer" and outer["ts"] <= s["ts"] < outer["ts"] + outer["dur"]]
+        inner = [s for s in slices if s["cat"] == "part" and outer["ts"] <= s["ts"] < outer["ts"] + outer["dur"]]
         assert [s["name"] for s in inner] == ["to L0", "to L1", "after the last site"]
         assert sum(s["dur"] for s in inner) == pytest.approx(outer["dur"], abs=1)
+        layers = [s for s in slices if s["cat"] == "layer" and outer["ts"] <= s["ts"] < outer["ts"] + outer["dur"]]
+        assert [(s["name"], s["ts"], s["dur"]) for s in layers] == [
+            (f"layer {number}", part["ts"], part["dur"]) for number, part in enumerate(inner[:-1])
+        ]
     assert {event["name"] for event in events if event["ph"] == "C"} == {"tokens/s", "router entropy"}
     assert {event["name"] for event in events if event["ph"] == "i"} >= {"breakpoint 1", "interventions", "dead_expert"}
     assert {event["name"] for event in events if event["ph"] == "M"} == {"process_name", "thread_name"}
@@ -200,7 +204,7 @@ def test_chrome_slices_nest_to_the_nanosecond(tmp_path, info, steps):
     with open_trace(tmp_path / "x.msgpack") as trace:
         events = json.loads(written(trace, "chrome"))["traceEvents"]
     slices = [(round(e["ts"] * 1000), round(e["dur"] * 1000)) for e in events if e["ph"] == "X"]  # as Perfetto counts
-    assert len(slices) == 300 * 4
+    assert len(slices) == 300 * 6
     open_until = []
     for at, takes in slices:
         while open_until and open_until[-1] <= at:

@@ -1,10 +1,11 @@
-"""Chrome trace events, for Perfetto: steps and layers as slices, rates as counters, events as marks."""
+"""Chrome trace events, for Perfetto: steps, layers and their parts as slices, rates as counters, events as marks."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,7 +34,8 @@ _TEXT = 200
 def export(recorded: Recorded, stream: BinaryIO) -> None:
     """Write ``{"traceEvents": [...], "displayTimeUnit": "ms"}``; times are microseconds since the session's start.
 
-    A step's slice holds one slice a site, from the routing of the site before to its own routing, as the host saw it.
+    A step's slice holds one slice a layer with routers, and that one slice a site, which is a part of it: from the routing
+    of the site before to its own, as the host saw it.
 
     Raises:
         UnsupportedError: the recording has no times.
@@ -101,13 +103,17 @@ def _step(view: TimelineView, steps: StepColumns, row: int, start: float, end: f
 def _sites(view: TimelineView, site_ms: Any, start: float, end: float) -> Iterator[dict[str, Any]]:
     known = [index for index in np.argsort(site_ms, kind="stable").tolist() if math.isfinite(site_ms[index])]
     at = start
-    for index in known:
-        site = view.sites[index]
-        stop = min(max(start + float(site_ms[index]) * 1e3, at), end)
-        yield _slice(f"to {drawable(site.name)}", "layer", at, stop, {"site": drawable(site.name), "layer": site.layer})
-        at = stop
+    for (stack, layer), group in groupby(known, lambda index: (view.sites[index].stack, view.sites[index].layer)):
+        parts, began = [], at
+        for index in group:
+            name = drawable(view.sites[index].name)
+            stop = min(max(start + float(site_ms[index]) * 1e3, at), end)
+            parts.append(_slice(f"to {name}", "part", at, stop, {"site": name, "layer": layer}))
+            at = stop
+        yield _slice(f"layer {layer}", "layer", began, at, {"layer": layer, "stack": drawable(stack)})
+        yield from parts
     if known and at < end:
-        yield _slice("after the last site", "layer", at, end, {})
+        yield _slice("after the last site", "part", at, end, {})
 
 
 def _mark(item: RecordedEvent, at: float) -> dict[str, Any]:
