@@ -34,8 +34,8 @@ _TEXT = 200
 def export(recorded: Recorded, stream: BinaryIO) -> None:
     """Write ``{"traceEvents": [...], "displayTimeUnit": "ms"}``; times are microseconds since the session's start.
 
-    A step's slice holds one slice a layer with routers, and that one slice a site, which is a part of it: from the routing
-    of the site before to its own, as the host saw it.
+    A step's slice holds one slice a layer with routers, and that one slice a site, which is a part of it: from the
+    routing of the site before to its own, as the host saw it.
 
     Raises:
         UnsupportedError: the recording has no times.
