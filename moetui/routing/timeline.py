@@ -106,7 +106,7 @@ class TimelineView(Protocol):
         """The steps whose tokens are held."""
 
     def text(self, token_id: int) -> str:
-        """Text of a token id (not yet made drawable); ``‹id›`` where unknown."""
+        """Text of a token id (not yet made drawable); ``‹id›`` where unknown, ``‹?›`` where the id is, too."""
 
 
 class TimelineSource(Protocol):
@@ -248,7 +248,7 @@ class _View:
         return StepColumns(**{field.name: self._steps[field.name] for field in fields(StepColumns)})
 
     def text(self, token_id: int) -> str:
-        return self._vocabulary.get(token_id, f"‹{token_id}›")
+        return self._vocabulary.get(token_id, unknown_text(token_id))
 
 
 class Timeline:
@@ -338,6 +338,11 @@ class Timeline:
         self._columns.drop(tokens)
         self._steps.drop(number)
         self._first += tokens
+
+
+def unknown_text(token_id: int) -> str:
+    """What stands for the text of a token that nobody told."""
+    return f"‹{token_id}›" if token_id >= 0 else "‹?›"
 
 
 def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:

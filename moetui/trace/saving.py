@@ -13,7 +13,7 @@ from moetui.routing.errors import TraceError
 from moetui.routing.events import BranchAdded, BreakpointHit, InterventionsChanged
 from moetui.routing.phase import Phase
 from moetui.routing.step import Step
-from moetui.routing.timeline import TimelineView
+from moetui.routing.timeline import TimelineView, unknown_text
 from moetui.trace.arrays import Array
 from moetui.trace.recorded import Recorded
 from moetui.trace.values import LastingEvent
@@ -101,4 +101,4 @@ def _texts(view: TimelineView, ids: Array, known: set[int]) -> dict[int, str]:
     fresh = {token_id for token_id in np.unique(ids).tolist() if token_id >= 0} - known
     known |= fresh
     texts = {token_id: view.text(token_id) for token_id in sorted(fresh)}
-    return {token_id: text for token_id, text in texts.items() if text != f"‹{token_id}›"}
+    return {token_id: text for token_id, text in texts.items() if text != unknown_text(token_id)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from moetui.routing.model import Site
 from moetui.routing.step import F16, U8, U16
-from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns
+from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns, unknown_text
 from moetui.trace.arrays import Array, unknown, widen
 from moetui.trace.layout import CHUNK_KINDS, Column
 from moetui.trace.store import Store
@@ -108,7 +108,7 @@ class TraceView:
 
     def text(self, token_id: int) -> str:
         """Text of a token id (not yet made drawable); ``‹id›`` where unknown, ``‹?›`` where the id is, too."""
-        return self._vocabulary.get(token_id, f"‹{token_id}›" if token_id >= 0 else "‹?›")
+        return self._vocabulary.get(token_id, unknown_text(token_id))
 
     def _clipped(self, start: int, stop: int) -> tuple[int, int]:
         start = min(max(start, 0), self.end)

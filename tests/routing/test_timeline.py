@@ -202,3 +202,8 @@ def test_an_intervention_may_give_more_slots_or_fewer(rng: np.random.Generator) 
         np.testing.assert_array_equal(block.weights[:, :, :slots], step.weights)
         assert (block.indices[:, :, slots:] == NO_EXPERT).all()
         assert np.isnan(block.weights[:, :, slots:]).all()
+
+
+def test_a_token_without_a_text_is_named_by_its_id_if_it_has_one() -> None:
+    view = empty_view(INFO)
+    assert (view.text(7), view.text(-1)) == ("‹7›", "‹?›")
