@@ -297,6 +297,8 @@ class Gate:
             paused = self._control.blocks
             if paused and standing is not None:
                 self._unlocked(partial(standing, self._control.reason))
+                self._do_work()  # submitted meanwhile, and the run perhaps released behind it
+                self._set(self._control.at_step(position))
             while self._control.blocks:
                 self._wait()
                 # Released and paused again before this thread woke: it must not slip through.
@@ -320,6 +322,7 @@ class Gate:
             began = perf_counter()
             if self._control.blocks and standing is not None:
                 self._unlocked(standing)
+                self._do_work()
             while self._control.blocks:
                 self._wait()
             self._waited += perf_counter() - began

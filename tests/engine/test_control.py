@@ -179,6 +179,22 @@ class TestGate:
         gate.stop()
         thread.join()
 
+    def test_work_submitted_while_a_pause_is_told_of_is_done_there_though_the_run_is_released_behind_it(
+        self, watched: tuple[Gate, Watcher]
+    ) -> None:
+        gate, _ = watched
+        done: list[str] = []
+
+        def standing(*_: str) -> None:
+            gate.submit(lambda: done.append(gate.control.state.value))
+            gate.step_site()
+
+        gate.apply(lambda control: control.started(paused=True))
+        assert gate.before_step(0, standing=standing)
+        assert done == ["running"]
+        gate.before_site("L0", standing=standing)
+        assert done == ["running", "running"]
+
     def test_work_may_command_the_gate(self, watched: tuple[Gate, Watcher]) -> None:
         gate, _ = watched
         gate.apply(lambda control: control.started(paused=True))
