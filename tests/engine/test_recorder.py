@@ -28,6 +28,7 @@ from moetui.routing.interventions import (
     SetTopK,
 )
 from moetui.routing.step import TokenScores
+from moetui.routing.steps import Steps
 
 TIMES = ("started", "duration", "site_ms", "vocabulary", "memory")
 ODD = ["mixtral", "dbrx", "jetmoe", "llama4", "doge", "zaya", "switch_transformers", "deepseek_v4", "qwen3_next"]
@@ -135,6 +136,30 @@ def test_an_intervention_in_the_middle_of_a_run(zoo_model: Any) -> None:
     forced = [bool((step.flags[:, 0] & SiteFlag.FORCED).any()) for step in steps[1:]]
     assert forced == [False] * 3 + [True] * 3 + [False] * 3
     assert all(not (step.flags[:, 1:] & SiteFlag.FORCED).any() for step in steps)
+
+
+@torch.no_grad()
+def test_passes_wait_for_those_after_them_as_long_as_they_are_told_to(zoo_model: Any) -> None:
+    model = zoo_model("mixtral").model
+    runs: list[Steps] = []
+    came = threading.Event()
+
+    def take(steps: Steps) -> None:
+        runs.append(steps)
+        came.set()
+
+    with Capture(model, on_steps=take, linger=600.0) as capture:
+        out = model(input_ids=torch.arange(5, 25)[None])
+        capture.flush()  # what there is to learn of the model is learnt from one pass at a time
+        for _ in range(5):
+            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+        assert len(runs) == 1
+        capture.flush()
+        assert [steps.index.tolist() for steps in runs] == [[0], [1, 2, 3, 4, 5]]
+        capture.linger = 0.0
+        came.clear()
+        model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+        assert came.wait(60)
 
 
 @torch.no_grad()
