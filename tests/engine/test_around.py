@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -141,21 +142,38 @@ def test_a_copy_of_a_captured_model_runs_by_itself(zoo_model: Any) -> None:
     assert len(steps) == 1
 
 
+WATCHERS: dict[str, Callable[[nn.Module, list[Tensor]], Any]] = {
+    "before": lambda experts, seen: experts.register_forward_pre_hook(lambda _, args: seen.append(args[1])),
+    "behind": lambda experts, seen: experts.register_forward_hook(lambda _, args, output: seen.append(args[1])),
+    "around": lambda experts, seen: Around(experts, before=lambda args, kwargs: seen.append(args[1])),
+}
+
+
+@pytest.mark.parametrize("when", ["before the capture", "before the change", "between passes"])
+@pytest.mark.parametrize("how", WATCHERS)
 @torch.no_grad()
-def test_other_hooks_on_the_experts_see_the_routing_that_runs(zoo_model: Any) -> None:
+def test_others_at_the_experts_see_the_routing_that_runs(zoo_model: Any, how: str, when: str) -> None:
     built = zoo_model("mixtral")
     experts = built.model.model.layers[1].mlp.experts
     seen: list[Tensor] = []
-    early = experts.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     before = hook_state(built.model)
-    with Capture(built.model, on_step=lambda _: None) as capture:
-        late = experts.register_forward_hook(lambda _, args, output: seen.append(args[1]))
+    early = WATCHERS[how](experts, seen) if when == "before the capture" else None
+    with Capture(built.model) as capture:
+        late = WATCHERS[how](experts, seen) if when == "before the change" else None
         capture.set_functions({1: lambda context, logits, indices, weights: (indices * 0 + 6, weights)})
         built.model(**built.inputs(1, 5))
-        late.remove()
-    assert [indices.unique().tolist() for indices in seen] == [[6], [6]]
+        latest = WATCHERS[how](experts, seen) if when == "between passes" else None
+        built.model(**built.inputs(1, 5))
+        for handle in (late, latest):
+            if handle is not None:
+                handle.remove()
+        if early is None:
+            built.model(**built.inputs(1, 5))
+            assert not experts._forward_pre_hooks, "a hook slows the experts down for nobody"
+    if early is not None:
+        early.remove()
+    assert [indices.unique().tolist() for indices in seen] == [[6]] * (1 if when == "between passes" else 2)
     assert hook_state(built.model) == before
-    early.remove()
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def routing_parameters(module: nn.Module) -> tuple[str, str] | None:
 
 
 class _IndexedWatch(RouterWatch):
-    """Around the experts; and while others have hooks on them, a hook that changes the routing before theirs see it.
+    """Around the experts; and while others look on there, a hook that changes the routing before any of them sees it.
 
     Only then, because a module with a hook takes 5 µs a call that one without does not.
     """
@@ -102,7 +102,12 @@ class _IndexedWatch(RouterWatch):
     def meet(self) -> None:
         """See ``RouterWatch``."""
         experts, own = self.handle.experts, self._changes is not None
-        others = len(experts._forward_pre_hooks) > own or len(experts._forward_hooks) > 0
+        outermost = experts.__dict__.get("forward")
+        others = (
+            len(experts._forward_pre_hooks) > own
+            or len(experts._forward_hooks) > 0
+            or all(outermost is not handle for handle in self._handles)
+        )
         wanted = others and self.tap.functions[self.handle.site.index] is not None
         if wanted and self._changes is None:
             hook = experts.register_forward_pre_hook(self._on_experts, prepend=True, with_kwargs=True)
