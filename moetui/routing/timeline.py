@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
+from moetui.routing.columns import Columns, Rows
 from moetui.routing.model import ModelInfo, Site
 from moetui.routing.phase import Phase
 from moetui.routing.scores import token_scores
-from moetui.routing.step import F16, F32, F64, I16, I32, NO_EXPERT, U8, U16, Bool, Step, TokenScores
+from moetui.routing.step import F16, F32, F64, I16, I32, U8, U16, Bool, Step, TokenScores
 from moetui.routing.steps import Steps
 
 
@@ -116,103 +117,6 @@ class TimelineSource(Protocol):
         """The present picture; cheap."""
 
 
-_BY_SLOT = ("indices", "weights")
-_Rows: TypeAlias = np.ndarray[Any, Any] | np.generic
-"""Rows of a column; one number where all have it."""
-
-
-class _Columns:
-    """Named arrays that grow together along their first axis; rows once written never change."""
-
-    def __init__(self, templates: dict[str, _Rows], capacity: int) -> None:
-        self._arrays = {
-            name: np.empty((capacity, *template.shape[1:]), template.dtype) for name, template in templates.items()
-        }
-        self.start = 0
-        self.stop = 0
-
-    def check(self, rows: dict[str, _Rows], count: int) -> bool:
-        """Whether ``rows`` are exactly as wide as these columns.
-
-        Raises ValueError unless they are ``count`` rows of them: NumPy would repeat what is not.
-        """
-        if rows.keys() != self._arrays.keys():
-            odd = ", ".join(sorted(rows.keys() ^ self._arrays.keys()))
-            raise ValueError(f"steps of one timeline all have {odd}, or none has")
-        fits = True
-        for name, array in self._arrays.items():
-            shape = (count, *array.shape[1:])
-            found = rows[name].shape
-            if found == shape or (array.ndim == 1 and not found):
-                continue
-            fits = False
-            if name in _BY_SLOT:
-                # An intervention may give a token more slots than the model does, or fewer.
-                shape, found = shape[:-1], found[:-1]
-            if found != shape:
-                raise ValueError(f"{name} has shape {rows[name].shape}, not {(count, *array.shape[1:])}")
-        return fits
-
-    def append(self, rows: dict[str, _Rows], count: int, fits: bool) -> None:
-        """Add what ``check`` looked at, with its answer."""
-        self._reserve(count)
-        if fits:
-            place = slice(self.stop, self.stop + count)
-            for name, array in self._arrays.items():
-                array[place] = rows[name]
-            self.stop += count
-            return
-        for name in self._arrays:
-            self._widen(name, rows[name].shape[1:])
-            array, row = self._arrays[name], rows[name]
-            if row.shape[1:] == array.shape[1:]:
-                array[self.stop : self.stop + count] = row
-            else:
-                array[self.stop : self.stop + count] = _filler(array)
-                array[(slice(self.stop, self.stop + count), *(slice(size) for size in row.shape[1:]))] = row
-        self.stop += count
-
-    def drop(self, count: int) -> None:
-        self.start += count
-
-    def _reserve(self, count: int) -> None:
-        capacity = next(iter(self._arrays.values())).shape[0]
-        if self.stop + count <= capacity:
-            return
-        held = self.stop - self.start
-        # Rows move to new arrays, never within old ones: views handed out before stay true.
-        grown = max(2 * held, held + count, 64)
-        for name, array in self._arrays.items():
-            fresh = np.empty((grown, *array.shape[1:]), array.dtype)
-            fresh[:held] = array[self.start : self.stop]
-            self._arrays[name] = fresh
-        self.start, self.stop = 0, held
-
-    def _widen(self, name: str, shape: tuple[int, ...]) -> None:
-        array = self._arrays[name]
-        wide = tuple(max(own, new) for own, new in zip(array.shape[1:], shape))
-        if wide == array.shape[1:]:
-            return
-        fresh = np.full((array.shape[0], *wide), _filler(array), array.dtype)
-        fresh[(slice(self.stop), *(slice(size) for size in array.shape[1:]))] = array[: self.stop]
-        self._arrays[name] = fresh
-
-    def slices(self) -> dict[str, np.ndarray[Any, Any]]:
-        out = {}
-        for name, array in self._arrays.items():
-            view = array[self.start : self.stop]
-            view.flags.writeable = False
-            out[name] = view
-        return out
-
-
-def _filler(array: np.ndarray[Any, Any]) -> Any:
-    """What stands for unknown in an array of this dtype."""
-    if array.dtype.kind == "f":
-        return np.nan
-    return NO_EXPERT if array.dtype == np.uint16 else -1 if array.dtype.kind == "i" else 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
     sites: tuple[Site, ...]
@@ -264,8 +168,8 @@ class Timeline:
         self._lock = threading.Lock()
         self._info = info
         self._max_tokens = max(1, max_tokens)
-        self._columns: _Columns | None = None
-        self._steps: _Columns | None = None
+        self._columns: Columns | None = None
+        self._steps: Columns | None = None
         self._first = 0
         self._stacks: list[str] = []
         self._vocabulary: dict[int, str] = {}
@@ -290,7 +194,7 @@ class Timeline:
             step_rows = _step_rows(added, self._first + self._held())
             columns, steps = self._columns, self._steps
             if columns is None or steps is None:
-                columns, steps = _Columns(rows, 256), _Columns(step_rows, 64)
+                columns, steps = Columns(rows, 256), Columns(step_rows, 64)
             fits, steps_fit = columns.check(rows, added.num_tokens), steps.check(step_rows, len(added))
             columns.append(rows, added.num_tokens, fits)
             steps.append(step_rows, len(added), steps_fit)
@@ -371,21 +275,21 @@ def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
     return _View(info.sites, first, (), rows, _none_of(_step_rows(empty, 0)), {})
 
 
-def _none_of(rows: dict[str, _Rows]) -> dict[str, np.ndarray[Any, Any]]:
+def _none_of(rows: dict[str, Rows]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.atleast_1d(row)[:0] for name, row in rows.items()}
 
 
-def _token_rows(steps: Steps, stack: int, scores: TokenScores) -> dict[str, _Rows]:
+def _token_rows(steps: Steps, stack: int, scores: TokenScores) -> dict[str, Rows]:
     count = steps.num_tokens
     each = count // max(1, len(steps))  # tokens of a step
 
-    def of_steps(values: np.ndarray[Any, Any]) -> _Rows:
+    def of_steps(values: np.ndarray[Any, Any]) -> Rows:
         if len(values) == 1:
             return values[0]  # type: ignore[no-any-return]  # one number for all of them
         return values if each == 1 else np.repeat(values, each)
 
     real = each - np.count_nonzero(steps.pad.reshape(len(steps), each), axis=1)
-    rows: dict[str, _Rows] = {
+    rows: dict[str, Rows] = {
         "step": of_steps(steps.index),
         "branch": of_steps(steps.branch),
         "phase": np.uint8(steps.phase),
@@ -413,7 +317,7 @@ def _token_rows(steps: Steps, stack: int, scores: TokenScores) -> dict[str, _Row
     return rows
 
 
-def _step_rows(steps: Steps, first_token: int) -> dict[str, _Rows]:
+def _step_rows(steps: Steps, first_token: int) -> dict[str, Rows]:
     each = steps.num_tokens // max(1, len(steps))
     return {
         "index": steps.index,

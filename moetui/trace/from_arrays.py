@@ -49,11 +49,7 @@ def step_from_arrays(
     Raises:
         ValueError: shapes that do not fit each other, or no expert's number.
     """
-    experts = np.asarray(indices)
-    if experts.ndim != 3 or experts.dtype.kind not in "iu":
-        raise ValueError(f"indices are whole numbers [tokens, sites, slots], not {experts.dtype} {experts.shape}")
-    if experts.size and int(experts.max()) > NO_EXPERT:
-        raise ValueError(f"there can be no expert {int(experts.max())}")
+    experts = _experts(indices)
     count, sites = experts.shape[:2]
     rows = _column(sequence, np.int16, count, "sequence")
     if phase is None:
@@ -68,7 +64,7 @@ def step_from_arrays(
         token_id=_column(-1 if token_id is None else token_id, np.int32, count, "token_id"),
         pad=np.zeros(count, np.bool_),
         logprob=_column(logprob, np.float32, count, "logprob"),
-        indices=np.where(experts < 0, NO_EXPERT, experts).astype(np.uint16),
+        indices=experts,
         weights=_table(weights, experts.shape, "weights"),
         logits=_table(logits, experts.shape[:2], "logits"),
         flags=np.zeros((count, sites), np.uint8),
@@ -78,6 +74,15 @@ def step_from_arrays(
         branch=branch,
         vocabulary=dict(texts or {}),
     )
+
+
+def _experts(indices: ArrayLike) -> Array:
+    given = np.asarray(indices)
+    if given.ndim != 3 or given.dtype.kind not in "iu":
+        raise ValueError(f"indices are whole numbers [tokens, sites, slots], not {given.dtype} {given.shape}")
+    if given.size and int(given.max()) > NO_EXPERT:
+        raise ValueError(f"there can be no expert {int(given.max())}")
+    return np.where(given < 0, NO_EXPERT, given).astype(np.uint16)
 
 
 def _column(values: ArrayLike, dtype: Any, count: int, name: str) -> Array:
