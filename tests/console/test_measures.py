@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from moetui.console import Console
+from moetui.console.choices import choices
+from moetui.routing import NO_EXPERT
 from moetui.routing.metrics import probabilities
 from moetui.routing.stats import compute_stats
 from moetui.session import ReplaySession
@@ -221,3 +223,10 @@ def test_ascii_draws_with_ascii_alone(replay: ReplaySession) -> None:
     console = Console(replay, ascii_only=True)
     for line in ("experts", "coactivation L0", "entropy", "balance"):
         assert drawn(console.run(line)).replace("–", "").replace("×", "").isascii(), line
+
+
+def test_a_weight_stays_with_its_expert_where_a_slot_before_it_is_empty() -> None:
+    indices = np.array([NO_EXPERT, 5, 1], np.uint16)
+    assert choices(indices, np.array([np.nan, 0.25, 0.5], np.float32)) == ([1, 5], [0.5, 0.25])
+    assert choices(indices, None) == ([5, 1], None)
+    assert choices(np.full(2, NO_EXPERT, np.uint16), np.full(2, np.nan, np.float32)) == ([], [])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
+from moetui.console.choices import choices
 from moetui.console.context import Context
 from moetui.console.draw import number, percent, table, text, token_text
 from moetui.console.kinds import TEXT, Flag, InBranch, Place, Rows
@@ -16,9 +16,8 @@ from moetui.console.occurrences import Occurrence, find_text
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import NO_EXPERT, TimelineView, UsageError
+from moetui.routing import TimelineView, UsageError
 from moetui.routing.events import RunState
-from moetui.routing.metrics import ranked
 from moetui.session import Analysing
 from moetui.session.analyses import TokenImpact
 
@@ -90,12 +89,11 @@ def _routed(view: TimelineView, place: Occurrence) -> tuple[list[RenderableType]
     token = place.tokens[-1]
     columns, block = view.tokens(token, token + 1), view.routing(token, token + 1)
     name = "".join(view.text(int(view.tokens(row, row + 1).token_id[0])) for row in place.tokens)
-    order = ranked(block.indices, block.weights)[0]
     shown: list[RenderableType] = []
     sites: list[dict[str, Any]] = []
     for site in view.sites:
-        experts = [expert for expert in order[site.index].tolist() if expert != NO_EXPERT]
-        weights = _weights(block, site.index, experts)
+        own = None if block.weights is None else block.weights[0, site.index]
+        experts, weights = choices(block.indices[0, site.index], own)
         if not experts:
             continue
         listed = "unknown" if weights is None else "[" + ", ".join(number(weight) for weight in weights) + "]"
@@ -110,13 +108,6 @@ def _routed(view: TimelineView, place: Occurrence) -> tuple[list[RenderableType]
         shown.append(text(f"token {token} passed no router"))
     position = int(columns.position[0])
     return shown, {"token": token, "text": name, "position": position, "branch": place.branch, "sites": sites}
-
-
-def _weights(block: Any, site: int, experts: list[int]) -> list[float] | None:
-    if block.weights is None:
-        return None
-    own = dict(zip(block.indices[0, site].tolist(), block.weights[0, site].astype(float).tolist()))
-    return [own[expert] for expert in experts]
 
 
 def _can_replace(console: Context) -> bool:
@@ -155,9 +146,9 @@ def _impact_lines(view: TimelineView, impact: TokenImpact) -> list[RenderableTyp
     )
     rows = []
     for site in view.sites:
-        experts = [expert for expert in impact.indices[-1, site.index].tolist() if expert != NO_EXPERT]
+        experts, known = choices(impact.indices[-1, site.index], impact.weights[-1, site.index])
         if experts:
-            weights = ", ".join(number(weight) for weight in impact.weights[-1, site.index, : len(experts)].tolist())
+            weights = ", ".join(number(weight) for weight in known or ())
             changed = percent(float(impact.changed[site.index]))
             rows.append((text("  " + site.name), text(str(experts)), text(f"[{weights}]"), changed))
     heads = ("", "now to", "weights", "later tokens rerouted")
@@ -167,7 +158,6 @@ def _impact_lines(view: TimelineView, impact: TokenImpact) -> list[RenderableTyp
 
 
 def _impact_data(view: TimelineView, impact: TokenImpact) -> dict[str, Any]:
-    experts = np.where(impact.indices == NO_EXPERT, -1, impact.indices.astype(np.int64))
     return {
         "replacement": impact.replacement,
         "divergence": impact.divergence,
@@ -177,7 +167,7 @@ def _impact_data(view: TimelineView, impact: TokenImpact) -> dict[str, Any]:
         "sites": [
             {
                 "site": site.name,
-                "experts": [expert for expert in experts[-1, site.index].tolist() if expert >= 0],
+                "experts": choices(impact.indices[-1, site.index], impact.weights[-1, site.index])[0],
                 "changed": float(impact.changed[site.index]),
             }
             for site in view.sites

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
+from moetui.console.choices import choices
 from moetui.console.context import Context
 from moetui.console.draw import bar, number, percent, table, text, token_text
 from moetui.console.kinds import MaybePlace, MaybeSite, Rows
@@ -15,7 +16,7 @@ from moetui.console.occurrences import find_text
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import NO_EXPERT, MoetuiError, Site, SiteFlag, TimelineView, UsageError
+from moetui.routing import MoetuiError, Site, SiteFlag, TimelineView, UsageError
 from moetui.routing.metrics import probabilities, site_entropy, site_margin
 from moetui.session import Analysing
 
@@ -72,8 +73,9 @@ def _newest(console: Context, view: TimelineView, needle: str) -> int:
 
 def _choice(view: TimelineView, token: int, site: Site, most: int) -> dict[str, Any]:
     block = view.routing(token, token + 1)
-    chosen = [expert for expert in block.indices[0, site.index].tolist() if expert != NO_EXPERT]
-    weights = None if block.weights is None else block.weights[0, site.index, : len(chosen)].astype(float).tolist()
+    chosen, weights = choices(
+        block.indices[0, site.index], None if block.weights is None else block.weights[0, site.index]
+    )
     flags = int(block.flags[0, site.index])
     share = None
     if block.logits is not None:
