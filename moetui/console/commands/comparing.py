@@ -97,7 +97,7 @@ def _with_recording(console: Context, a: Branch | None, b: Branch | None, rows: 
 def _told(found: Comparison, a: str, b: str, *, shared: int = 0) -> Result:
     if not found.tokens:
         raise UsageError(f"{a} and {b} share no position that is still held", "'branches' lists their tokens")
-    head = text(f"{a} and {b}: {found.tokens:,} positions, ")
+    head = text(f"{a} and {b}: {found.tokens:,} position{'s' if found.tokens != 1 else ''}, ")
     parted = found.first_token
     if found.aligned == "position":
         head.append("which tokens they are is unknown")
