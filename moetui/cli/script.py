@@ -55,13 +55,17 @@ def commands(lines: list[str], name: str, *, quiet: bool, python: bool) -> Calla
 
         terminal = Terminal(stderr=True, markup=False, highlight=False, emoji=False)
 
-        def show(line: str, result: Result) -> None:
+        def begin(line: str) -> None:  # what the run tells of meanwhile belongs below its line
             terminal.print(f"moe› {drawable(line)}")
+
+        def show(line: str, result: Result) -> None:
+            del line
             for renderable in result.renderables:
                 terminal.print(renderable)
 
         try:
-            Console(session, python=python).run_script(lines, None if quiet else show)
+            console = Console(session, python=python)
+            console.run_script(lines, None if quiet else show, begin=None if quiet else begin)
         except ScriptError as error:
             raise ScriptError(f"{name}, {error.message}", error.hint) from error
 

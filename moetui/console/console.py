@@ -65,12 +65,19 @@ class Console:
             self._context.waiter.begin()
             return self._answered(source)
 
-    def run_script(self, lines: Iterable[str], show: Callable[[str, Result], None] | None = None) -> None:
+    def run_script(
+        self,
+        lines: Iterable[str],
+        show: Callable[[str, Result], None] | None = None,
+        *,
+        begin: Callable[[str], None] | None = None,
+    ) -> None:
         """Run a script's lines one after the other; ``generate`` and the like wait for their run's end.
 
         Args:
             lines: with or without line ends; blank lines and comments are passed over, blocks end at a blank line.
             show: called with each line and its result, the failing one included.
+            begin: called with each line before it runs.
 
         Raises:
             ScriptError: a line failed; those after it were not run.
@@ -80,6 +87,8 @@ class Console:
             try:
                 for number, source in self._statements(lines):
                     self._context.waiter.begin()
+                    if begin is not None:
+                        begin(source)
                     result = self._answered(source)
                     if show is not None:
                         show(source, result)

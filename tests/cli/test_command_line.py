@@ -280,6 +280,8 @@ def test_log_points_of_a_script_write_their_lines(call: Call, tmp_path: Path, qu
     assert called.status == 0
     lines = [line for line in called.err.splitlines() if line.startswith("position:5: ")]
     assert lines == ([] if quiet else ["position:5: position = 5 at token 5"])
+    if not quiet:
+        assert called.err.index("moe› generate") < called.err.index(lines[0]), "a line's log lines come below it"
 
 
 def test_a_script_without_python_runs_commands_alone(call: Call, tmp_path: Path) -> None:

@@ -95,13 +95,16 @@ class ConsoleThread:
         later(partial(self._done, result))
 
     def _run_lines(self, name: str, lines: Sequence[str], done: Callable[[bool], None], later: Later) -> None:
-        def show(line: str, result: Result) -> None:
+        def begin(line: str) -> None:
             later(partial(self._echo, line))
+
+        def show(line: str, result: Result) -> None:
+            del line
             if not result.error:  # the failing one is told of with its place
                 later(partial(self._show, result))
 
         try:
-            self._console.run_script(lines, show)
+            self._console.run_script(lines, show, begin=begin)
         except MoetuiError as error:
             failed = Result(error=f"{drawable(name)}, {drawable(error.message)}", hint=drawable(error.hint))
             later(partial(self._done, failed))
