@@ -87,5 +87,11 @@ def change(console: Context, state: Sequence[Intervention], done: str) -> Result
 def restore(console: Context, state: Sequence[Intervention], done: str) -> Result:
     """Put an earlier ``state`` in force again."""
     console.session.set_interventions(tuple(state))
-    names = "; ".join(describe(item) for item in state) or "no interventions"
-    return Result((text(f"{done}: {names}"),), [as_dict(item) for item in state])
+    names = "; ".join(_in_full(item) for item in state)
+    told = f"{done}; in force now: {names}" if names else f"{done}: no interventions"
+    return Result((text(told),), [as_dict(item) for item in state])
+
+
+def _in_full(item: Intervention) -> str:
+    where = scope_words(item.scope)
+    return describe(item) + ("" if where == "everywhere" else f" ({where})")

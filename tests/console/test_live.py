@@ -135,8 +135,10 @@ def test_undo_redo_and_reset_restore_what_was_in_force(live: Console, session: L
     assert [item.name for item in session.interventions] == ["boost"]
     assert live.run("redo").data == []
     assert live.run("redo").error == "nothing to redo"
-    live.run("ban_experts 0")
-    live.run("undo")
+    live.run("ban_experts 0 --layers 1")
+    live.run("set_top_k 1")
+    assert "undone; in force now: banned expert 0 (layer 1)\n" in drawn(live.run("undo")), "not what was undone"
+    assert "undone: no interventions" in drawn(live.run("undo"))
     live.run("ban_experts 2")
     assert live.run("redo").error == "nothing to redo", "a new change forgets what was undone"
 
