@@ -44,10 +44,11 @@ _DIVERGING_LIGHT = _hexes(
     "08519c 1f66ac 3a7bba 5790c7 76a6d3 97bcde b9d2e8 dde6ef f2e4d8 f3cfb1 f0b68a e99c66 dd8145 cc672a b34f17 963a0a"
 )
 
-# The eight colours and their bright forms as xterm shows them: what a terminal with 16 colours really shows is the
-# user's choice, so that only hue and brightness are relied on there, and glyphs carry the level.
+# The eight colours and their bright forms. What a terminal with 16 colours really shows is the user's choice, so that
+# only hue and brightness are relied on there, and glyphs carry the level. The values are those by which Rich finds the
+# colour meant: it would take a pure blue for the dark one, which hardly reads on black.
 _ANSI: tuple[RGB, ...] = _hexes(
-    "000000 800000 008000 808000 000080 800080 008080 c0c0c0 808080 ff0000 00ff00 ffff00 0000ff ff00ff 00ffff ffffff"
+    "000000 aa0000 00aa00 aa5500 0000aa aa00aa 00aaaa aaaaaa 555555 ff5555 55ff55 ffff55 5555ff ff55ff 55ffff ffffff"
 )
 _SIXTEEN: dict[str, tuple[int, ...]] = {
     "viridis": (5, 5, 4, 4, 12, 12, 6, 6, 6, 2, 2, 2, 10, 10, 11, 11),
@@ -76,7 +77,7 @@ def nearest_256(color: RGB) -> int:
 
 
 def xterm_rgb(index: int) -> RGB:
-    """The colour that xterm shows for a palette index."""
+    """The colour of a palette index: above 15 as xterm shows it, below as Rich looks it up."""
     return _ANSI[index] if index < 16 else _XTERM[index - 16][1]
 
 

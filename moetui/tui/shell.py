@@ -23,7 +23,7 @@ from moetui.tui.ink import Ink
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
-from moetui.tui.themes import ON_LIGHT, THEMES, find_theme, theme_name
+from moetui.tui.themes import ON_LIGHT, find_theme, theme_name, themes_for
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
@@ -64,7 +64,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         self.options = options
         self.look = look or resolve(options, os.environ)
         self.animation_level = "none"
-        for theme in THEMES:
+        for theme in themes_for(self.look):
             self.register_theme(theme)
         wanted = theme_name(options.theme, self.look)
         if wanted not in self.available_themes:

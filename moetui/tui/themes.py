@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import fields, replace
 
 from rich.terminal_theme import TerminalTheme
 from textual.theme import BUILTIN_THEMES, Theme
 
 from moetui.tui.options import Look
+from moetui.tui.ramps import nearest_256, xterm_rgb
 
 DARK = Theme(
     name="moetui-dark",
@@ -79,7 +81,7 @@ LIGHT = Theme(
 TERMINAL = Theme(
     name="moetui-terminal",
     ansi=True,
-    primary="ansi_blue",
+    primary="ansi_bright_blue",
     secondary="ansi_default",
     accent="ansi_cyan",
     foreground="ansi_default",
@@ -119,6 +121,9 @@ TERMINAL = Theme(
     },
 )
 THEMES = (DARK, LIGHT, TERMINAL)
+# A choice keeps its hue where the nearest of 256 colours would be a grey like any other.
+_HUES_OF_256 = {"#23435a": 23}
+_FIRST_GREY = 232
 # What the names of the terminal's colours (the console's "yellow") stand for on the light ground, where it reads.
 ON_LIGHT = TerminalTheme(
     (251, 251, 250),
@@ -145,6 +150,34 @@ ON_LIGHT = TerminalTheme(
     ],
 )
 _SHORT = {"dark": DARK.name, "light": LIGHT.name, "ansi": TERMINAL.name, "terminal": TERMINAL.name}
+
+
+def themes_for(look: Look) -> tuple[Theme, ...]:
+    """The themes in colours that the terminal has.
+
+    Of 256 colours Rich would choose by hue first, and make black or navy of dark greys that differ.
+    """
+    return tuple(_of_256(theme) for theme in THEMES) if look.colors == "256" else THEMES
+
+
+def _of_256(theme: Theme) -> Theme:
+    reduced = replace(theme, variables={name: _nearest(value) for name, value in theme.variables.items()})
+    for field in fields(theme):
+        value = getattr(theme, field.name)
+        if isinstance(value, str):
+            setattr(reduced, field.name, _nearest(value))
+    return reduced
+
+
+def _nearest(value: str) -> str:
+    """The nearest of 256 colours to a ``#rrggbb``; anything else as it is."""
+    if not value.startswith("#"):
+        return value
+    red, green, blue = (int(value[at : at + 2], 16) for at in (1, 3, 5))
+    index = _HUES_OF_256.get(value) or nearest_256((red, green, blue))
+    if index >= _FIRST_GREY:
+        return "#" + f"{round((index - _FIRST_GREY + 1) * 255 / 25):02x}" * 3  # where Rich sees this grey
+    return "#{:02x}{:02x}{:02x}".format(*xterm_rgb(index))
 
 
 def theme_name(asked: str, look: Look) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from typing import Literal
 
 import pytest
+from rich.color import Color, ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual.command import CommandList
+from textual.theme import Theme
 from textual.widgets import Input
 
 from moetui.tui.ink import Ink
 from moetui.tui.options import Look
 from moetui.tui.palette import Palette
-from moetui.tui.themes import LIGHT, TERMINAL
+from moetui.tui.ramps import nearest_256, xterm_rgb
+from moetui.tui.themes import DARK, LIGHT, TERMINAL, THEMES, themes_for
 from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.builders import make_timeline
 from tests.tui.hosts import hosted
@@ -89,3 +92,26 @@ def test_names_of_colours_read_on_the_light_ground() -> None:
     ground = light((251, 251, 250))
     assert LIGHT.background == "#fbfbfa"
     assert all((ground + 0.05) / (light(ON_LIGHT.ansi_colors[n]) + 0.05) >= 4.5 for n in range(1, 16))
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_a_theme_in_256_colours_is_sent_as_what_it_says(theme: Theme) -> None:
+    """Rich must find the colour meant: of two dark greys it would make one black."""
+    (reduced,) = (found for found in themes_for(look("256")) if found.name == theme.name)
+    sent = {}
+    for name in ("primary", "accent", "foreground", "background", "surface", "panel", *theme.variables):
+        before, after = (getattr(t, name, None) or t.variables[name] for t in (theme, reduced))
+        if before.startswith("#"):
+            sent[name] = Color.parse(after).downgrade(ColorSystem.EIGHT_BIT).number
+            if name != "block-cursor-background":
+                nearest = xterm_rgb(nearest_256(tuple(Color.parse(before).get_truecolor())))
+                assert max(abs(a - b) for a, b in zip(xterm_rgb(sent[name] or 0), nearest)) < 10
+    if theme is DARK:
+        assert len({sent["background"], sent["surface"], sent["panel"]}) == 3
+    if sent:
+        assert sent["block-cursor-background"] != sent["block-cursor-blurred-background"]
+
+
+def test_sixteen_colours_are_sent_as_those_meant() -> None:
+    for index in range(16):
+        assert Color.from_rgb(*xterm_rgb(index)).downgrade(ColorSystem.STANDARD).number == index

@@ -36,7 +36,7 @@ def rate_rows(facts: StepFacts, ink: Ink, room: int) -> Rows:
         now = f"{rate:.1f}"
         spark = ink.glyphs.spark([float(value) for value in facts.rate], max(1, min(24, room - len(now) - 10)), 0.0)
         rows.append(Row("decode", (Piece(now, "strong"), Piece(" steps/s  "), Piece(spark, "bar"))))
-        times = f"{facts.median:.1f} ms median  {facts.high:.1f} 95%"
+        times = f"{facts.median:.1f} ms median  p95 {facts.high:.1f}"
         rows.append(Row("step", (Piece(times), Piece(f"  of {facts.number}", "dim"))))
     if not math.isnan(facts.prefill_rate):
         text = f"{facts.prefill_rate:,.0f} tokens/s"

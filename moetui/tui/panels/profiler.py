@@ -189,7 +189,7 @@ class ProfilerPanel(Vertical):
         plot.clear_data()
         count, top = len(rates), 1.15 * max(rates)
         ink = self.get_component_rich_style("prof--bar", partial=True).color
-        color = None if ink is None or ink.triplet is None else tuple(ink.triplet)
+        color = None if ink is None else ink.number if ink.triplet is None else tuple(ink.triplet)
         plot.plot(list(range(1 - count, 1)), rates, marker="braille", **({} if color is None else {"color": color}))
         plot.ylim(0, top)
         marks = [-count + 1, -(count // 2), 0]
