@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from moetui.engine import CaptureOptions
 from moetui.engine.zoo import BuiltModel, build
 from moetui.routing import QueryError, UnsupportedError, UsageError
 from moetui.routing.events import BreakpointHit, Event, Notice
+from moetui.routing.interventions import BanExperts, ForceExperts, Scope
+from moetui.routing.query import Query
 from moetui.routing.steps import Steps
 from moetui.trace import TraceWriter, open_trace
 
@@ -77,8 +81,6 @@ class TestHits:
         assert debugger.live_timeline.snapshot().end == 13 + 16
 
     def test_the_forced_site_is_told(self, built: BuiltModel) -> None:
-        from moetui.routing.interventions import ForceExperts, Scope
-
         hits: list[BreakpointHit] = []
         with MoEDebugger(built.model) as debugger:
             debugger.interventions.add(ForceExperts((1, 2), Scope(layers=(2,))))
@@ -109,6 +111,101 @@ class TestHits:
             assert torch.equal(run(built), before)
             assert len(debugger.breakpoints) == 0
         assert [event.severity for event in events if isinstance(event, Notice)] == ["error"]
+
+
+CONDITIONS = (
+    "layer:1 entropy > 0.9",
+    "margin < 0.3",
+    "weight[1] > 0.5",
+    "2 in topk",
+    "first:1 layer:1",
+    "not entropy > 0.9",
+    "forced",
+    "-forced",
+    "nan or dropped",
+    "conf > 0.4 and mean_entropy < 1.3",
+    "mean_margin > 0.1",
+    'token ~ "a|1"',
+    "id > 20 and phase:decode",
+    "position >= 11 and position < 14",
+    "step == 3 or ms > 1e9",
+    "sequence == 0 branch:0 stack:decoder",
+    "index == 12",
+    "load_cv > 0.5",
+    "logp < -3",
+    "prob > 0.01",
+    "pad",
+)
+
+
+class TestGlances:
+    """Most steps are only glanced at before the next one; what hits where must not depend on it."""
+
+    def hits(self, built: BuiltModel, expression: str, setting: str, *, glance: bool) -> tuple[list[Any], int]:
+        events: list[Event] = []
+        recorded: list[int] = []
+        with MoEDebugger(built.model, on_event=events.append) as debugger:
+            if setting == "forced":
+                debugger.interventions.add(ForceExperts((1, 2), Scope(layers=(1,))))
+            if setting == "banned":
+                debugger.interventions.add(BanExperts((1,)))
+            debugger.breakpoints.add(expression, log_only=True)
+            if not glance:
+                debugger.capture.look_first = None
+            recorder = debugger.capture._recorder
+            assert recorder is not None
+            record = recorder.record
+            recorder.record = lambda raw: (recorded.append(raw.index), record(raw))[1]  # type: ignore[method-assign]
+            batch = 2 if setting == "batch" else 1
+            inputs = built.inputs(batch, 9, padding="left" if batch == 2 else "none")
+            built.model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+        assert not [event for event in events if isinstance(event, Notice)]
+        hits = [event for event in events if isinstance(event, BreakpointHit)]
+        return [(hit.token, hit.site, re.sub(r"ms = .*", "", hit.values), hit.hits) for hit in hits], len(recorded)
+
+    @pytest.mark.parametrize(
+        ("kind", "setting"),
+        [
+            ("mixtral", "plain"),
+            ("mixtral", "banned"),
+            ("mixtral", "batch"),
+            ("deepseek_v3", "forced"),
+            ("jetmoe", "plain"),
+        ],
+    )
+    def test_they_miss_nothing(self, kind: str, setting: str) -> None:
+        built = build(kind)
+        found = 0
+        for expression in CONDITIONS:
+            glanced, _ = self.hits(built, expression, setting, glance=True)
+            looked, every = self.hits(built, expression, setting, glance=False)
+            assert glanced == looked, expression
+            assert every == 8
+            found += len(looked)
+        assert found > 20
+
+    def test_a_step_of_which_nothing_holds_is_not_recorded_by_itself(self, built: BuiltModel) -> None:
+        """But for the prompt, those in which the model is still being studied, and conditions that need more."""
+        run(built, 2)
+        assert self.hits(built, "entropy > 99", "plain", glance=True) == ([], 1)
+        assert self.hits(built, "entropy > 99 or logp > 9", "plain", glance=True) == ([], 8)
+        hits, recorded = self.hits(built, "position:12-13", "plain", glance=True)
+        assert (len(hits), recorded) == (2, 3)
+
+    def test_an_interrupt_in_one_loses_no_step(self, built: BuiltModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        matching = Query.matching
+
+        def interrupted(query: Query, frame: Any) -> Any:
+            if frame.columns.step.tolist() == [3]:
+                signal.raise_signal(signal.SIGINT)
+            return matching(query, frame)
+
+        with MoEDebugger(built.model) as debugger:
+            debugger.breakpoints.add("entropy > 99")
+            monkeypatch.setattr(Query, "matching", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(built)
+            assert debugger.timeline.snapshot().steps().index.tolist() == [0, 1, 2, 3]
 
 
 class TestRecording:

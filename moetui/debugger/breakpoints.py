@@ -13,16 +13,19 @@ from moetui.engine.options import CaptureOptions
 from moetui.routing import MoetuiError, Site, TimelineView, UnsupportedError, UsageError
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import BreakpointHit, Event, Notice
-from moetui.routing.query import Query, match_all, parse
+from moetui.routing.query import FIELDS, Query, match_all, parse
 from moetui.routing.timeline import TimelineSource
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
+    from moetui.engine.glance import Glance
 
 _LOGGED = 20  # hits of one log point that a step tells of; all are counted
 
 _NEED_LOGITS = frozenset({"entropy", "margin", "mean_entropy", "mean_margin"})
 _OF_A_SESSION = frozenset({"flip", "branch"})
+_MEANS = frozenset({"conf", "mean_entropy", "mean_margin"})
+_AT_A_GLANCE = frozenset(FIELDS) - {"flip", "index", "load_cv", "logp", "pad", "prob"}  # what a ``Glance`` knows
 _NEED_CANDIDATES = frozenset({"logp", "prob"})
 
 Action = Callable[[BreakpointHit], None]
@@ -34,6 +37,7 @@ model."""
 class _Point:
     shown: Breakpoint
     query: Query
+    asks: frozenset[str]
     action: Action | None = None
 
 
@@ -123,7 +127,7 @@ class BreakpointSet:
         with self._lock:
             self._last += 1
             shown = Breakpoint(self._last, expression.strip(), log_only, temporary, ignore, enabled)
-            self._points = {**self._points, shown.id: _Point(shown, query, action)}
+            self._points = {**self._points, shown.id: _Point(shown, query, query.fields, action)}
         self._arm()
         return shown
 
@@ -162,7 +166,9 @@ class BreakpointSet:
             point = self._get(number)
             # Of the hits that a step counts meanwhile none is lost: they are taken from what is held now.
             values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-            changed = replace(point, shown=replace(point.shown, **values), query=query or point.query)
+            changed = replace(point, shown=replace(point.shown, **values))
+            if query is not None:
+                changed = replace(changed, query=query, asks=query.fields)
             self._points = {**self._points, number: changed}
         self._arm()
         return changed.shown
@@ -233,7 +239,26 @@ class BreakpointSet:
     def _arm(self) -> None:
         if self._capture is not None:
             active = any(point.shown.enabled for point in self._points.values())
+            self._capture.look_first = self._may_hit if active else None
             self._capture.after_step = self._after_step if active else None
+
+    def _may_hit(self, glance: Glance) -> bool:
+        """In the generating thread, before a step is recorded: False where no condition holds of it."""
+        points = self._enabled
+        asked = frozenset[str]().union(*(point.asks for point in points))
+        if not asked <= _AT_A_GLANCE:
+            return True
+        try:
+            view = glance.view(scores=bool(asked & _MEANS))
+            if view is None:
+                return True
+            return any(found.any() for found in match_all([point.query for point in points], view, 0, view.end))
+        except Exception:  # noqa: BLE001 - told of where the step itself is looked at
+            return True
+
+    @property
+    def _enabled(self) -> list[_Point]:
+        return [point for point in self._points.values() if point.shown.enabled]
 
     def _after_step(self) -> None:
         """In the generating thread, behind a step."""
@@ -259,7 +284,7 @@ class BreakpointSet:
         view = self._timeline.snapshot()
         start = _first_of_step(view, self._capture.steps - 1)
         out: list[tuple[BreakpointHit, Action | None]] = []
-        points = [point for point in self._points.values() if point.shown.enabled]
+        points = self._enabled
         for point, found in zip(points, match_all([point.query for point in points], view, start, view.end)):
             matches = start + np.flatnonzero(found)
             if len(matches):

@@ -279,7 +279,7 @@ class MoEDebugger:
         end = self.live_timeline.extend(steps)
         if recording is not None:
             # Whoever waits for the steps to be in the timeline is not to wait for the disk.
-            recording.write_steps(steps, soon=self.capture.after_step is not None)
+            recording.write_steps(steps, aside=self.capture.after_step is not None)
         if self._on_steps is not None:
             self._on_steps(steps, end)
         if len(self.interventions) and self.interventions.rules != self._told_rules:

@@ -10,7 +10,6 @@ from moetui.routing import ModelInfo, UsageError
 from moetui.routing.events import Event, GenerationSettings
 from moetui.routing.steps import Steps
 
-_SOON = 0.2  # seconds that a step may wait here, if it came without lingering
 _OLDEST = 0.95  # seconds: nothing is older when it is safe
 _MOST = 256  # steps that may wait, as many as may wait for the recorder
 
@@ -50,7 +49,7 @@ class Recording:
         from moetui.trace.ticker import Ticker
 
         self._waiting: deque[Steps | Event] = deque()
-        self._soon = Ticker(self._write_soon, _SOON)
+        self._soon = Ticker(self._write_soon, 0.0)
         self._refused = ""
         self._writer = TraceWriter(
             path,
@@ -58,7 +57,7 @@ class Recording:
             settings=settings,
             prompt=prompt,
             overwrite=overwrite,
-            flush_seconds=_OLDEST - max(linger, _SOON),
+            flush_seconds=_OLDEST - linger,
             has_logits=has_logits,
         )
 
@@ -72,14 +71,14 @@ class Recording:
         """What ended the recording early, one line; empty while all is well."""
         return self._writer.problem or self._refused
 
-    def write_steps(self, steps: Steps, *, soon: bool = False) -> None:
+    def write_steps(self, steps: Steps, *, aside: bool = False) -> None:
         """Append steps; never raises for a full disk (see ``problem``).
 
         Args:
-            soon: let a thread of the recording's own do it, unless hundreds of steps wait for that already.
+            aside: let a thread of the recording's own do it, unless hundreds of steps wait for that already.
         """
         self._waiting.append(steps)
-        if soon and len(self._waiting) < _MOST:
+        if aside and sum(map(_passes, self._waiting.copy())) < _MOST:
             self._soon.wind()
         else:
             self._write()
@@ -137,6 +136,10 @@ class Recording:
             self._lock.release()
         self._soon.stop()
         return True
+
+
+def _passes(item: Steps | Event) -> int:
+    return len(item) if isinstance(item, Steps) else 0
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from moetui.engine.tokens import TokenArrays, attribute_rows, decode_arrays, tok
 from moetui.routing import Site
 from moetui.routing.events import Finding
 from moetui.routing.scores import routing_scores
-from moetui.routing.step import F16, F32, I32, U8
+from moetui.routing.step import F16, F32, I32, U8, TokenScores
 from moetui.routing.steps import Steps
 
 
@@ -34,6 +34,9 @@ class Assembler:
         described: gives the sites with all that is known of them by now, for the scores.
         endings: tells padding behind the end of a sequence.
         memory: gives ``Step.memory``.
+
+    Attributes:
+        described: see above.
     """
 
     def __init__(
@@ -43,14 +46,14 @@ class Assembler:
         texts: TokenTexts,
         epoch: int,
         on_finding: Callable[[Finding], None],
-        described: Callable[[], Sequence[Site]],
+        described: Callable[[], tuple[Site, ...]],
         endings: Endings | None = None,
         memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
         self._endings, self._memory = endings or Endings(), memory
         self._on_finding = on_finding
         self._sites, self._options, self._texts, self._epoch = tuple(sites), options, texts, epoch
-        self._described = described
+        self.described = described
         self._kept = [options.layers is None or site.layer in options.layers for site in sites]
         self._told: set[int] = set()
         self._reported: set[tuple[str, int]] = set()
@@ -85,9 +88,7 @@ class Assembler:
                 if site.indices.shape[0] != rows:
                     self._fill_part(routing, site, inputs[0], rows)
             times = self._times(raws, columns, passed_sites if len(run) == 1 else ())
-            yield self._made(
-                raws, stack, tokens, routing, routing.flags(), times, prediction if stack == "decoder" else None
-            )
+            yield self._recorded(raws, stack, tokens, routing, times, prediction if stack == "decoder" else None)
 
     def alike_steps(self, raws: Sequence[RawStep], columns: SiteColumns, prediction: Prediction | None) -> Steps:
         """The steps of the decoder's passes, alike in their sites and rows, whose routing was gathered by column."""
@@ -96,8 +97,23 @@ class Assembler:
         tokens = self._tokens(inputs, "decoder", rows)
         routing = RoutingArrays(self._sites, self._options, rows, len(raws))
         routing.fill(columns)
-        times = self._times(raws, columns)
-        return self._made(raws, "decoder", tokens, routing, routing.flags(), times, prediction)
+        return self._recorded(raws, "decoder", tokens, routing, self._times(raws, columns), prediction)
+
+    def glimpse(self, raw: RawStep, columns: SiteColumns, *, scores: bool) -> Steps:
+        """A decode step of one sequence without its prediction; nothing is noted for the steps to come.
+
+        Args:
+            scores: whether to work them out.
+        """
+        tokens = token_arrays(raw.inputs["decoder"], 1)
+        routing = RoutingArrays(self._sites, self._options, 1, 1)
+        routing.fill(columns)
+        flags = routing.flags()
+        known = self._scores(routing, flags) if scores else None
+        number = int(tokens.token_id[0])
+        texts = {} if number < 0 else {number: self._texts.text(number)}
+        times, unknown = self._times([raw], columns), self._predictions(None, tokens)
+        return self._made([raw], "decoder", tokens, routing, flags, times, unknown, known, texts)
 
     def _tokens(self, inputs: Sequence[TokenInputs | None], stack: str, rows: int) -> TokenArrays:
         tokens = token_arrays(inputs[0], rows) if len(inputs) == 1 else decode_arrays(inputs)
@@ -115,6 +131,27 @@ class Assembler:
             tokens.pad[over.ravel()] = True
             tokens.position[over.ravel()] = -1
 
+    def _recorded(
+        self,
+        raws: Sequence[RawStep],
+        stack: str,
+        tokens: TokenArrays,
+        routing: RoutingArrays,
+        times: F32,
+        prediction: Prediction | None,
+    ) -> Steps:
+        flags = routing.flags()
+        predictions = self._predictions(prediction, tokens)
+        texts = self._vocabulary(tokens.token_id, predictions[1])
+        scores = self._scores(routing, flags)
+        steps = self._made(raws, stack, tokens, routing, flags, times, predictions, scores, texts, self._memory())
+        steps.freeze()
+        return steps
+
+    def _scores(self, routing: RoutingArrays, flags: U8) -> TokenScores:
+        # Of all passes at once: by itself each would cost more than all else that is done with it.
+        return routing_scores(routing.indices, routing.weights, routing.logits, flags, self.described())
+
     def _made(
         self,
         raws: Sequence[RawStep],
@@ -123,14 +160,15 @@ class Assembler:
         routing: RoutingArrays,
         flags: U8,
         times: F32,
-        prediction: Prediction | None,
+        predictions: tuple[F32, I32, F16],
+        scores: TokenScores | None,
+        texts: dict[int, str],
+        memory: float = math.nan,
     ) -> Steps:
-        # Of all passes at once: by itself each would cost more than all else that is done with it.
-        scores = routing_scores(routing.indices, routing.weights, routing.logits, flags, self._described())
-        logprob, ids, logprobs = self._predictions(prediction, tokens)
         begun = np.array([raw.started for raw in raws], np.int64)
         ended = np.array([raw.ended for raw in raws], np.int64)
-        steps = Steps(
+        logprob, ids, logprobs = predictions
+        return Steps(
             phase=tokens.phase,
             index=np.array([raw.index for raw in raws], np.int32),
             branch=np.array([raw.branch for raw in raws], np.int16),
@@ -149,12 +187,10 @@ class Assembler:
             candidate_logprobs=logprobs,
             site_ms=times,
             stack=stack,
-            vocabulary=self._vocabulary(tokens.token_id, ids),
+            vocabulary=texts,
             scores=scores,
-            memory=self._memory(),
+            memory=memory,
         )
-        steps.freeze()
-        return steps
 
     def _fill_part(self, routing: RoutingArrays, part: SiteTensors, inputs: TokenInputs | None, rows: int) -> None:
         """A site that got some of the tokens only: those of its modality, if the model was told which they are."""

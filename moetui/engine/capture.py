@@ -20,6 +20,7 @@ from moetui.engine.compiled import BreakingAround, breaking, refuse_compiled
 from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
+from moetui.engine.glance import Glance
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Predictor
@@ -29,6 +30,7 @@ from moetui.engine.sites import find_sites
 from moetui.engine.streams import Stream, find_streams, next_tokens, note_output
 from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
+from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.steps import Steps
@@ -49,8 +51,8 @@ class Capture:
     Args:
         model: any transformers model; it is not changed but for hooks, and those leave with ``detach``.
         options: what to keep; may be replaced while detached (the sample rate at any time).
-        on_steps: called with steps as they come, in the recorder's thread; in the generating thread while
-            ``after_step`` is set.
+        on_steps: called with steps as they come, in the recorder's thread; in the generating thread where
+            ``after_step`` waits for them.
         on_step: the same for each step by itself.
         on_event: called with ``ModelChanged`` (more became known of the model: before the steps it applies to) and
             ``FindingRaised``, mostly in the recorder's thread; must be quick and thread-safe.
@@ -71,11 +73,12 @@ class Capture:
         before_step: called in the generating thread before each pass with the arguments of its forward, not part of its
             duration; it may block. It tells whether the pass is to be recorded.
         after_step: called in the generating thread after each pass that is recorded, not part of its duration.
+        look_first: asked before it of each pass: where it says False, that pass is recorded as if nobody waited for it.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
         hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out; taken in
             one pass of several.
-        put_ns: nanoseconds spent on handing passes to the recorder so far, waiting for it included; or on recording
-            them, while ``after_step`` is set.
+        put_ns: nanoseconds spent on handing passes to the recorder so far, waiting for it included; or on
+            recording them, where ``after_step`` waits for them.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Capture:
         self.branch = 0
         self.before_step: Callable[[Mapping[str, Any]], bool] | None = None
         self.after_step: Callable[[], None] | None = None
+        self.look_first: Callable[[Glance], bool] | None = None
         self._info = describe(model, self.handles, name=name)
         self._streams = find_streams(model, self.handles)
         self._linger = linger
@@ -368,13 +372,22 @@ class Capture:
         recorder = self._recorder
         if recorder is None:
             return
+        after = self.after_step
         try:
             note_output(frame, output, self._vocabulary)
-            # What looks at a step right behind it needs it now.
-            (recorder.put if self.after_step is None else recorder.record)(frame)
+            if after is None:
+                recorder.put(frame)
+            else:
+                with uninterrupted():
+                    # What looks at a step right behind it needs it now.
+                    if self.look_first is None or self.look_first(recorder.glance(frame)):
+                        recorder.record(frame)
+                    else:
+                        recorder.put(frame)
+                        after = None
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             self.fail(error)
         self.hook_ns += _TIMED * frame.cost
         self.put_ns += perf_counter_ns() - frame.ended
-        if self.after_step is not None:
-            self.after_step()
+        if after is not None:
+            after()

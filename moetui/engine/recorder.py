@@ -17,6 +17,7 @@ from torch import Tensor
 from moetui.engine.assemble import Assembler
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gathered, Gatherer, each_tensor
+from moetui.engine.glance import Glance
 from moetui.engine.predict import Predictor, join_predictions
 from moetui.engine.raw import RawStep
 from moetui.engine.study import Study
@@ -109,6 +110,10 @@ class Recorder:
         self.flush()
         with uninterrupted(), self._at_work(), torch.no_grad():
             self._record_safely([parcel])
+
+    def glance(self, raw: RawStep) -> Glance:
+        """A look at a finished pass that is neither put nor recorded yet."""
+        return Glance(raw, self._gatherer, self._assembler)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was put before is handed on; False if it took longer than ``timeout`` seconds."""

@@ -275,6 +275,18 @@ def empty_view(info: ModelInfo, first: int = 0) -> TimelineView:
     return _View(info.sites, first, (), rows, _none_of(_step_rows(empty, 0)), {})
 
 
+def view_of(steps: Steps, sites: tuple[Site, ...]) -> TimelineView:
+    """Some steps by themselves, their tokens numbered from 0; scores that they do not bring are unknown."""
+    unknown = np.full(steps.num_tokens, np.nan, np.float32)
+    rows = _token_rows(steps, 0, steps.scores or TokenScores(unknown, unknown, unknown))
+    tokens, held = _each(rows, steps.num_tokens), _each(_step_rows(steps, 0), len(steps))
+    return _View(sites, 0, (steps.stack,), tokens, held, dict(steps.vocabulary))
+
+
+def _each(rows: dict[str, Rows], count: int) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: row if isinstance(row, np.ndarray) else row.repeat(count) for name, row in rows.items()}
+
+
 def _none_of(rows: dict[str, Rows]) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.atleast_1d(row)[:0] for name, row in rows.items()}
 
