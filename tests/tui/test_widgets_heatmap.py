@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -315,6 +316,17 @@ async def test_folds_say_so_and_the_cursor_walks_them():
         assert heatmap.cursor == (30, 4)
         assert "layers 8–31 of 48" in heatmap.layout_text()
         assert any(line.startswith("L30") for line in lines_of(heatmap))
+
+
+async def test_the_value_under_the_cursor_has_room_before_the_legend_has():
+    heatmap = Heatmap()
+    async with hosted(heatmap, (56, 9)) as pilot:
+        heatmap.show(picture_of(make_timeline(decode=20), measure="entropy"))
+        await pilot.pause()
+        foot = lines_of(heatmap)[-1]
+        assert re.match(r"L0 E0  [0-9.]+ of ln E  \d+ of \d+ ", foot), foot
+        assert foot.rstrip().endswith("1 of ln E")
+        assert "none" not in foot
 
 
 async def test_zooming_in_scrolls():

@@ -295,6 +295,19 @@ async def test_the_column_of_layers_says_that_it_sorts_and_how(sites: int, title
             assert re.search(rf"token +{title.strip()} *{arrow}", table.render_line(0).text)
 
 
+@pytest.mark.parametrize(("key", "title"), [("margin", "margin"), ("confidence", "conf"), ("logprob", "logp")])
+async def test_the_arrow_of_the_order_cuts_no_title(key: str, title: str):
+    table = TokenTable()
+    async with hosted(table, (100, 10)) as pilot:
+        table.show(make_timeline(make_info(6, 8, 2), decode=6).snapshot())
+        plain = table.render_line(0).text
+        table.set_sort(key, True)
+        await pilot.pause()
+        sorted_by = table.render_line(0).text
+        assert sorted_by.index(f"▼{title} ") + 1 == plain.index(title)
+        assert sorted_by.replace("▼", " ") == plain.replace("▲", " ")
+
+
 async def test_keys_and_clicks_select_rows_and_layers():
     table = TokenTable()
     async with hosted(table, (110, 20)) as pilot:

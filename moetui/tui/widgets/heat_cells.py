@@ -130,11 +130,11 @@ class HeatCells:
         ground = self._ground()
         return self._pens.paint("", shade if ground is None or self._pens.ink.depth == "16" else legible(shade, ground))
 
-    def legend(self, high: float, unit: str) -> Line:
-        """The scale with its ends in numbers."""
+    def legend(self, high: float, unit: str, *, brief: bool = False) -> Line:
+        """The scale with its ends in numbers; ``brief``: without the mark of cells that have no value."""
         ink, dim = self._pens.ink, self._pens.pen("dim")
         legend = Line()
-        if not self._diverging:
+        if not self._diverging and not brief:
             legend.add(f"{ink.glyphs.zero} none  ", dim)
         legend.add("0 " if not self._diverging else ink.words(f"−{high:g} "), dim)
         for level in range(0, LEVELS, 2):

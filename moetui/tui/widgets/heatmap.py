@@ -347,9 +347,11 @@ class Heatmap(Pens, can_focus=True):
         picture = self._picture
         assert picture is not None
         plain = self.pen()
-        legend = self._cells.legend(self._high, picture.heat.unit)
-        room = width - legend.width - 1
         text = self.ink.words(picture.cursor_text(*self.cursor))
+        legend = self._cells.legend(self._high, picture.heat.unit)
+        if len(text) >= width - legend.width:
+            legend = self._cells.legend(self._high, picture.heat.unit, brief=True)
+        room = width - legend.width - 1
         line = Line().add(fit(text, max(0, room), "left", self.ink.glyphs.ellipsis), plain)
         line.to(width - legend.width, plain).extend(legend)
         return line.strip(width, plain)

@@ -24,10 +24,11 @@ def draw_header(
     for column in sorted((*plan.columns, plan.strip, plan.waterfall), key=lambda column: column.start):
         if not column.width:
             continue
-        line.to(column.start, head)
         title = column.title
         lit = (column.name is not None and column.name == sort.key) or (column is plan.strip and sort.key == "layers")
         arrow = (glyphs.down if sort.descending else glyphs.up) if lit else ""
+        # The gap before a column of numbers is the arrow's where the title takes all of it.
+        line.to(column.start - (column.right and bool(arrow) and len(title) >= column.width), head)
         if column is plan.strip:
             _strip_header(line, pens, view, plan, site, arrow)
             continue
@@ -36,7 +37,8 @@ def draw_header(
             line.add(glyphs.rule + " ", pens.pen("dim"))
             line.add(fit(title, column.width - 2), pens.pen("dim"))
             continue
-        text = fit(arrow + title if column.right else title + arrow, column.width, "right" if column.right else "left")
+        room = column.start + column.width - line.width
+        text = fit(arrow + title if column.right else title + arrow, room, "right" if column.right else "left")
         line.add(text, pens.pen("accent") if lit else head)
     return line.strip(width, head)
 
