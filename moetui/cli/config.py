@@ -9,10 +9,17 @@ from moetui.cli.common import Common, common_options, print_json, warn_of_variab
 
 @click.command("config")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--keys", "names", is_flag=True, help="Print what the file's [keys] may give other keys to.")
 @common_options
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """Print the settings file's path, every setting's value, and where it comes from."""
+def command(ctx: click.Context, as_json: bool, names: bool) -> None:
+    """Print the settings file's path, every setting's value, and where it comes from.
+
+    The file is TOML: theme = "light", and under [keys] "network.follow" = "f,ctrl+n".
+    """
+    if names:
+        _print_names(as_json)
+        return
     from moetui.cli.settings import load_settings, resolve
     from moetui.routing.text import drawable
 
@@ -36,3 +43,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
         click.echo(f"  {row.name:<{width}}  {drawable(value):<12}  {row.origin}")
     for name, keys in settings.keys.items():
         click.echo(f"  key {drawable(name)}: {drawable(keys)}")
+
+
+def _print_names(as_json: bool) -> None:
+    from moetui.cli.key_names import ACTIONS, NAMES
+
+    if as_json:
+        print_json({"actions": sorted(NAMES)})
+        return
+    for part, names in ACTIONS.items():
+        for name in names.split():
+            click.echo(f"{part}.{name}".lstrip("."))

@@ -46,7 +46,7 @@ def check_keys(keys: Mapping[str, str], where: str) -> None:
         if name not in NAMES:
             near = [each for each in sorted(NAMES) if each.rpartition(".")[2] == name]
             near = near or difflib.get_close_matches(name, sorted(NAMES), n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "'?' on the screen lists what there is"
+            hint = f"did you mean '{near[0]}'?" if near else "'moetui config --keys' lists what there is"
             raise UsageError(f"{where}: [keys] nothing is called '{name}'", hint)
         for key in wanted.split(","):
             if not is_key(key.strip()):

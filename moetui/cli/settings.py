@@ -21,6 +21,13 @@ else:
 
 Origin = Literal["default", "file", "environment"]
 
+# What click calls kinds of values.
+_IN_WORDS = {
+    "a valid float range": "a number",
+    "a valid integer range": "a whole number",
+    "a valid boolean": "true or false",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -121,13 +128,22 @@ def _checked(table: dict[str, Any], path: Path) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in options:
             near = difflib.get_close_matches(name, [*options, "keys"], n=1)
-            raise UsageError(f"{path}: unknown setting '{key}'", f"did you mean '{near[0]}'?" if near else "")
+            hint = f"did you mean '{near[0]}'?" if near else "'moetui config' lists them"
+            if isinstance(value, dict) and near != ["keys"]:
+                hint = 'settings stand in no table, [keys] alone is one; like: theme = "dark"'
+            raise UsageError(f"{path}: unknown setting '{key}'", hint)
         values[name] = _converted(options[name], value, f"{path}: {key}")
     return values
 
 
 def _converted(option: click.Option, value: Any, where: str) -> Any:
+    if not isinstance(value, str | bool | int | float):
+        raise UsageError(f"{where}: one value is wanted, not a list, a table or a date")
     try:
-        return option.type.convert(value, option, None)
+        # As text, as the command line has it: click's own types trust a number to be of the right kind.
+        return option.type.convert(str(value), option, None)
     except click.BadParameter as error:
-        raise UsageError(f"{where}: {error.message}", getattr(error, "hint", "")) from error
+        message = error.message.partition(" Recognized values")[0]
+        for click_says, words in _IN_WORDS.items():
+            message = message.replace(click_says, words)
+        raise UsageError(f"{where}: {message}", getattr(error, "hint", "")) from error

@@ -160,6 +160,12 @@ def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None
         ("seed = 'x'", "seed"),
         ("theme = 'ligth'", "did you mean 'light'"),
         ("[keys]\na = 1", "keys"),
+        ("[keys]\nfolow = 'z'", "'moetui config --keys' lists what there is"),
+        ("[screen]\ntheme = 'dark'", "settings stand in no table"),
+        ("ascii = 3", "ascii: '3' is not true or false"),
+        ("buffer_tokens = 2.5", "buffer_tokens: '2.5' is not a whole number"),
+        ("fps = true", "fps: 'True' is not a number"),
+        ("theme = ['dark']", "theme: one value is wanted"),
         ("[keys]\nhlep = 'z'", "did you mean 'help'"),
         ("[keys]\nfollow = 'z'", "did you mean 'network.follow'"),
         ("[keys]\nstep = 'n,ctrl+nn'", "there is no key 'ctrl+nn'"),
@@ -172,6 +178,12 @@ def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, w
     done = call("config", "--config", file)
     assert done.status == 2
     assert words in done.err
+
+
+def test_what_keys_can_be_given_to_is_listed(call: Call) -> None:
+    names = call("config", "--keys").out.split()
+    assert {"help", "network.follow", "heatmap.zoom_in"} <= set(names)
+    assert json.loads(call("config", "--keys", "--json").out) == {"actions": sorted(names)}
 
 
 @pytest.mark.parametrize(
