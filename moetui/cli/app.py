@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from moetui._version import __version__
+from moetui.cli.interrupts import interruptible
 
 # name → (module, one-line help): listed here so that `--help` imports no command.
 _COMMANDS: dict[str, tuple[str, str]] = {
@@ -104,7 +105,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if args is None else args
     debug = "--debug" in arguments or os.environ.get("MOETUI_DEBUG", "") not in ("", "0")
     try:
-        status = cli.main(arguments, prog_name="moetui", standalone_mode=False)
+        with interruptible():
+            status = cli.main(arguments, prog_name="moetui", standalone_mode=False)
         _flush()
         sys.exit(status if isinstance(status, int) else 0)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:

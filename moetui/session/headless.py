@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import FrameType
 
 from moetui.routing import ModelError, ModelInfo, TimelineView, join_texts
 from moetui.routing.branches import line_rows
 from moetui.routing.events import Event, Finding, RunState
 from moetui.routing.interventions import Intervention
 from moetui.session.live import LiveOptions, LiveSession
-
-_SIGNALS = ("SIGTERM", "SIGHUP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +44,7 @@ def run_headless(
 ) -> HeadlessRun:
     """Load the model, run the prompt to its end, and close everything.
 
-    SIGTERM and SIGHUP end it like Ctrl-C, and the recording is closed properly in every case; the signal's number is
-    then the exception's argument.
+    The recording is closed properly in every case.
 
     Args:
         options: see ``LiveOptions``; ``prompt`` is what is run. It may be empty if ``prepare`` runs something itself.
@@ -64,20 +57,19 @@ def run_headless(
         KeyboardInterrupt: someone interrupted it.
     """
     session = LiveSession(replace(options, begin=False, linger=None), on_event=on_event)
-    with _interruptible():
-        try:
-            session.open()
+    try:
+        session.open()
+        _await(session)
+        if prepare is not None:
+            prepare(session)
             _await(session)
-            if prepare is not None:
-                prepare(session)
-                _await(session)
-            if options.prompt or prepare is None:
-                session.generate(options.prompt, options.settings)
-                _await(session)
-            session.flush()
-            return _result(session, options)
-        finally:
-            session.close()
+        if options.prompt or prepare is None:
+            session.generate(options.prompt, options.settings)
+            _await(session)
+        session.flush()
+        return _result(session, options)
+    finally:
+        session.close()
 
 
 def _await(session: LiveSession) -> None:
@@ -113,23 +105,3 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
         nbytes=nbytes,
         problem=problem,
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise ``KeyboardInterrupt``, if this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise KeyboardInterrupt(number)
-
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
