@@ -33,7 +33,7 @@ class HandingOn(_Base):
         if found is None:
             self._say_nothing_there()
         else:
-            await copy(self, *found, most=CLIPBOARD_BYTES if self.look.clipboard else 0)
+            await copy(self, *found, most=CLIPBOARD_BYTES if self.look.clipboard else 0, tmux=self.look.tmux)
 
     async def action_save_csv(self) -> None:
         """Write the same to a CSV file."""

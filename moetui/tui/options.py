@@ -58,6 +58,7 @@ class Look:
         colors: how many the terminal is sent: ``truecolor``, ``256``, ``16`` or ``none``.
         slow: the line is to be spared: fewer frames, and of the mouse clicks only, not its motion.
         clipboard: the terminal may take text for its clipboard (OSC 52); False where it is known not to.
+        tmux: the screen is drawn in tmux, which by its own settings keeps such text to itself, and is to be asked.
     """
 
     colors: Literal["truecolor", "256", "16", "none"]
@@ -65,6 +66,7 @@ class Look:
     ascii: bool
     mouse: bool
     clipboard: bool = True
+    tmux: bool = False
 
 
 def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
@@ -75,7 +77,8 @@ def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
         colors = "none" if environ.get("NO_COLOR") else _terminal_colors(environ)
         if slow and colors == "truecolor":
             colors = "256"
-    return Look(colors, slow, options.ascii or not _unicode(environ), options.mouse, _clipboard(environ))
+    plain = options.ascii or not _unicode(environ)
+    return Look(colors, slow, plain, options.mouse, _clipboard(environ), tmux=bool(environ.get("TMUX")))
 
 
 def _terminal_colors(environ: Mapping[str, str]) -> Literal["truecolor", "256", "16"]:

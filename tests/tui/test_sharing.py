@@ -196,6 +196,27 @@ async def test_what_a_terminal_cannot_take_is_written_to_a_file(
         assert not app.clipboard
 
 
+@pytest.mark.parametrize("takes", [True, False])
+async def test_inside_tmux_the_rows_are_given_to_tmux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    """With its own settings tmux drops what a program sends to the clipboard."""
+    tmux = tmp_path / "tmux"
+    tmux.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\ncat > {tmp_path}/got\nexit {0 if takes else 1}\n')
+    tmux.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    look = resolve(ScreenOptions(color="256"), {"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0"})
+    session = ScriptedSession()
+    async with running(session, (120, 40), look) as (app, pilot):
+        await run_some(app, pilot, session, "network")
+        await pilot.press("y")
+        words = "25 rows in tmux's buffer" if takes else "25 rows sent to the terminal's clipboard"
+        await until(pilot, lambda: words in shown(app))
+        assert (tmp_path / "said").read_text().split() == ["load-buffer", "-w", "-"]
+        assert (tmp_path / "got").read_text(encoding="utf-8").count("\n") == 26
+        assert bool(app.clipboard) is not takes
+
+
 @pytest.mark.parametrize(
     ("environ", "can"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +18,8 @@ from moetui.routing.text import no_formula
 
 CLIPBOARD_BYTES = 70_000
 """Terminals drop longer OSC 52 sequences without a word."""
+
+_TMUX_SECONDS = 2.0
 
 Rows = Iterable[Sequence[object]]
 Shared = tuple[str, Callable[[], Rows]]
@@ -101,11 +104,30 @@ def not_written(app: App[Any], error: OSError) -> None:
     app.notify(f"not written: {drawable(error.strerror or str(error))}", severity="error", markup=False)
 
 
-async def copy(app: App[Any], stem: str, rows: Callable[[], Rows], most: int = CLIPBOARD_BYTES) -> None:
-    """Put rows, tab-separated, on the terminal's clipboard (OSC 52); into a file if they are longer than ``most``."""
+async def copy(
+    app: App[Any], stem: str, rows: Callable[[], Rows], most: int = CLIPBOARD_BYTES, *, tmux: bool = False
+) -> None:
+    """Put rows, tab-separated, on the terminal's clipboard (OSC 52); into a file if they are longer than ``most``.
+
+    ``tmux`` drops what a program in it sends to the clipboard unless told otherwise: there tmux itself is asked.
+    """
     text = await asyncio.to_thread(lambda: as_csv(rows(), "\t"))
-    if len(text.encode("utf-8", "replace")) > most:
+    data = text.encode("utf-8", "replace")
+    if len(data) > most:
         await save(app, stem, rows)
         return
+    count = f"{max(0, text.count(chr(10)) - 1):,} rows"
+    if tmux and await asyncio.to_thread(_given_to_tmux, data):
+        app.notify(f"{count} in tmux's buffer and the clipboard", markup=False)
+        return
     app.copy_to_clipboard(text)
-    app.notify(f"{max(0, text.count(chr(10)) - 1):,} rows sent to the terminal's clipboard", markup=False)
+    app.notify(f"{count} sent to the terminal's clipboard", markup=False)
+
+
+def _given_to_tmux(data: bytes) -> bool:
+    """Whether tmux took a text as its newest buffer, and for the clipboard of the terminal that it is shown in."""
+    command = ["tmux", "load-buffer", "-w", "-"]
+    try:
+        return subprocess.run(command, input=data, capture_output=True, timeout=_TMUX_SECONDS).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
