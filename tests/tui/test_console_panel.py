@@ -214,6 +214,16 @@ async def test_a_line_that_runs_is_given_up_with_ctrl_c() -> None:
         await ran(app, pilot, "42")
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_what_is_told_beside_leaves_the_line_being_typed_readable(size: tuple[int, int]) -> None:
+    async with console(size=size) as (app, pilot, line_):
+        app.notify("first")
+        app.notify("and a second one that is long enough for the whole width of what is told beside")
+        await until(pilot, lambda: "and a second" in shown(app))
+        bottom = max(toast.region.bottom for toast in app.screen.query("Toast"))
+        assert bottom <= line_.region.y - 1, "the line, and its signature above it"
+
+
 async def test_ctrl_c_that_comes_too_late_for_a_line_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debugging, "_MOMENT", 60.0)  # however long this machine takes to show that it is over
     async with console() as (app, pilot, _):
