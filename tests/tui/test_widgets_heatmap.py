@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -327,6 +328,16 @@ async def test_the_value_under_the_cursor_has_room_before_the_legend_has():
         assert re.match(r"L0 E0  [0-9.]+ of ln E  \d+ of \d+ ", foot), foot
         assert foot.rstrip().endswith("1 of ln E")
         assert "none" not in foot
+
+
+async def test_a_long_name_of_a_site_leaves_room_for_the_value():
+    info = make_info()
+    info = replace(info, sites=tuple(replace(site, name=f"部decoder.block.{site.index}.layer") for site in info.sites))
+    heatmap = Heatmap()
+    async with hosted(heatmap, (70, 9)) as pilot:
+        heatmap.show(picture_of(make_timeline(info, decode=20)))
+        await pilot.pause()
+        assert re.match(r"部decoder\.block… E0  [0-9.]+×  \d+ of \d+ ", lines_of(heatmap)[-1]), lines_of(heatmap)[-1]
 
 
 async def test_zooming_in_scrolls():

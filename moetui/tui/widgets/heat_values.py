@@ -8,10 +8,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 
 from moetui.routing import drawable
 from moetui.routing.model import Site
 from moetui.routing.step import F64, I64, U8, Bool
+from moetui.tui.cells import fit
 from moetui.tui.ramps import LEVELS
 from moetui.tui.widgets.sums import RoutingSums
 
@@ -25,6 +27,7 @@ MEASURE_NAMES: dict[Measure, str] = {
     "difference": "load share, difference",
 }
 Pooling = Literal["max", "mean"]
+_NAME = 16  # cells of a site's name beside a value
 
 ZERO, UNKNOWN, ABSENT = LEVELS, LEVELS + 1, LEVELS + 2
 """Levels past the ramp: nothing was sent there; not known; no such expert at this site."""
@@ -181,6 +184,8 @@ class HeatPicture:
         if site >= values.shape[0] or expert >= values.shape[1]:
             return ""
         name = drawable(self.names[site])
+        if cell_len(name) > _NAME:
+            name = fit(name, _NAME, "left", "…").rstrip()
         if self.heat.absent[site, expert]:
             return f"{name} has no expert {expert}"
         value, unit, load = values[site, expert], self.heat.unit, int(self.loads[site, expert])

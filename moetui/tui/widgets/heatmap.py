@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -349,7 +350,7 @@ class Heatmap(Pens, can_focus=True):
         plain = self.pen()
         text = self.ink.words(picture.cursor_text(*self.cursor))
         legend = self._cells.legend(self._high, picture.heat.unit)
-        if len(text) >= width - legend.width:
+        if cell_len(text) >= width - legend.width:
             legend = self._cells.legend(self._high, picture.heat.unit, brief=True)
         room = width - legend.width - 1
         line = Line().add(fit(text, max(0, room), "left", self.ink.glyphs.ellipsis), plain)
