@@ -23,7 +23,7 @@ from moetui.tui.ink import Ink
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
-from moetui.tui.themes import ON_LIGHT, find_theme, theme_name, themes_for
+from moetui.tui.themes import ON_LIGHT, find_theme, ramp_of, theme_name, themes_for
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 
@@ -78,7 +78,8 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
     @property
     def ink(self) -> Ink:
         """What widgets draw with, by terminal and theme."""
-        return Ink(self.look.colors, self.look.ascii, dark=self.current_theme.dark)
+        theme = self.current_theme
+        return Ink(self.look.colors, self.look.ascii, ramp_of(theme), dark=theme.dark)
 
     def get_key_display(self, binding: Binding) -> str:
         """A key as it is written here: Textual's arrows are words where there is ASCII alone, Enter is one sign."""

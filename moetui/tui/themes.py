@@ -9,7 +9,7 @@ from rich.terminal_theme import TerminalTheme
 from textual.theme import BUILTIN_THEMES, Theme
 
 from moetui.tui.options import Look
-from moetui.tui.ramps import nearest_256, xterm_rgb
+from moetui.tui.ramps import RAMP_NAMES, RampName, nearest_256, xterm_rgb
 
 DARK = Theme(
     name="moetui-dark",
@@ -120,7 +120,14 @@ TERMINAL = Theme(
         "scrollbar-corner-color": "ansi_default",
     },
 )
-THEMES = (DARK, LIGHT, TERMINAL)
+_RAMP = "heatmap-ramp"  # the variable by which a theme names the colours of its heatmaps; viridis where it has none
+
+
+def _with_ramp(theme: Theme, ramp: RampName) -> Theme:
+    return replace(theme, name=f"{theme.name}-{ramp}", variables={**theme.variables, _RAMP: ramp})
+
+
+THEMES = (DARK, LIGHT, TERMINAL, *(_with_ramp(theme, ramp) for theme in (DARK, LIGHT) for ramp in RAMP_NAMES[1:]))
 # A choice keeps its hue where the nearest of 256 colours would be a grey like any other.
 _HUES_OF_256 = {"#23435a": 23}
 _FIRST_GREY = 232
@@ -149,7 +156,13 @@ ON_LIGHT = TerminalTheme(
         (31, 35, 40),
     ],
 )
-_SHORT = {"dark": DARK.name, "light": LIGHT.name, "ansi": TERMINAL.name, "terminal": TERMINAL.name}
+_SHORT = {theme.name.removeprefix("moetui-"): theme.name for theme in THEMES} | {"ansi": TERMINAL.name}
+
+
+def ramp_of(theme: Theme) -> RampName:
+    """The colours of a theme's heatmaps."""
+    wanted = theme.variables.get(_RAMP)
+    return next((name for name in RAMP_NAMES if name == wanted), RAMP_NAMES[0])
 
 
 def themes_for(look: Look) -> tuple[Theme, ...]:
@@ -181,7 +194,7 @@ def _nearest(value: str) -> str:
 
 
 def theme_name(asked: str, look: Look) -> str:
-    """The theme to start with: the one asked for (``dark``, ``light``, ``ansi``, or any by its name), else by colours.
+    """The theme to start with: the one asked for (``dark``, ``light-magma``, ``ansi`` ..., or any by its name).
 
     With sixteen colours or none only the terminal's own palette can be drawn truly.
     """

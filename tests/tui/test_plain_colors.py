@@ -16,8 +16,8 @@ from textual.widgets import Input
 from moetui.tui.ink import Ink
 from moetui.tui.options import Look
 from moetui.tui.palette import Palette
-from moetui.tui.ramps import nearest_256, xterm_rgb
-from moetui.tui.themes import DARK, LIGHT, TERMINAL, THEMES, themes_for
+from moetui.tui.ramps import RampName, nearest_256, ramp, xterm_rgb
+from moetui.tui.themes import DARK, LIGHT, TERMINAL, THEMES, theme_name, themes_for
 from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.builders import make_timeline
 from tests.tui.hosts import hosted
@@ -115,3 +115,13 @@ def test_a_theme_in_256_colours_is_sent_as_what_it_says(theme: Theme) -> None:
 def test_sixteen_colours_are_sent_as_those_meant() -> None:
     for index in range(16):
         assert Color.from_rgb(*xterm_rgb(index)).downgrade(ColorSystem.STANDARD).number == index
+
+
+@pytest.mark.parametrize("asked", ["light-cividis", "moetui-dark-magma", "dark"])
+async def test_a_theme_names_the_colours_of_its_heatmap(asked: str) -> None:
+    wanted: RampName = "cividis" if "cividis" in asked else "magma" if "magma" in asked else "viridis"
+    async with running(ScriptedSession(), look=look("truecolor")) as (app, pilot):
+        app.theme = theme_name(asked, look("truecolor"))
+        await pilot.pause()
+        assert app.ink.ramp == wanted
+        assert app.ink.levels() == ramp(wanted, "truecolor", dark="dark" in asked)
