@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
+from textual.scrollbar import ScrollBarRender
 
 _PAIRS = (
     ("─━╌┄╴╶╸╺═▔⎯", "-"),
@@ -56,6 +58,13 @@ class AsciiFilter(LineFilter):
             segment if segment.text.isascii() else Segment(to_ascii(segment.text), segment.style, segment.control)
             for segment in segments
         ]
+
+
+class WholeCells(ScrollBarRender):
+    """A scroll bar that ends where a cell does: parts of a cell would be characters upon it in ASCII."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [" "] * 8
+    HORIZONTAL_BARS: ClassVar[list[str]] = [" "] * 8
 
 
 @lru_cache(maxsize=4096)

@@ -12,10 +12,11 @@ from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.screen import Screen
+from textual.scrollbar import ScrollBar, ScrollBarRender
 
 from moetui.routing import UsageError
 from moetui.tui.driver import TerminalDriver
-from moetui.tui.filters import AsciiFilter, ColorlessFilter
+from moetui.tui.filters import AsciiFilter, ColorlessFilter, WholeCells
 from moetui.tui.frame import LEAST_HEIGHT, LEAST_WIDTH
 from moetui.tui.handing_on import HandingOn
 from moetui.tui.in_order import InOrder
@@ -72,6 +73,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         self.ansi_theme_light = ON_LIGHT
         self.theme = wanted
         self._ascii, self._colorless = AsciiFilter(), ColorlessFilter()
+        ScrollBar.renderer = WholeCells if self.look.ascii else ScrollBarRender
         self.start_link()
         self.start_order()
 

@@ -10,6 +10,7 @@ from rich.color import Color, ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual.command import CommandList
+from textual.scrollbar import ScrollBar
 from textual.theme import Theme
 from textual.widgets import Input
 
@@ -125,3 +126,14 @@ async def test_a_theme_names_the_colours_of_its_heatmap(asked: str) -> None:
         await pilot.pause()
         assert app.ink.ramp == wanted
         assert app.ink.levels() == ramp(wanted, "truecolor", dark="dark" in asked)
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+async def test_a_scroll_bar_in_ascii_has_no_characters_upon_it(ascii_only: bool) -> None:
+    wanted = Look("truecolor", slow=False, ascii=ascii_only, mouse=True)
+    async with running(ScriptedSession(), look=wanted):
+        drawn = set()
+        for position in range(40):
+            segments = ScrollBar.renderer.render_bar(size=10, virtual_size=57, window_size=10, position=position)
+            drawn |= {segment.text for segment in segments.segments}
+        assert (drawn - {"\n"} == {" "}) is ascii_only
