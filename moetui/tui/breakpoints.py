@@ -152,10 +152,11 @@ class BreakpointsScreen(ModalScreen[None]):
             self._try(lambda: self._store.change_breakpoint(point.id, log_only=not point.log_only, temporary=False))
 
     def action_once(self) -> None:
-        """Once, or always."""
+        """Once, or always; a log point stops the run, once."""
         point = self._current()
-        if point is not None and not point.log_only:
-            self._try(lambda: self._store.change_breakpoint(point.id, temporary=not point.temporary))
+        if point is not None:
+            once = point.log_only or not point.temporary
+            self._try(lambda: self._store.change_breakpoint(point.id, log_only=False, temporary=once))
 
     def action_ignore(self, by: int) -> None:
         """Let more hits pass, or fewer."""

@@ -100,6 +100,10 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
         await until(pilot, lambda: len(session.breakpoints) == 2)
         await pilot.press("space", "l", "plus", "plus", "minus")
         await until(pilot, lambda: held(session)[-1] == ("margin<0.01", True, False, 1, False))
+        await pilot.press("o")
+        await until(pilot, lambda: held(session)[-1] == ("margin<0.01", False, True, 1, False))
+        await pilot.press("l")
+        await until(pilot, lambda: held(session)[-1] == ("margin<0.01", True, False, 1, False))
         await pilot.press("up", "o", "enter")
         assert screen.query_one(FilterLine).value == "entropy<0.4"
         await pilot.press(*" and layer:5", "enter")
