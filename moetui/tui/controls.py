@@ -193,7 +193,7 @@ class RunControls(_Base):
         again = now - self._interrupted < _TWICE
         self._interrupted = now
         if not again and self.interrupt_console():
-            self.say("interrupted; ctrl+c once more quits")
+            self.say("giving it up; ctrl+c once more quits")
         elif not again and self.session.state is not RunState.RUNNING and self.screen.is_modal:
             self.pop_screen()
         elif not again and self.just_ended():
