@@ -14,7 +14,7 @@ from moetui.engine.adapters import SiteHandle
 from moetui.engine.adapters.base import parent_path
 from moetui.engine.adapters.traits import SHARED
 from moetui.routing import ModelInfo, ModuleNode, ParameterInfo
-from moetui.routing.model import ModuleRole
+from moetui.routing.model import ModuleRole, TensorKind
 
 _ATTENTION = re.compile(r"(^|_)(attn|attention)|(attn|attention)$")
 _MLP = re.compile(r"^(mlp|ffn|feed_forward|block_sparse_moe|mixer|moe)$|(mlp|ffn|moe)$")
@@ -64,6 +64,7 @@ def module_tree(model: nn.Module, handles: tuple[SiteHandle, ...], head: object 
     marks = _marks(handles)
     nodes = []
     inherited: dict[str, tuple[ModuleRole, int | None]] = {}
+    met: set[int] = set()
     for path, module in model.named_modules():
         role, site = marks.get(path, (None, None))
         if role is None:
@@ -71,7 +72,7 @@ def module_tree(model: nn.Module, handles: tuple[SiteHandle, ...], head: object 
             role, site = ("other", parent[1]) if parent else (_role(path, module, head), None)
         if site is not None:
             inherited[path] = (role, site)
-        nodes.append(ModuleNode(path, type(module).__name__, role, _parameters(module), site))
+        nodes.append(ModuleNode(path, type(module).__name__, role, _parameters(module, met), site))
     return tuple(nodes)
 
 
@@ -106,14 +107,23 @@ def _role(path: str, module: nn.Module, head: object) -> ModuleRole:
     return next((role for holds, role in rules if holds), "other")
 
 
-def _parameters(module: nn.Module) -> tuple[ParameterInfo, ...]:
-    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return tuple(_parameter(name, tensor) for name, tensor in tensors)
+def _parameters(module: nn.Module, met: set[int]) -> tuple[ParameterInfo, ...]:
+    """A module's own tensors; ``met`` are the identities of those that came before, and grows."""
+    kinds: tuple[tuple[TensorKind, Iterable[tuple[str, Tensor]]], ...] = (
+        ("parameter", module.named_parameters(recurse=False)),
+        ("buffer", module.named_buffers(recurse=False)),
+    )
+    out = []
+    for kind, tensors in kinds:
+        for name, tensor in tensors:
+            out.append(_parameter(name, tensor, "shared" if id(tensor) in met else kind))
+            met.add(id(tensor))
+    return tuple(out)
 
 
-def _parameter(name: str, tensor: Tensor) -> ParameterInfo:
+def _parameter(name: str, tensor: Tensor, kind: TensorKind) -> ParameterInfo:
     nbytes = tensor.numel() * tensor.element_size()
-    return ParameterInfo(name, tuple(tensor.shape), _name(tensor.dtype), str(tensor.device), nbytes)
+    return ParameterInfo(name, tuple(tensor.shape), _name(tensor.dtype), str(tensor.device), nbytes, kind)
 
 
 def _name(dtype: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,9 @@ ModuleRole = Literal[
     "head",
     "other",
 ]
+
+TensorKind = Literal["parameter", "buffer", "shared"]
+"""A parameter of a module's own; a buffer; a tensor that a module before it in the tree has as well (tied weights)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,17 @@ class ParameterInfo:
     dtype: str
     device: str
     nbytes: int
+    kind: TensorKind = "parameter"
+
+    @property
+    def count(self) -> int:
+        """Numbers in it that count among the model's parameters."""
+        return math.prod(self.shape) if self.kind == "parameter" else 0
+
+    @property
+    def own_nbytes(self) -> int:
+        """Bytes that it takes besides what was counted before it in the tree."""
+        return 0 if self.kind == "shared" else self.nbytes
 
 
 @dataclass(frozen=True, slots=True)

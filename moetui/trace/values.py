@@ -19,7 +19,7 @@ from moetui.routing.events import (
     RunStateChanged,
 )
 from moetui.routing.interventions import Intervention, ReplayRouting
-from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site
+from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site, TensorKind
 from moetui.trace.layout import MAX_PROMPT
 from moetui.trace.plain import MisfitError, clean, from_plain, to_plain, unknown_keys
 
@@ -171,10 +171,12 @@ def _without_path(intervention: Intervention) -> Intervention:
 
 
 def _module_row(node: ModuleNode) -> list[Any]:
-    parameters = [
-        [clean(each.name), list(each.shape), each.dtype, each.device, each.nbytes] for each in node.parameters
-    ]
-    return [clean(node.path), clean(node.class_name), node.role, node.site, parameters]
+    return [clean(node.path), clean(node.class_name), node.role, node.site, list(map(_parameter_row, node.parameters))]
+
+
+def _parameter_row(parameter: ParameterInfo) -> list[Any]:
+    row = [clean(parameter.name), list(parameter.shape), parameter.dtype, parameter.device, parameter.nbytes]
+    return row if parameter.kind == "parameter" else [*row, parameter.kind]
 
 
 def _modules(rows: Any) -> tuple[ModuleNode, ...]:
@@ -188,15 +190,16 @@ def _modules(rows: Any) -> tuple[ModuleNode, ...]:
                 from_plain(str, dtype),
                 from_plain(str, device),
                 from_plain(int, nbytes),
+                *(from_plain(TensorKind, each) for each in kind),
             )
-            for name, shape, dtype, device, nbytes in _rows(parameters, 5)
+            for name, shape, dtype, device, nbytes, *kind in _rows(parameters, 5, 6)
         )
         node = {"path": path, "class_name": class_name, "role": role, "site": site}
         nodes.append(replace(from_plain(ModuleNode, node), parameters=infos))
     return tuple(nodes)
 
 
-def _rows(value: Any, width: int) -> list[list[Any]]:
-    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == width for row in value):
+def _rows(value: Any, *widths: int) -> list[list[Any]]:
+    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) in widths for row in value):
         raise MisfitError("not a table")
     return value

@@ -160,6 +160,18 @@ def test_an_architecture_that_nobody_has_seen() -> None:
     assert step.indices[:, 0].tolist() == logits.topk(3, -1).indices.tolist()
 
 
+@pytest.mark.parametrize("kind", ["switch_transformers", "qwen3_moe", "gpt_oss", "doge"])
+def test_every_number_of_the_tree_counts_once(zoo_model: Any, kind: str) -> None:
+    """Neither buffers nor a tensor's second module make the model larger."""
+    model = zoo_model(kind).model
+    info = describe(model, find_sites(model))
+    tensors = [tensor for node in info.modules for tensor in node.parameters]
+    assert sum(tensor.count for tensor in tensors) == info.parameters
+    assert sum(tensor.own_nbytes for tensor in tensors) == info.nbytes
+    if kind == "switch_transformers":
+        assert [tensor.kind for tensor in tensors].count("shared") > 0
+
+
 def test_the_module_tree_knows_what_is_what(zoo_model: Any) -> None:
     model = zoo_model("deepseek_v3").model
     info = describe(model, find_sites(model), name="mine")

@@ -26,7 +26,15 @@ def make_info(sites=2, experts=4, top_k=2, name="tiny"):
         device="cpu",
         modules=(
             ModuleNode("", "TinyForCausalLM", "model"),
-            ModuleNode("lm_head", "Linear", "head", (ParameterInfo("weight", (100, 8), "float32", "cpu", 3200),)),
+            ModuleNode(
+                "lm_head",
+                "Linear",
+                "head",
+                (
+                    ParameterInfo("weight", (100, 8), "float32", "cpu", 3200, "shared"),
+                    ParameterInfo("scale", (), "float32", "cpu", 4, "buffer"),
+                ),
+            ),
             ModuleNode("model.layers.0.gate", "Router", "router", (), 0),
         ),
         versions={"torch": "2.13.0"},

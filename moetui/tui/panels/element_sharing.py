@@ -62,6 +62,8 @@ def parameter_shared(entry: Entry, outline: Outline) -> Iterator[Fact]:
         name = drawable(parameter.name)
         shape = "x".join(str(length) for length in parameter.shape) or "1"
         yield from (("shape", name, shape), ("dtype", name, drawable(parameter.dtype)))
+        if parameter.kind != "parameter":
+            yield ("kind", name, parameter.kind)
         yield from (("device", name, drawable(parameter.device)), ("bytes", name, parameter.nbytes))
 
 

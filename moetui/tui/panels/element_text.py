@@ -237,6 +237,7 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
                     Piece(f"{fit(drawable(parameter.name), width)}  "),
                     Piece(f"{shape:<10} {bytes_text(parameter.nbytes):>8}  {dtype_name(parameter.dtype)}", "dim"),
                     Piece(elsewhere, "dim"),
+                    Piece("" if parameter.kind == "parameter" else f" {parameter.kind}", "dim"),
                 ),
             )
         )

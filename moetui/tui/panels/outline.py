@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moetui.routing import ModelInfo, ModuleNode, ParameterInfo, Site, drawable
 from moetui.routing.model import ModuleRole
@@ -57,8 +57,8 @@ class Outline:
             self._add(node)
 
     def _add(self, node: ModuleNode) -> None:
-        count = sum(_size(parameter) for parameter in node.parameters)
-        nbytes = sum(parameter.nbytes for parameter in node.parameters)
+        count = sum(parameter.count for parameter in node.parameters)
+        nbytes = sum(parameter.own_nbytes for parameter in node.parameters)
         for path in self._below.get(node.path, ()):
             below = self._sums.get(path, (0, 0))
             count, nbytes = count + below[0], nbytes + below[1]
@@ -98,7 +98,7 @@ class Outline:
             if above in ("experts", "shared_expert"):
                 role = above
             roles[node.path] = role
-            count = sum(_size(parameter) for parameter in node.parameters)
+            count = sum(parameter.count for parameter in node.parameters)
             sums[_ROLE_WORDS.get(role, role)] = sums.get(_ROLE_WORDS.get(role, role), 0) + count
         return sums
 
@@ -132,7 +132,7 @@ class Outline:
             prefix = at[len(path) :].lstrip(".")
             for parameter in self._nodes[at].parameters:
                 name = f"{prefix}.{parameter.name}" if prefix else parameter.name
-                out.append(ParameterInfo(name, parameter.shape, parameter.dtype, parameter.device, parameter.nbytes))
+                out.append(replace(parameter, name=name))
             waiting.extend(reversed(self._below.get(at, [])))
         return out
 
@@ -173,7 +173,7 @@ class Outline:
             else:
                 fused = self._nodes.get(site.path)
                 parts = _slices(fused.parameters, site, expert) if fused is not None else []
-                count, nbytes = sum(_size(part) for part in parts), sum(part.nbytes for part in parts)
+                count, nbytes = sum(part.count for part in parts), sum(part.own_nbytes for part in parts)
             name = f"{site.path}[{expert}]"
             out.append(Entry(name, f"E{expert}", "", "experts", site.index, expert, count, nbytes))
         return out
@@ -198,23 +198,15 @@ def router_note(site: Site) -> str:
 def _slices(parameters: Sequence[ParameterInfo], site: Site, expert: int) -> list[ParameterInfo]:
     """An expert's part of tensors whose first axis is the experts."""
     return [
-        ParameterInfo(
-            f"{parameter.name}[{expert}]",
-            parameter.shape[1:],
-            parameter.dtype,
-            parameter.device,
-            parameter.nbytes // site.num_experts,
+        replace(
+            parameter,
+            name=f"{parameter.name}[{expert}]",
+            shape=parameter.shape[1:],
+            nbytes=parameter.nbytes // site.num_experts,
         )
         for parameter in parameters
         if parameter.shape and parameter.shape[0] == site.num_experts
     ]
-
-
-def _size(parameter: ParameterInfo) -> int:
-    size = 1
-    for length in parameter.shape:
-        size *= length
-    return size
 
 
 def count_text(count: int) -> str:
