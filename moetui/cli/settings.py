@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import click
 
+from moetui.cli.key_clashes import check_clashes
 from moetui.cli.key_names import check_keys
 from moetui.routing.errors import UsageError
 
@@ -69,7 +70,8 @@ def load_settings(explicit: str | None = None) -> Settings:
     """Read and check the settings file; one that is not there is empty, unless it was named.
 
     Raises:
-        UsageError: no such file though named, no TOML, an unknown name or key, a value of the wrong kind.
+        UsageError: no such file though named, no TOML, an unknown name or key, a key given twice, a value of the
+            wrong kind.
     """
     path = settings_path(explicit)
     if not path.is_file():
@@ -84,6 +86,7 @@ def load_settings(explicit: str | None = None) -> Settings:
     if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
         raise UsageError(f"{path}: [keys] maps names of actions to keys", 'like: "network.follow" = "f"')
     check_keys(keys, str(path))
+    check_clashes(keys, str(path))
     return Settings(path, True, _checked(table, path), dict(keys))
 
 

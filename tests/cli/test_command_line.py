@@ -13,6 +13,7 @@ from textual.binding import Binding
 
 from moetui import tui
 from moetui.cli import cli
+from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
 from moetui.cli.values import interventions_of, numbers
@@ -102,11 +103,11 @@ def test_a_wrong_model_is_one_line_and_status_1(
 
 def test_the_settings_file_gives_defaults_and_the_call_wins(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('max_new_tokens = 7\ndevice = "cpu"\n[keys]\n"network.follow" = "F,ctrl+f"\n')
+    file.write_text('max_new_tokens = 7\ndevice = "cpu"\n[keys]\n"network.follow" = "u,ctrl+f"\n')
     document = json.loads(call("config", "--json", "--config", file).out)
     assert document["settings"]["max_new_tokens"] == {"value": 7, "origin": "file"}
     assert document["settings"]["theme"]["origin"] == "default"
-    assert document["keys"] == {"network.follow": "F,ctrl+f"}
+    assert document["keys"] == {"network.follow": "u,ctrl+f"}
 
 
 def test_the_environment_wins_over_the_file(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +171,11 @@ def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None
         ("[keys]\nfollow = 'z'", "did you mean 'network.follow'"),
         ("[keys]\nstep = 'n,ctrl+nn'", "there is no key 'ctrl+nn'"),
         ("[keys]\nstep = 'entre'", "did you mean 'enter'"),
+        ("[keys]\n'network.follow' = 'n'", "[keys] 'n' of 'network.follow' is that of 'step'"),
+        ("[keys]\nhelp = 'h,ctrl+u'", "[keys] 'h' of 'help' is that of 'tokens.layer_before'"),
+        ("[keys]\nhelp = '/'", "[keys] 'slash' of 'help' is that of 'network.filter'"),
+        ("[keys]\nhelp = 'f5'\nresume = 'f5'", "[keys] 'f5' is given to 'help' and to 'resume'"),
+        ("[keys]\n'diff.first' = 'q'", "[keys] 'q' of 'diff.first' is that of 'quit'"),
     ],
 )
 def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, words: str) -> None:
@@ -178,6 +184,25 @@ def test_a_wrong_settings_file_is_named(call: Call, tmp_path: Path, text: str, w
     done = call("config", "--config", file)
     assert done.status == 2
     assert words in done.err
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"network.follow": "n", "step": "f"},
+        {"network.follow": "f,ctrl+n"},
+        {"heatmap.zoom_in": "enter", "heatmap.filter": "z"},
+        {"diff.first": "s", "diff.beside": "f"},
+        {"tokens.layer_after": "right_square_bracket", "network.layer_after": "]"},
+        {"step_layer": "f9", "step_back": "f9"},
+        {"filter.leave": "enter", "filter.down": "enter"},
+        DEFAULTS,
+    ],
+)
+def test_a_key_may_do_different_things_in_different_places(call: Call, tmp_path: Path, keys: dict[str, str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[keys]\n" + "".join(f"'{name}' = '{key}'\n" for name, key in keys.items()))
+    assert json.loads(call("config", "--json", "--config", file).out)["keys"] == keys
 
 
 def test_what_keys_can_be_given_to_is_listed(call: Call) -> None:
@@ -329,11 +354,12 @@ def test_an_intervention_that_cannot_be_leaves_no_recording_and_replaces_none(ca
 
 
 def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:
-    found = set()
+    found: dict[str, str] = {}
     for module in pkgutil.walk_packages(tui.__path__, "moetui.tui."):
         for thing in vars(importlib.import_module(module.name)).values():
             if isinstance(thing, type) and thing.__module__ == module.name:
                 bindings = [each for each in vars(thing).get("BINDINGS", ()) if isinstance(each, Binding)]
-                found |= {each.id for each in bindings if each.id}
+                found |= {each.id: each.key for each in bindings if each.id}
                 assert all(is_key(key.strip()) for each in bindings for key in each.key.split(",")), bindings
-    assert found == NAMES
+    assert set(found) == NAMES
+    assert found == DEFAULTS
