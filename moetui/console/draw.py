@@ -68,12 +68,18 @@ def percent(value: Any, digits: int = 0) -> str:
     return UNKNOWN if value is None or math.isnan(float(value)) else f"{100 * float(value):.{digits}f}%"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] = ()) -> FittingTable:
-    """A table with a dim head and no borders; columns named in ``left`` hold text, the others align right."""
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] = (), lists: Sequence[str] = ()
+) -> FittingTable:
+    """A table with a dim head and no borders; columns named in ``left`` hold text, the others align right.
+
+    Those also named in ``lists`` hold parts with two spaces or a comma between them, which go on in a line below.
+    """
     return FittingTable(
         [text(head) for head in heads],
         [[cell if isinstance(cell, Text | Table) else text(cell) for cell in row] for row in rows],
         frozenset(place for place, head in enumerate(heads) if head in left),
+        frozenset(place for place, head in enumerate(heads) if head in lists),
     )
 
 

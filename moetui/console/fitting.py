@@ -1,7 +1,8 @@
-"""Tables that fit: heads go on in a second line, texts are cut, columns are left out; no number loses a digit."""
+"""Tables that fit: heads and lists go on in a line below, texts are cut, columns left out; no number loses a digit."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from moetui.console.tables import PlainRow, plain_text, plain_value
 Cell = Text | Table
 _GAP = 2
 _LEAST_TEXT = 8  # cells down to which a text is cut
+_BETWEEN = re.compile(r"(?<=,) |  ")  # what stands between the parts of a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,17 @@ class FittingTable:
         heads: drawable.
         rows: as many drawable cells each.
         left: places of the columns that hold text; those of the others align right.
+        lists: those among them whose texts are parts with two spaces or a comma between them, all shown, each whole.
     """
 
-    def __init__(self, heads: Sequence[Text], rows: Sequence[Sequence[Cell]], left: frozenset[int]) -> None:
-        self.heads, self.rows, self._left = heads, rows, left
+    def __init__(
+        self,
+        heads: Sequence[Text],
+        rows: Sequence[Sequence[Cell]],
+        left: frozenset[int],
+        lists: frozenset[int] = frozenset(),
+    ) -> None:
+        self.heads, self.rows, self._left, self._lists = heads, rows, left, lists
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """As wide as its cells, at most as wide as there is room."""
@@ -50,13 +59,20 @@ class FittingTable:
         while kept > 1 and _total([column.least for column in columns[:kept]]) > options.max_width:
             kept -= 1
         out = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
-        for column, width in zip(columns, _widths(columns[:kept], options.max_width)):
-            if column.is_text:
+        widths = _widths(columns[:kept], options.max_width)
+        for place, (column, width) in enumerate(zip(columns, widths)):
+            if place in self._lists:
+                out.add_column(column.head, overflow="fold", width=width)
+            elif column.is_text:
                 out.add_column(column.head, overflow="ellipsis", no_wrap=True, width=width)
             else:
                 out.add_column(column.head, justify="right", overflow="fold", width=width)
         for row in self.rows:
-            out.add_row(*row[:kept])
+            cells = [
+                _folded(cell, width) if place in self._lists and isinstance(cell, Text) else cell
+                for place, (cell, width) in enumerate(zip(row, widths))
+            ]
+            out.add_row(*cells)
         yield out
         missing = ", ".join(name for column in columns[kept:] if (name := column.head.plain.strip()))
         if missing:
@@ -76,8 +92,23 @@ class FittingTable:
             widest, is_text = max(cells, default=0), place in self._left
             words = max(map(cell_len, head.plain.split()), default=0)
             least = min(max(widest, words), _LEAST_TEXT) if is_text else max(widest, words)
+            if place in self._lists:
+                parts = [part for row in self.rows for part in _BETWEEN.split(plain_text(row[place]))]
+                least = max([words, *map(cell_len, parts)])
             out.append(_Column(head, is_text, max(widest, head.cell_len), max(1, least)))
         return out
+
+
+def _folded(cell: Text, width: int) -> Text:
+    """A list on as many lines as its parts need."""
+    lines, start, end, after = [], 0, 0, 0
+    for gap in [*_BETWEEN.finditer(cell.plain), None]:
+        until = len(cell) if gap is None else gap.start()
+        if cell_len(cell.plain[start:until]) > width and end > start:
+            lines.append(cell[start:end])
+            start = after
+        end, after = until, until if gap is None else gap.end()
+    return Text("\n").join([*lines, cell[start:]])
 
 
 def _width(cell: Cell, console: Console) -> int:

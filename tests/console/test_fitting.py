@@ -51,6 +51,21 @@ def test_a_number_is_whole_or_not_there(width: int, rows: list[tuple[str, float]
     assert not missing or lines[-1].startswith("no room for: ")
 
 
+@pytest.mark.parametrize("width", [120, 80, 60, 50])
+def test_parts_of_a_list_are_whole_at_any_width(width: int) -> None:
+    heads, lists = ("site", "chosen", "next", "margin", " "), ("chosen", "next", " ")
+    row = ("L0", "E3 0.62  E12 0.38  E7 0.11", "E5 21%  E11 12%  E0 7%", "-0.21", "forced, dropped")
+    shown = table(heads, [row, row], left=("site", *lists), lists=lists)
+    lines = drawn(shown, width)
+    assert all(cell_len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    for part in ("E3 0.62", "E12 0.38", "E7 0.11", "E5 21%", "E11 12%", "E0 7%", "-0.21", "forced", "dropped"):
+        assert text.count(part) == 2, part
+    assert "…" not in text
+    assert len(lines) == 3 or width < 100
+    assert list(shown.plain_rows())[1][1] == row[1]
+
+
 def test_texts_are_cut_before_a_column_goes() -> None:
     lines = drawn(table(("what", "share"), [("a very long name of something", "12.5%")], left=("what",)), 20)
     assert lines[1].split() == ["a", "very", "long…", "12.5%"] or lines[1].endswith("12.5%")

@@ -111,7 +111,7 @@ def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
             (
                 text(item["site"]),
                 text(experts or "none"),
-                bar(first, 8, ascii_only=ascii_only),
+                bar(first, 6, ascii_only=ascii_only),
                 text(runners),
                 number(item["entropy"]),
                 number(item["margin"]),
@@ -119,7 +119,8 @@ def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
             )
         )
     heads = ("site", "experts, weights", "", "next, probability", "H", "margin", " ")
-    return table(heads, rows, left=("site", "experts, weights", "", "next, probability"))
+    lists = ("experts, weights", "next, probability", " ")
+    return table(heads, rows, left=("site", "", *lists), lists=lists)
 
 
 def _distribution(
