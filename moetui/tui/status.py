@@ -55,12 +55,15 @@ def current_last(session: Session) -> Sequence[Branch]:
 
 def short_architecture(info: ModelInfo) -> str:
     """``Mixtral 6×8 top-2`` from a ``MixtralForCausalLM`` of six sites with eight experts."""
+    return "".join(_family_and_size(info)).lstrip()
+
+
+def _family_and_size(info: ModelInfo) -> tuple[str, str]:
     name = info.architecture
     for tail in ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model"):
         name = name.removesuffix(tail)
-    if not info.sites:
-        return f"{drawable(name)} no router".lstrip()
-    return f"{drawable(name)} {len(info.sites)}×{info.num_experts} top-{info.top_k}".lstrip()
+    size = f"{len(info.sites)}×{info.num_experts} top-{info.top_k}" if info.sites else "no router"
+    return f" {drawable(name)}" if name else "", f" {size}"
 
 
 def dtype_name(name: str) -> str:
@@ -74,12 +77,13 @@ def title_parts(
     """The title bar: the model at the left, the run at the right; the least needed carry the highest rank."""
     info = session.info
     name = session.name if session.playback is None else session.name.rpartition("/")[2]
-    left = [Part(" moetui ", "accent", 9), Part(f" {drawable(name)}", "strong")]
+    left = [Part(" moetui ", "accent", 12), Part(f" {drawable(name)}", "strong")]
     if info is not None:
-        left.append(Part(f" · {short_architecture(info)}", "", 4))
+        family, size = _family_and_size(info)
+        left += [Part(" ·", "", 4), Part(family, "", 9), Part(size, "", 4)]
         where = f"{drawable(info.device)} {dtype_name(info.dtype)}".strip()
         if where:
-            left.append(Part(f" · {where}", "dim", 7))
+            left.append(Part(f" · {where}", "dim", 11))
     right = [state_part(session.state, ascii_only=ascii_only)]
     playback = session.playback
     if playback is not None and info is not None:
@@ -89,12 +93,12 @@ def title_parts(
     if not math.isnan(run.rate):
         right.append(Part(f"  {run.rate:.1f} tok/s", "", 3))
     if session.costs:
-        right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 6))
+        right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 10))
     if line.kilobytes >= LEAST_RATE:
-        right.append(Part(f"  {line.kilobytes:.0f} KB/s" if line.kilobytes >= 1 else "  <1 KB/s", "dim", 8))
-        right.append(Part(f" {line.fps:.0f} fps" if line.fps >= 1 else " <1 fps", "dim", 10))
+        right.append(Part(f"  {line.kilobytes:.0f} KB/s" if line.kilobytes >= 1 else "  <1 KB/s", "dim", 6))
+        right.append(Part(f" {line.fps:.0f} fps" if line.fps >= 1 else " <1 fps", "dim", 7))
         if line.round_trip is not None:
-            right.append(Part(f" {_milliseconds(line.round_trip)} ms", "dim", 11))
+            right.append(Part(f" {_milliseconds(line.round_trip)} ms", "dim", 8))
     if session.findings:
         mark = "!" if ascii_only else "⚠"
         right.append(Part(f"  {mark} {len(session.findings)}", findings_role(session), 1, "app.findings"))
