@@ -219,6 +219,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 self.say(reason or "the run failed", hint, "error")
         if state is RunState.RUNNING:
             self._refused = None
+            self.leave_hit()
         if state is RunState.RUNNING and not self.replaying:
             prompt = self.query_one(PromptLine).input
             if prompt.has_focus and not prompt.value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
@@ -39,6 +40,7 @@ class Debugging(_Base):
     selection: Selection
     _where: list[Part]
     _stops: Stops
+    _selected_by_hit: int | None = None
 
     async def on_console_input_left(self) -> None:
         """From the console's tab: a terminal may keep the keys that go from tab to tab for itself."""
@@ -68,7 +70,15 @@ class Debugging(_Base):
             return  # it plays on, and whoever follows it goes on following
         self._where = hit_parts(event, site)
         self.selection = Selection(event.token, event.site if event.site >= 0 else None)
+        self._selected_by_hit = event.token
         self._spread_selection()
+
+    def leave_hit(self) -> None:
+        """The run goes on from where it stopped: follow it again, unless another token was selected there."""
+        token, self._selected_by_hit = self._selected_by_hit, None
+        if token is not None and token == self.selection.token:
+            self.selection = replace(self.selection, token=None)
+            self._spread_selection()
 
     def place(self) -> int:
         """The token that is meant where none is named: the selected one, that of the hit, or the newest."""

@@ -142,6 +142,7 @@ class TestRuns:
         assert path.read_bytes() == b"precious"
         assert run_headless(options(path, force=True)).problem == ""
 
+
 class TestFullDisk:
     def test_the_run_goes_on_and_says_so(self, live: Make, tmp_path: Path) -> None:
         path = tmp_path / "run.msgpack"

@@ -206,6 +206,25 @@ async def test_the_line_of_a_stop_says_why_and_how_to_go_on() -> None:
             await until(pilot, lambda: not app.query_one("#state", LineWidget).display)
 
 
+async def test_a_run_that_goes_on_from_a_hit_is_followed_again_unless_another_token_was_selected() -> None:
+    session = Debugged()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(5)
+        app._leave_prompt()
+        for own in (False, True):
+            session._mail.put(BreakpointHit(1, "entropy < 0.4", 7, 3, "entropy = 0.31", 3))
+            session.set_state(RunState.PAUSED, "entropy < 0.4")
+            await until(pilot, lambda: app.selection.token == 7)
+            if own:
+                await pilot.press("up")
+                await until(pilot, lambda: app.selection.token == 6)
+            await pilot.press("c")
+            await until(pilot, lambda own=own: app.selection.token == (6 if own else None))
+            await calm(app, pilot)
+            assert app._panels["network"].tokens.following is not own
+
+
 async def test_fork_and_rewind_by_key_mean_the_selected_token() -> None:
     session = Debugged()
     async with running(session) as (app, pilot):
