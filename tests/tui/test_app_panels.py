@@ -299,6 +299,27 @@ async def test_the_profiler_says_what_its_times_are() -> None:
         await until(pilot, lambda: "step 3" in shown(app))
 
 
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_the_profiler_draws_its_chart_in_the_characters_there_are(ascii_only: bool) -> None:
+    session = ScriptedSession()
+    look = Look("none", slow=False, ascii=ascii_only, mouse=True)
+    async with running(session, (120, 40), look=look) as (app, pilot):
+        session.generate("once there was")
+        session.advance(12)
+        await app.action_tab("profiler")
+        await until(pilot, lambda: " steps" in shown(app) and bool(app.query("#profile-chart")))
+        await until(pilot, lambda: "now" in chart_text(app))
+        text = chart_text(app)
+        assert ("***" in text) is ascii_only
+        assert text.isascii() is ascii_only
+        assert "-11 steps" in text
+
+
+def chart_text(app: MoetuiApp) -> str:
+    chart = app.query_one("#profile-chart")
+    return "\n".join(chart.render_line(y).text for y in range(chart.size.height))
+
+
 async def test_the_profiler_of_tokens_without_times_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("layer,expert\n" + "0,1\n0,2\n" * 20)
     import_file(tmp_path / "x.csv", tmp_path / "x.msgpack")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.style import Style
 from textual.app import ComposeResult
@@ -31,9 +31,6 @@ from moetui.tui.status import LineFacts
 from moetui.tui.widgets.box import Box, Facts
 from moetui.tui.widgets.sharing import Rows as SharedRows
 from moetui.tui.widgets.sharing import Shared
-
-if TYPE_CHECKING:
-    from textual_plotext import PlotextPlot
 
 _LABEL = 11  # cells
 _SLOWLY = 2.0  # s between two counts of what changes slowly and costs much
@@ -169,33 +166,11 @@ class ProfilerPanel(Vertical):
         return self.query_one(f"#{name}", Box).room
 
     def _plot(self, rates: list[float]) -> None:
-        if ink_of(self).ascii_only:
-            return
-        from textual_plotext import PlotextPlot
+        from moetui.tui.panels.rate_chart import RateChart
 
-        found = self.query(PlotextPlot)
+        found = self.query(RateChart)
+        chart = found.first() if found else RateChart(id="profile-chart")
+        chart_style = self.get_component_rich_style("prof--bar", partial=True)
         if not found:
-            chart = PlotextPlot(id="profile-chart")
-            self._draw_plot(chart, rates)
             self.query_one("#profile-rate").mount(chart)
-        else:
-            self._draw_plot(found.first(), rates)
-
-    def _draw_plot(self, chart: PlotextPlot, rates: list[float]) -> None:
-        chart.theme = (
-            "clear" if self.app.native_ansi_color else "auto"
-        )  # there the terminal's own colours are the ground
-        plot = chart.plt
-        plot.clear_data()
-        count, top = len(rates), 1.15 * max(rates)
-        ink = self.get_component_rich_style("prof--bar", partial=True).color
-        color = None if ink is None else ink.number if ink.triplet is None else tuple(ink.triplet)
-        plot.plot(list(range(1 - count, 1)), rates, marker="braille", **({} if color is None else {"color": color}))
-        plot.ylim(0, top)
-        marks = [-count + 1, -(count // 2), 0]
-        plot.xticks(marks, [f"{mark} steps" if mark else "now" for mark in marks])
-        heights = [0.0, top / 2, top]
-        plot.yticks(heights, [f"{height:.0f}" for height in heights])
-        plot.xaxes(True, False)
-        plot.yaxes(True, False)
-        chart.refresh()
+        chart.draw(rates, chart_style)
