@@ -212,7 +212,7 @@ class TokenDetail(Pens, can_focus=True):
             if index:
                 part.add("  ", dim)
             part.add(text, self.pen("strong") if not index else plain).add(
-                " " + chance(candidate.probability, glyphs.unknown), plain if not index else dim
+                " " + chance(candidate.probability, glyphs.dash), plain if not index else dim
             )
             if line.width + part.width > width:
                 break

@@ -66,14 +66,13 @@ class SitePainter:
     def _numbers(self, line: Line, facts: SiteFacts, look: SiteLook) -> None:
         lit, changes = look.lit, look.changes
         glyphs = self._pens.ink.glyphs
-        dash = glyphs.dash if not facts.passed else glyphs.unknown
         dim, plain = self._pens.row_pen("dim", lit), self._pens.row_pen("", lit)
         for name, value, changed in (
             (" H ", facts.entropy, changes.entropy),
             (f" {glyphs.delta} ", facts.margin, changes.margin),
         ):
-            text = number(value, 2, dash)
-            text = text if len(text) <= 4 else number(value, 1, dash)
+            text = number(value, 2, glyphs.dash)
+            text = text if len(text) <= 4 else number(value, 1, glyphs.dash)
             line.add(name, dim).space(4 - len(text), plain).add(text, self._number_pen(changed, lit))
         mark, pen = " ", "head"
         if facts.broken:
@@ -112,7 +111,7 @@ class SitePainter:
         pen = self._pens.expert_pen(choice.expert, lit)
         named = pen + _CHANGED if choice.expert in look.changes.experts else pen
         name = f"{glyphs.dot}{choice.expert}"
-        weight = number(choice.weight, 2, glyphs.unknown)
+        weight = number(choice.weight, 2, glyphs.dash)
         if math.isnan(choice.weight):
             line.add(fit(f"{name} {weight}", width), pen)
             return
@@ -151,7 +150,7 @@ class SitePainter:
         for index, other in enumerate(facts.runners_up):
             text = (
                 "then " if not index else ""
-            ) + f"{other.expert} {number(other.weight, 2, self._pens.ink.glyphs.unknown)}  "
+            ) + f"{other.expert} {number(other.weight, 2, self._pens.ink.glyphs.dash)}  "
             if used + len(text) > room:
                 break
             line.add(text, dim)
