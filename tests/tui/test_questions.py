@@ -88,7 +88,7 @@ async def test_attention_is_shown_by_layer_then_by_all_then_no_more() -> None:
         await pilot.press("right_square_bracket")
         assert column(panel)[1:3] == ["0%", "100%"]
         (line,) = [each for each in lines_of(panel.detail) if "paid L1" in each]
-        assert "mean of 4 heads" in line
+        assert "mean of 4 heads, 25% rerouted" in line, "in few words where the whole has no room"
         await pilot.press("right_square_bracket")
         assert "L2: none there" in str(panel.tokens.border_title)
         assert any("forms no weights" in each for each in lines_of(panel.detail))
@@ -130,6 +130,20 @@ async def test_a_new_run_takes_the_answer_off_the_table() -> None:
         assert any("paid" in each for each in lines_of(panel.detail))
 
 
+@pytest.mark.parametrize("width", [200, 150, 120, 110, 100])
+async def test_a_note_is_whole_beside_its_shares(width: int) -> None:
+    async with asked((width, 40)) as (panel, session, pilot):
+        for key, answer in (("A", paid(9)), ("W", worth(9))):
+            await pilot.press(key)
+            session.waiting[-1].set_result(answer)
+            await pilot.pause()
+        lines = [each.rstrip() for each in lines_of(panel.detail) if "why next" in each or "paid" in each]
+        assert len(lines) == 2
+        assert lines[0].endswith(("mean of 4 heads", "heads, 25% rerouted", "25% of the routers chose otherwise in it"))
+        assert lines[1].endswith(("  estimate", 'replaced by "·the"'))
+        assert all("%  " in line for line in lines), "the largest share is always there"
+
+
 async def test_another_question_cancels_the_one_that_waits() -> None:
     async with asked() as (panel, session, pilot):
         await pilot.press("A", "W")
@@ -140,7 +154,7 @@ async def test_another_question_cancels_the_one_that_waits() -> None:
         await pilot.pause()
         assert column(panel)[9:11] == ["75%", "25%"]
         (line,) = [each for each in lines_of(panel.detail) if "why next" in each]
-        assert "estimate: each" in line
+        assert 'estimate: each of the newest 2 replaced by "·the"' in line or line.rstrip().endswith("  estimate")
         await pilot.press("W")
         assert "routing at L0" in str(panel.tokens.border_title)
         assert column(panel)[9:11] == ["0%", "100%"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -183,20 +184,32 @@ class TokenDetail(Pens, can_focus=True):
     def _shares(self, related: Related, width: int) -> Strip:
         """``why next  "garden" 44%  "the" 21%``, and how that is known where there is room."""
         dim, plain, glyphs = self.pen("dim"), self.pen(), self.ink.glyphs
-        note = self.ink.words(related.note)
-        line = Line().add(f" {related.head} ", self.pen("head"))
-        least = min(len(related.most), 3)
+        head = Line().add(f" {related.head} ", self.pen("head"))
+        parts = []
         for index, (text, share) in enumerate(related.most):
             part = Line().add("  " if index else "", dim)
             part.add(
                 fit_quoted(drawable(text, spaces=True), 14, glyphs.ellipsis), self.pen("strong" if not index else "")
             )
-            part.add(" <1%" if share < 0.005 else f" {100 * share:.0f}%", plain)
-            if line.width + part.width + (len(note) + 2 if index >= least else 0) > width:
+            parts.append(part.add(" <1%" if share < 0.005 else f" {100 * share:.0f}%", plain))
+        # The note comes before the third share, and in few words before it goes.
+        gap = 2 if parts else 0
+        room = width - head.width - gap
+        note, brief = self.ink.words(related.note), self.ink.words(related.brief)
+        if cell_len(note) > room - sum(part.width for part in parts[:2]):
+            note = brief
+        if cell_len(note) > room - sum(part.width for part in parts[:1]):
+            note = note.partition(", ")[0]
+        room -= cell_len(note)
+        line = Line().extend(head)
+        for index, part in enumerate(parts):
+            room -= part.width
+            if room < 0 and index:
                 break
             line.extend(part)
-        if width - line.width > 10:
-            line.add("  " if related.most else "", dim).add(fit(note, width - line.width, "left", glyphs.ellipsis), dim)
+        left = width - line.width - gap
+        if not parts or cell_len(note) <= left:
+            line.space(gap, dim).add(fit(note, max(0, left), "left", glyphs.ellipsis), dim)
         return Line().extend(line.clip(width)).strip(width, plain)
 
     def _candidates(self, facts: TokenFacts, width: int) -> Strip:
