@@ -353,7 +353,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide the keys of what the session cannot do; dim those that do nothing now."""
-        return self.can(action)
+        return False if self.needs_model_in_vain(action) else self.can(action)
 
     def shared_part(self) -> Shared | None:
         """What the focus is in; with the focus at the prompt, the tab that is shown."""

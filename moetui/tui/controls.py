@@ -64,12 +64,14 @@ class RunControls(_Base):
             return False
         if self.session.info is None and action in (*_ONLY_IN, "copy", "save_csv", "drawer"):
             return False
-        if self.session.info is None and self.session.state is RunState.FAILED and action in _OF_A_MODEL:
-            return False
         replay = Capability.SEEK in self.session.capabilities
         if not replay and action in _ONLY_IN and self.session.state not in _ONLY_IN[action]:
             return None
         return True
+
+    def needs_model_in_vain(self, action: str) -> bool:
+        """Whether an action is of a model that failed to load."""
+        return action in _OF_A_MODEL and self.session.info is None and self.session.state is RunState.FAILED
 
     def ask(self, request: Callable[[], object]) -> bool:
         """Ask the session for something; what it refuses is shown. Returns whether it was accepted."""

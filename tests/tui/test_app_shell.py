@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from moetui.routing import Timeline, UsageError
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
-from moetui.session import Capability, ComingSession, Mark, MarkKind, Playback
+from moetui.session import Breakable, Capability, ComingSession, Mark, MarkKind, Playback
 from moetui.tui import debugging
 from moetui.tui.app import MoetuiApp
 from moetui.tui.bars import TABS, TabBar
@@ -103,8 +103,15 @@ async def test_a_prompt_typed_while_loading_runs_when_ready() -> None:
         await until(pilot, lambda: ("generate", "once there") in session.asked)
 
 
+class _Breakable(ScriptedSession):
+    """A scripted session that takes breakpoints, and is not asked for any."""
+
+    breakpoints = add_breakpoint = change_breakpoint = remove_breakpoint = ()
+
+
 async def test_a_model_that_does_not_load_says_why_and_is_an_error_after_leaving() -> None:
-    session = ScriptedSession(loads=False)
+    session = _Breakable(loads=False)
+    assert isinstance(session, Breakable)
     async with running(session) as (app, pilot):
         session.fail("no such model: foo/bar", "'moetui models' lists names")
         await until(pilot, lambda: "no such model: foo/bar" in shown(app))
