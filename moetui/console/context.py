@@ -157,14 +157,14 @@ class Context:
         """Branches by name, for queries."""
         return {branch.name: branch.id for branch in self.session.branches}
 
-    def read_query(self, text: str) -> Query:
-        """A query as typed.
+    def read_query(self, text: str, *, values: bool = False) -> Query:
+        """A query as typed; with ``values`` a number may stand alone in it, to be looked at.
 
         Raises:
             QueryError: it does not parse, or names what this session's model does not have.
         """
         info = self.session.info
-        return parse(text, self.branch_names, () if info is None else info.sites)
+        return parse(text, self.branch_names, () if info is None else info.sites, values=values)
 
     def sites(self, layers: Sequence[int] | None = None, names: Sequence[str] | None = None) -> list[Site]:
         """The sites of these layers and names, all if neither is given.

@@ -29,6 +29,7 @@ from moetui.console.readers import (
     read_text,
     read_token,
     read_tokens_or_text,
+    read_values,
     show,
     token_words,
     whole,
@@ -165,6 +166,7 @@ PLACE = Kind(
 TEXT = Kind("text", read_text)
 PROMPT = Kind("a text; in quotes if it has words that begin with -", read_text, "the prompt", raw=True)
 QUERY = Kind('a query: layer:3 entropy>1.2 token:"foo"', read_query, "in the language of the filter line", raw=True)
+VALUES = Kind("a query, or numbers by themselves: prob  entropy layer:3", read_values, QUERY.about, raw=True)
 PATH = Kind("a path", read_path, "the file", files)
 FLAG = Kind("True or False", read_flag, flag=True)
 NUMBERS = Kind("numbers: 1 2, or 1,2, or 1-3", lambda value, _: read_numbers(value), many=True)

@@ -268,6 +268,13 @@ def read_query(value: Any, context: Context) -> str:
     return text
 
 
+def read_values(value: Any, context: Context) -> str:
+    """The same, in which a number may stand alone."""
+    text = read_text(value, context)
+    context.read_query(text, values=True)
+    return text
+
+
 def read_tokens_or_text(value: Any, context: Context) -> int | str:
     """A token's number where it looks like one, else a text."""
     if isinstance(value, str) and not re.fullmatch(r"-?\d{1,9}", value):

@@ -193,8 +193,12 @@ def test_watch_shows_values_whether_it_holds_or_not(console: Console, read: Read
     assert [row["holds"] for row in rows] == [False, True]
     assert rows[0]["values"].startswith("entropy = ")
     assert drawn(console.watched()) == read("watch")
-    assert console.run("watch --remove 3").error == "--remove: there is no watch 3"
-    assert [row["query"] for row in console.run("watch --remove 1").data] == ["position:14"]
+    console.run("watch mean_margin")
+    value = console.run("watch").data[2]
+    assert (value["query"], value["holds"]) == ("mean_margin", None)
+    assert value["values"].startswith("mean_margin = ")
+    assert console.run("watch --remove 4").error == "--remove: there is no watch 4"
+    assert [row["query"] for row in console.run("watch --remove 1").data] == ["position:14", "mean_margin"]
 
 
 def test_nothing_of_the_recording_reaches_the_screen_raw(console: Console, read: Read) -> None:

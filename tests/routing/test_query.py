@@ -434,6 +434,32 @@ def test_explanations_are_what_a_breakpoint_shows() -> None:
         parse("forced").explain(view, 1)
 
 
+def test_a_number_alone_is_looked_at_where_that_is_asked_for() -> None:
+    view = random_view(1)
+    token = view.end - 1
+    for text, shown in {
+        "logp": "logp = ",
+        "entropy": "entropy = ",
+        "weight[1] margin": "weight[1]",
+        "3 < id": "id = ",
+    }.items():
+        query = parse(text, None, INFO.sites, values=True)
+        assert parse(str(query), None, INFO.sites, values=True) == query
+        assert shown in query.explain(view, token).words
+        assert query.conditional == ("<" in text)
+    here = parse("entropy and layer:1", None, INFO.sites, values=True).explain(view, token)
+    everywhere = parse("entropy", None, INFO.sites, values=True).explain(view, token)
+    assert (here.site, everywhere.site) == (1, -1)
+    assert here.terms[0].values.split(" = ")[1] in everywhere.words
+    unknown = parse("entropy", None, INFO.sites, values=True).explain(random_view(1, has_logits=False), token)
+    assert (unknown.holds, unknown.words) == (False, "entropy unknown")
+    for text in ("entropy", "weight[1]", "layer:1 prob", "3"):
+        with pytest.raises(QueryError):
+            parse(text, None, INFO.sites)
+    with pytest.raises(QueryError, match="compared with nothing"):
+        parse("3", None, INFO.sites, values=True)
+
+
 def test_needs_tell_what_is_read() -> None:
     light = parse("token:foo phase:decode logp < -3")
     assert not light.site_level

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import table, text
-from moetui.console.kinds import BREAKPOINT, BREAKPOINTS, NUMBERS, QUERY, Flag, QueryText, choice, integer
+from moetui.console.kinds import BREAKPOINT, BREAKPOINTS, NUMBERS, QUERY, VALUES, Flag, QueryText, choice, integer
 from moetui.console.needs import BREAK
 from moetui.console.registry import command
 from moetui.console.result import Result
@@ -122,15 +122,17 @@ def change_breakpoint(
 
 
 @command(GROUP)
-def watch(console: Context, query: Annotated[str | None, QUERY] = None, *, remove: Numbers = None) -> Result:
-    """Show what the newest token makes of some conditions, or add one to those shown.
+def watch(console: Context, query: Annotated[str | None, VALUES] = None, *, remove: Numbers = None) -> Result:
+    """Show some values of the newest token, and what it makes of conditions on them; or add to those shown.
 
     Args:
-        query: a condition in the language of the filter line; its values are shown whether it holds or not.
+        query: a condition in the language of the filter line; its values are shown whether it holds or not. A number
+            may stand alone.
         remove: numbers of those to forget.
 
     Examples:
         watch entropy < 0.5 and layer:3
+        watch prob
         watch
         watch --remove 1
     """
@@ -139,16 +141,17 @@ def watch(console: Context, query: Annotated[str | None, QUERY] = None, *, remov
             raise UsageError(f"--remove: there is no watch {number}", f"watches: {len(console.watches)}")
         del console.watches[number - 1]
     if query is not None:
-        console.watches.append(console.read_query(query))
+        console.watches.append(console.read_query(query, values=True))
     if not console.watches:
-        return Result((Text("nothing is watched: watch entropy < 0.5 and layer:3"),), [])
+        return Result((Text("nothing is watched: watch prob, watch entropy < 0.5 and layer:3"),), [])
     view, newest = console.view, console.newest
     rows, data = [], []
     for number, watched in enumerate(console.watches, 1):
         found = None if newest is None else watched.explain(view, newest)
-        holds = None if found is None else found.holds
+        holds = None if found is None or not watched.conditional else found.holds
         values = "no tokens yet" if found is None else found.words
-        rows.append((str(number), text(str(watched)), {None: "–", True: "yes", False: "no"}[holds], text(values)))
+        said = {None: "–", True: "yes", False: "no"}[holds] if watched.conditional else ""
+        rows.append((str(number), text(str(watched)), said, text(values)))
         data.append({"query": str(watched), "holds": holds, "values": values})
     return Result((table(("#", "condition", "holds", "values"), rows, left=("condition", "values")),), data)
 

@@ -122,7 +122,7 @@ def _compare(leaf: Compare, frame: Frame) -> Truth:
     compared = [COMPARES[sign](*pair) for sign, *pair in zip(leaf.operators, values, values[1:])]
     given = [~np.isnan(value) for operand, value in zip(leaf.operands, values) if not isinstance(operand, Number)]
     known = reduce(operator.and_, given)  # numbers alone are refused
-    return _over_slots(reduce(operator.and_, compared) & known, known, _experts_chosen(leaf, frame))
+    return _over_slots(reduce(operator.and_, compared, known), known, _experts_chosen(leaf, frame))
 
 
 def _experts_chosen(leaf: Compare, frame: Frame) -> Bool | None:

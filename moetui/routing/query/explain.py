@@ -23,6 +23,7 @@ from moetui.routing.query.tree import (
     Number,
     Or,
     Text,
+    is_condition,
     is_site_level,
     leaves,
 )
@@ -78,7 +79,8 @@ class Explanation:
 def explain_tree(tree: Node, frame: Frame) -> Explanation:
     """Explain ``tree`` at the one token of ``frame``."""
     holds = bool(matching(tree, frame)[0])
-    found = np.flatnonzero(at_sites(tree, frame)[0]) if is_site_level(tree) else np.zeros(0, np.int64)
+    judged = is_site_level(tree) and is_condition(tree)
+    found = np.flatnonzero(at_sites(tree, frame)[0]) if judged else np.zeros(0, np.int64)
     column = int(found[0]) if found.size else -1
     terms = tuple(_term(leaf, frame, column) for leaf in leaves(tree))
     site = frame.chosen[column].index if column >= 0 else -1

@@ -13,7 +13,7 @@ from moetui.routing.query.explain import Explanation, explain_tree
 from moetui.routing.query.frame import Frame, Source
 from moetui.routing.query.names import Known, coming_branches
 from moetui.routing.query.parser import parse_tree
-from moetui.routing.query.tree import Node, asks_about, is_site_level, leaves, names
+from moetui.routing.query.tree import Node, asks_about, is_condition, is_site_level, leaves, names
 from moetui.routing.step import Bool
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import chunk_tokens
@@ -59,6 +59,11 @@ class Query:
     def site_level(self) -> bool:
         """Whether it asks about sites."""
         return is_site_level(self.tree)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it says anything of the values that it names."""
+        return is_condition(self.tree)
 
     @property
     def fields(self) -> frozenset[str]:
@@ -137,7 +142,9 @@ def _frames(view: TimelineView, start: int, stop: int) -> Iterator[Frame]:
         yield Frame.of(source, at, min(at + size, high))
 
 
-def parse(text: str, branches: Mapping[str, int] | None = None, sites: Sequence[Site] = ()) -> Query:
+def parse(
+    text: str, branches: Mapping[str, int] | None = None, sites: Sequence[Site] = (), *, values: bool = False
+) -> Query:
     """Parse a filter line, a search or a breakpoint's condition.
 
     Terms are ``field:value`` (``layer:3``, ``layer:2-5,7``, ``token:"foo"``, ``phase:decode``), comparisons
@@ -149,9 +156,10 @@ def parse(text: str, branches: Mapping[str, int] | None = None, sites: Sequence[
         text: the query; an empty one matches every token but padding.
         branches: numbers of branches by name.
         sites: those of the model, where it is known: a query that names others could never hold, and is refused.
+        values: whether a number may stand alone (``entropy``), to be looked at: it holds where it is known.
 
     Raises:
         QueryError: it does not parse, or names a layer, site, expert, stack or branch that there is not; with the place
             and, where there is one, a better word.
     """
-    return Query(parse_tree(text, Known(sites, branches or {})))
+    return Query(parse_tree(text, Known(sites, branches or {}), values=values))

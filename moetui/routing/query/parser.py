@@ -41,19 +41,20 @@ _ITEM = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^,"']*)\s*(,|\Z)
 _CLOSING = {"(": ")", "[": "]"}
 
 
-def parse_tree(text: str, known: Known | None = None) -> Node:
+def parse_tree(text: str, known: Known | None = None, *, values: bool = False) -> Node:
     """The tree of a query; an empty one matches everything.
 
     Args:
         text: the query.
         known: what it may name.
+        values: whether a number may be compared with nothing.
 
     Raises:
         QueryError: it does not parse, or names what there is not; the error tells where.
     """
     if len(text) > MAX_LENGTH:
         raise QueryError(f"the query is longer than {MAX_LENGTH} characters", MAX_LENGTH)
-    parser = _Parser(text, known or Known())
+    parser = _Parser(text, known or Known(), values=values)
     if parser.cursor.peek().kind == "end":
         return And(())
     tree = parser.disjunction()
@@ -64,9 +65,9 @@ def parse_tree(text: str, known: Known | None = None) -> Node:
 
 
 class _Parser:
-    def __init__(self, text: str, known: Known) -> None:
+    def __init__(self, text: str, known: Known, *, values: bool) -> None:
         self.cursor = Cursor(text)
-        self._known = known
+        self._known, self._values_alone = known, values
         self._depth = 0
 
     def disjunction(self) -> Node:
@@ -304,6 +305,8 @@ class _Parser:
         while self.cursor.peek().kind == "sign" and self.cursor.peek().value in _OPERATORS:
             operators.append(_OPERATORS[self.cursor.next().value])
             operands.append(self._operand())
+        if not operators and self._values_alone and not isinstance(first, Number):
+            return Compare((first,), ())
         if not operators:
             what = str(first)
             raise QueryError(f"'{what}' is compared with nothing", start, f"such as {what} < 1, or {what}:1-2")

@@ -58,7 +58,10 @@ Operand: TypeAlias = Number | Field | Weight
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """``a < b``, or a chain ``a < b <= c``; one operator less than operands."""
+    """``a < b``, or a chain ``a < b <= c``; one operator less than operands.
+
+    A single operand is compared with nothing: it holds where it is known, and is there to be looked at.
+    """
 
     operands: tuple[Operand, ...]
     operators: tuple[Operator, ...]
@@ -220,6 +223,11 @@ def names(leaf: Leaf) -> Iterator[str]:
 def is_site_level(node: Node) -> bool:
     """Whether the truth of ``node`` depends on the site."""
     return any(FIELDS[name].level == "site" for leaf in leaves(node) for name in names(leaf))
+
+
+def is_condition(node: Node) -> bool:
+    """Whether ``node`` says anything of the values that it names."""
+    return any(not isinstance(leaf, Compare) or leaf.operators for leaf in leaves(node))
 
 
 def quoted(text: str) -> str:
