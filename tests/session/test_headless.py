@@ -182,6 +182,7 @@ def told(event):
         # In the recorder's thread: the run is not over before the signal comes. What waits there then is written within
         # the second that closing has.
         time.sleep(0.004)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 try:
     load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
     with interruptible():
