@@ -89,8 +89,8 @@ async def test_a_number_typed_before_its_dialog_is_there() -> None:
 async def test_a_tab_not_yet_built_gets_its_own_keys() -> None:
     async with running(ScriptedSession(), (120, 40)) as (app, pilot):
         app._leave_prompt()
-        burst(app, *"3help\r")
-        await until(pilot, lambda: "moe› help" in shown(app))
+        burst(app, *"3stats\r")
+        await until(pilot, lambda: "moe› stats" in shown(app))
         await pilot.press("ctrl+pageup", "ctrl+pageup")
         await until(pilot, lambda: app.tab == "network")
         burst(app, "escape", *"1 + 1\r", "escape", "2")
