@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from replaying import forget, memory_mb, replays
@@ -34,6 +35,7 @@ from moetui.trace import Held, TraceWriter, export, import_file, open_trace, ste
 SITES, EXPERTS, TOP_K = 48, 128, 8
 HIDDEN, CORRELATION = 32, 0.6
 BLOCK = 1000
+Exact: TypeAlias = tuple[np.ndarray, np.ndarray]  # logits [n, S, E] and weights [n, S, K] as the router has them
 PROMPT = "Once there was a small router that"
 
 
@@ -51,8 +53,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="moetui-bench-") as name:
         folder = Path(name)
         if not options.no_demo:
-            results["sizes, demo run"] = demo_sizes(folder)
-        results["sizes, synthetic"] = synthetic_sizes(folder)
+            results["sizes, demo run"] = demo_sizes(folder, "bfloat16")
+            results["sizes, demo run in 32-bit floats"] = demo_sizes(folder, "float32")
+        results["sizes, synthetic 16×64, 1,024 tokens"] = synthetic_sizes(folder, 16, 64, 512)
+        results["sizes, synthetic 48×128, 256 tokens"] = synthetic_sizes(folder, SITES, EXPERTS, 128)
         results["writing, synthetic (48 sites of 128 experts), processor time"] = write_rates(folder)
         results[f"large file, {options.tokens:,} tokens"] = large(folder, options.tokens)
     if options.json:
@@ -91,6 +95,7 @@ class Synthetic:
         self.bias = (self.rng.normal(size=(sites, 1, experts)) * 0.5).astype(np.float32)
         self.hidden = np.zeros((sites, HIDDEN), np.float32)
         self.index = self.position = 0
+        self.exact: list[Exact] = []
 
     def step(self, count: int, phase: Phase = Phase.PREFILL) -> Step:
         sites, k = len(self.info.sites), self.info.top_k
@@ -99,18 +104,22 @@ class Synthetic:
         for row in range(count):
             self.hidden = CORRELATION * self.hidden + noise[row]
             states[:, row] = self.hidden
-        logits = (states @ self.routers + self.bias).transpose(1, 0, 2).astype(np.float16)
+        exact = (states @ self.routers + self.bias).transpose(1, 0, 2)
+        logits = exact.astype(np.float16)
         top = np.argpartition(-logits, k, axis=-1)[..., :k]
         order = np.argsort(-np.take_along_axis(logits, top, -1), axis=-1)
         indices = np.take_along_axis(top, order, -1)
         weights = np.exp(np.take_along_axis(logits, indices, -1).astype(np.float32))
+        chosen = np.exp(np.take_along_axis(exact, indices, -1))
+        self.exact.append((exact, chosen / chosen.sum(-1, keepdims=True)))
         index, position = self.index, self.position
         self.index, self.position = index + 1, position + count
         return Step(
             index=index,
             phase=phase,
-            started=0.05 * index,
-            duration=40.0 + self.rng.random(),
+            # Whole microseconds, as the recorder has them.
+            started=50_000 * index / 1e6,
+            duration=round(1000 * (40.0 + self.rng.random())) / 1e3,
             sequence=np.zeros(count, np.int16),
             position=np.arange(position, position + count, dtype=np.int32),
             token_id=self.rng.integers(0, 50_000, count).astype(np.int32),
@@ -122,29 +131,47 @@ class Synthetic:
             flags=np.zeros((count, sites), np.uint8),
             candidate_ids=np.empty((count, 0), np.int32),
             candidate_logprobs=np.empty((count, 0), np.float16),
-            site_ms=np.sort(self.rng.random(sites).astype(np.float32) * 40),
+            site_ms=(np.sort(self.rng.integers(0, 40_000, sites)) / 1e3).astype(np.float32),
         )
 
 
 # Sizes.
 
 
-def demo_sizes(folder: Path) -> dict[str, float]:
-    path = folder / "demo.msgpack"
+def demo_sizes(folder: Path, dtype: str) -> dict[str, float]:
+    path = folder / f"demo-{dtype}.msgpack"
     command = [sys.executable, "-m", "moetui", "record", "demo", "-p", PROMPT, "-n", "400", "-o", str(path), "-q"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--dtype", dtype], check=True, stdout=subprocess.DEVNULL)
     with open_trace(path) as trace:
         out = {"tokens": trace.num_tokens, "bytes of the recording as it was written": path.stat().st_size}
-        out.update(sizes(folder, trace.info, list(steps_of(trace.timeline))))
+        tokens = trace.timeline.tokens(0, trace.num_tokens).token_id
+        out.update(sizes(folder, trace.info, list(steps_of(trace.timeline)), [demo_numbers(tokens, dtype)]))
     return out
 
 
-def synthetic_sizes(folder: Path) -> dict[str, float]:
-    source = Synthetic(synthetic_info(16, 64, 8))
-    return sizes(folder, source.info, [source.step(512), *(source.step(1, Phase.DECODE) for _ in range(512))])
+def demo_numbers(tokens: np.ndarray, dtype: str) -> Exact:
+    """Router logits and weights of the demo model as a program gets them that has nothing of ours."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from moetui.demo import model_path
+
+    model = AutoModelForCausalLM.from_pretrained(model_path(), dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        seen = model(torch.tensor(tokens)[None].long(), output_router_logits=True).router_logits
+    logits = torch.stack(seen, 1).float()
+    weights = logits.softmax(-1).topk(model.config.num_experts_per_tok).values
+    return logits.numpy(), (weights / weights.sum(-1, keepdim=True)).numpy()
 
 
-def sizes(folder: Path, info: ModelInfo, steps: list[Step]) -> dict[str, float]:
+def synthetic_sizes(folder: Path, sites: int, experts: int, tokens: int) -> dict[str, float]:
+    """A prompt of so many tokens, and as many decoded ones."""
+    source = Synthetic(synthetic_info(sites, experts, TOP_K))
+    steps = [source.step(tokens), *(source.step(1, Phase.DECODE) for _ in range(tokens))]
+    return sizes(folder, source.info, steps, source.exact)
+
+
+def sizes(folder: Path, info: ModelInfo, steps: list[Step], exact: list[Exact]) -> dict[str, float]:
     tokens = sum(step.num_tokens for step in steps)
     path = folder / "sizes.msgpack"
 
@@ -160,8 +187,8 @@ def sizes(folder: Path, info: ModelInfo, steps: list[Step]) -> dict[str, float]:
     with open_trace(path) as trace:
         export(trace, "json", log)
         np.savez_compressed(arrays, **columns(trace.timeline))
-    # The same log as a program writes it whose numbers are 32-bit floats, not half ones.
-    wide = json.dumps(jitter(json.loads(log.getvalue()))).encode()
+    # The same log as a program writes it that takes the router's own numbers, not half floats.
+    own = json.dumps(with_numbers(json.loads(log.getvalue()), exact)).encode()
     # A trace of what the log holds: no times, no candidates.
     (folder / "log.json").write_bytes(log.getvalue())
     import_file(folder / "log.json", folder / "log.msgpack", overwrite=True)
@@ -171,13 +198,14 @@ def sizes(folder: Path, info: ModelInfo, steps: list[Step]) -> dict[str, float]:
         "bytes/token: trace": whole / tokens,
         "bytes/token: npz of the same": len(arrays.getvalue()) / tokens,
         "bytes/token: router-log json, half floats": len(log.getvalue()) / tokens,
-        "bytes/token: router-log json, 32-bit floats": len(wide) / tokens,
+        "bytes/token: router-log json, the router's own numbers": len(own) / tokens,
         "bytes/token: gzip -6 of the json of half floats": packed / tokens,
         "bytes/token: trace of what the json holds": same / tokens,
         "npz / trace": len(arrays.getvalue()) / whole,
         "json of half floats / trace": len(log.getvalue()) / whole,
         "json of half floats / trace of what it holds": len(log.getvalue()) / same,
-        "json of 32-bit floats / trace of what it holds": len(wide) / same,
+        "json of the router's own numbers / trace": len(own) / whole,
+        "json of the router's own numbers / trace of what it holds": len(own) / same,
         "gzip -6 of the json / trace of what it holds": packed / same,
         "bytes/token: trace without logits": ids_and_weights / tokens,
         "bytes a token and site: trace without logits": ids_and_weights / tokens / len(info.sites),
@@ -193,14 +221,14 @@ def columns(view: TimelineView) -> dict[str, np.ndarray]:
     return {**out, "indices": block.indices, "weights": block.weights, "logits": block.logits, "texts": texts}
 
 
-def jitter(log: dict) -> dict:
-    rng = np.random.default_rng(0)
-    for sample in log["samples"]:
-        for layer in sample["layers"]:
-            for name in ("router_logits_sample", "expert_weights"):
-                values = np.array(layer[name], np.float32)
-                values *= 1 + rng.random(values.shape).astype(np.float32) / 4096
-                layer[name] = values.astype(np.float64).tolist()
+def with_numbers(log: dict, exact: list[Exact]) -> dict:
+    logits, weights = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
+    (sample,) = log["samples"]
+    for number, layer in enumerate(sample["layers"]):
+        for name, values in (("router_logits_sample", logits), ("expert_weights", weights)):
+            want = np.array(layer[name], np.float32)
+            assert np.allclose(want, values[:, number], rtol=0.02, atol=0.02), name  # the same run
+            layer[name] = values[:, number].tolist()
     return log
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moetui.engine.endings import Endings
 from moetui.engine.gather import Gathered, SiteColumns, SiteTensors
@@ -172,8 +173,8 @@ class Assembler:
             phase=tokens.phase,
             index=np.array([raw.index for raw in raws], np.int32),
             branch=np.array([raw.branch for raw in raws], np.int16),
-            started=np.multiply(begun - self._epoch, 1e-9, dtype=np.float64),
-            duration=np.multiply(ended - begun, 1e-6, dtype=np.float64),
+            started=_microseconds(begun - self._epoch) / 1e6,
+            duration=_microseconds(ended - begun) / 1e3,
             sequence=tokens.sequence,
             position=tokens.position,
             token_id=tokens.token_id,
@@ -237,9 +238,9 @@ class Assembler:
         """
         times: F32 = np.full((len(raws), len(self._sites)), np.nan, np.float32)
         begun = np.array([raw.started for raw in raws], np.int64)[:, None]
-        times[:, columns.numbers] = (columns.times - begun) * 1e-6
+        times[:, columns.numbers] = _microseconds(columns.times - begun) / 1e3
         for site in more:
-            times[0, site.number] = (site.time - raws[0].started) * 1e-6
+            times[0, site.number] = _microseconds(np.array(site.time - raws[0].started)) / 1e3
         return times
 
     def _vocabulary(self, *ids: I32) -> dict[int, str]:
@@ -247,6 +248,11 @@ class Assembler:
         new.discard(-1)
         self._told |= new
         return {token: self._texts.text(token) for token in new}
+
+
+def _microseconds(nanoseconds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole ones: a clock read from Python tells no more, and a recording of the rest would take twice the room."""
+    return (nanoseconds + 500) // 1000
 
 
 def _rows(inputs: TokenInputs | None, passed: list[SiteTensors]) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moetui.routing.phase import Phase
 from moetui.routing.step import F16, F32, F64, I16, I32, U8, U16, Bool, Step, TokenScores
@@ -122,3 +124,14 @@ class Steps:
             scores=step.scores,
             memory=step.memory,
         )
+
+
+def token_ms(duration: F32 | F64, real: NDArray[np.integer[Any]]) -> F32:
+    """``[N]`` milliseconds of each token of some steps.
+
+    Args:
+        duration: ``[N]`` milliseconds of the steps.
+        real: ``[N]`` their tokens that are no padding.
+    """
+    # As 32-bit floats first: so it comes out the same from a recording, which holds these.
+    return np.asarray(duration.astype(np.float32) / np.maximum(real, 1), np.float32)

@@ -13,7 +13,7 @@ from moetui.routing.model import ModelInfo, Site
 from moetui.routing.phase import Phase
 from moetui.routing.scores import token_scores
 from moetui.routing.step import F16, F32, F64, I16, I32, U8, U16, Bool, Step, TokenScores
-from moetui.routing.steps import Steps
+from moetui.routing.steps import Steps, token_ms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,7 +311,7 @@ def _token_rows(steps: Steps, stack: int, scores: TokenScores) -> dict[str, Rows
         "token_id": steps.token_id,
         "pad": steps.pad,
         "started": of_steps(steps.started),
-        "ms": of_steps((steps.duration / np.maximum(real, 1)).astype(np.float32)),
+        "ms": of_steps(token_ms(steps.duration, real)),
         "logprob": steps.logprob,
         "entropy": scores.entropy,
         "confidence": scores.confidence,

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from moetui.routing.step import TokenScores
-from moetui.routing.steps import Steps
+from moetui.routing.steps import Steps, token_ms
 from moetui.trace.arrays import Array, pack_array, pack_table, widen
 from moetui.trace.frames import Piece
 from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Column, Widths
-from moetui.trace.layouts import Layout, against_logits, differences
+from moetui.trace.layouts import Layout, against_logits, counted, differences, told_by_steps
 
 Record: TypeAlias = tuple[str, int, int, list[Piece]]  # kind, first token, number of tokens, body
 
@@ -93,6 +93,8 @@ class ChunkBuilder:
         for kind, table in tables.items():
             if not table:
                 continue
+            if kind == "tokens":
+                table = _untold(table, tables["steps"], first)
             stored = _stored(kind, table, logits)
             body = {name: pack_array(array, layout) for name, (array, layout) in stored.items()}
             records.append((kind, first, count, pack_table(body)))
@@ -163,7 +165,7 @@ def _tokens(pieces: list[_Piece], flags: Array) -> dict[str, Array]:
         "step": [steps.index[at] for steps, at in parts],
         "branch": [steps.branch[at] for steps, at in parts],
         "started": [steps.started[at] for steps, at in parts],
-        "ms": [_share(steps)[at] for steps, at in parts],
+        "ms": [_milliseconds(steps)[at] for steps, at in parts],
     }
     of_pieces = {
         "phase": [int(piece.steps.phase) for piece in pieces],
@@ -185,11 +187,16 @@ def _tokens(pieces: list[_Piece], flags: Array) -> dict[str, Array]:
     return table
 
 
-def _share(steps: Steps) -> Array:
-    """``[N]`` milliseconds of each token: a step's, divided by its tokens, padding left out."""
-    real = np.count_nonzero(~steps.pad.reshape(len(steps), -1), axis=1)
-    share: Array = steps.duration / np.maximum(real, 1)
-    return share
+def _milliseconds(steps: Steps) -> Array:
+    """``[N]`` milliseconds of each step's tokens."""
+    return token_ms(steps.duration, np.count_nonzero(~steps.pad.reshape(len(steps), -1), axis=1))
+
+
+def _untold(tokens: dict[str, Array], steps: Mapping[str, Array], first: int) -> dict[str, Array]:
+    """The columns of tokens without those that say what the steps say."""
+    told = told_by_steps(steps, first, tokens["pad"]) or {}
+    same = {name for name, array in told.items() if array.tobytes() == tokens[name].tobytes()}
+    return {name: array for name, array in tokens.items() if name not in same}
 
 
 def _steps(pieces: list[_Piece]) -> dict[str, Array]:
@@ -236,9 +243,15 @@ def _stored(kind: str, table: Mapping[str, Array], logits: Array | None) -> dict
     out: dict[str, tuple[Array, Layout]] = {}
     for column in CHUNK_KINDS[kind]:
         if column.name in table and not _unknown(column, table[column.name]):
-            array = table[column.name]
-            out[column.name] = (differences(array) if column.layout else array), column.layout
+            out[column.name] = _laid_out(table[column.name], column.layout)
     return out
+
+
+def _laid_out(array: Array, layout: Layout) -> tuple[Array, Layout]:
+    if layout == "differences":
+        return differences(array), layout
+    stored = counted(array, layout) if layout else None
+    return (array, "") if stored is None else (stored, layout)
 
 
 def _unknown(column: Column, array: Array) -> bool:

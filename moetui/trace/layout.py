@@ -29,14 +29,14 @@ Axis = Literal["", "candidates", "sites", "slots", "classes"]
 class Column:
     """A column of a record: ``[rows]``, ``[rows, candidates]``, ``[rows, sites]``, ``[rows, sites, slots | classes]``.
 
-    ``fill`` stands for unknown; ``layout`` says how the column is stored, see ``moetui.trace.layouts``.
+    ``fill`` stands for unknown; ``layout`` says how the column is stored where it can be, see ``moetui.trace.layouts``.
     """
 
     name: str
     dtype: str
     fill: Any
     axis: Axis = ""
-    layout: Literal["", "differences"] = ""
+    layout: Literal["", "differences", "thousandths", "millionths"] = ""
 
 
 TOKEN_COLUMNS = (
@@ -62,11 +62,11 @@ STEP_COLUMNS = (
     Column("index", "<i4", -1, layout="differences"),
     Column("branch", "<i2", 0),
     Column("phase", "|u1", 1),
-    Column("started", "<f8", np.nan),
-    Column("duration", "<f4", np.nan),
+    Column("started", "<f8", np.nan, layout="millionths"),
+    Column("duration", "<f4", np.nan, layout="thousandths"),
     Column("first_token", "<i4", 0, layout="differences"),
     Column("num_tokens", "<i4", 0),
-    Column("site_ms", "<f4", np.nan, "sites"),
+    Column("site_ms", "<f4", np.nan, "sites", layout="thousandths"),
     Column("memory", "<f4", np.nan),
 )
 ROUTING_COLUMNS = (

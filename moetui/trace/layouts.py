@@ -1,6 +1,7 @@
 """Columns that are stored as what differs from what one expects, because that is nearly nothing.
 
-``differences``: from one row to the next. ``top_k`` and ``softmax``: a router with a plain rule sends a token to its
+``differences``: from one row to the next. ``thousandths`` and ``millionths``: times that are whole microseconds, as
+numbers of these from one time to the next. ``top_k`` and ``softmax``: a router with a plain rule sends a token to its
 ``K`` largest logits, with the softmax over those as weights; where that holds for most of a chunk, ``indices`` and
 ``weights`` are stored as differences from it. All of it is modulo 2^16 or 2^32, so that it is as exact as the numbers
 themselves, whatever chose the experts.
@@ -10,16 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from moetui.routing.steps import token_ms
 from moetui.trace.arrays import Array
 from moetui.trace.frames import DamagedError
 
-Layout: TypeAlias = Literal["", "differences", "top_k", "softmax"]
+Layout: TypeAlias = Literal["", "differences", "thousandths", "millionths", "top_k", "softmax"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
+_PARTS: Mapping[str, tuple[int, type[np.signedinteger[Any]], type[np.floating[Any]]]] = {
+    "thousandths": (10**3, np.int32, np.float32),
+    "millionths": (10**6, np.int64, np.float64),
+}
+_WHOLE = 2.0**53  # beyond it, not every whole number is a double
 _MAX_CLASSES = (1 << 16) - 1  # ids of experts are 16-bit numbers
 _BLOCK = 1 << 17  # numbers worked on at once: they stay in the processor's cache
 _ONE, _INFINITY = 0x3C00, 0x7C00  # the bits of half floats; above the latter's are those of NaN
@@ -29,6 +36,42 @@ _DOUBT = 2.0**-40  # by much less do exponentials and sums of doubles differ fro
 def differences(array: Array) -> Array:
     """Each row of whole numbers less the one before it; the first as it is."""
     return np.diff(array, axis=0, prepend=np.zeros_like(array[:1]))
+
+
+def counted(array: Array, layout: Layout) -> Array | None:
+    """Times as whole parts of their unit, each less the one before it along the last axis; None where they are not.
+
+    Args:
+        array: 32-bit floats for ``thousandths``, 64-bit ones for ``millionths``.
+    """
+    parts, whole, _ = _PARTS[layout]
+    with np.errstate(all="ignore"):
+        counts = np.rint(array.astype(np.float64) * parts)
+    if not (np.abs(counts) < _WHOLE).all():  # not with NaN
+        return None
+    steps = np.diff(counts.astype(np.int64), axis=-1, prepend=0)
+    if not (np.abs(steps) <= np.iinfo(whole).max).all():
+        return None
+    stored = steps.astype(whole)
+    return stored if restored(stored, layout).tobytes() == array.tobytes() else None
+
+
+def told_by_steps(steps: Mapping[str, Array], first: int, pad: Array) -> dict[str, Array] | None:
+    """``started`` and ``ms`` of a chunk's tokens as its steps tell them; None where they do not tell those of all.
+
+    Args:
+        steps: columns of the steps that begin in the chunk.
+        first: number of the chunk's first token.
+        pad: ``[n]`` which of its tokens are padding.
+    """
+    begins = steps["first_token"].astype(np.int64) - first
+    if not len(begins) or begins[0] != 0 or begins[-1] >= len(pad) or not (np.diff(begins) > 0).all():
+        return None
+    counts = np.diff(begins, append=len(pad))
+    if counts[-1] != steps["num_tokens"][-1]:  # it goes on in the next chunk, with tokens of which this one cannot know
+        return None
+    real = np.add.reduceat(~pad, begins, dtype=np.int64)
+    return {"started": steps["started"].repeat(counts), "ms": token_ms(steps["duration"], real).repeat(counts)}
 
 
 def against_logits(routing: Mapping[str, Array], logits: Array) -> dict[str, tuple[Array, Layout]]:
@@ -72,6 +115,10 @@ def restored(stored: Array, layout: Layout, logits: Array | None = None, indices
         return stored
     if layout == "differences" and stored.ndim and stored.dtype.kind in "iu":
         return np.cumsum(stored, axis=0, dtype=stored.dtype)
+    if layout in _PARTS and stored.ndim:
+        parts, whole, kind = _PARTS[layout]
+        if stored.dtype == whole:
+            return np.asarray((np.cumsum(stored, axis=-1, dtype=np.int64) / parts).astype(kind))
     if logits is None or logits.dtype != np.float16 or stored.ndim != 3 or stored.shape[:2] != logits.shape[:2]:
         raise DamagedError("a column that does not fit the logits")
     if not 0 < stored.shape[2] <= logits.shape[2] <= _MAX_CLASSES:

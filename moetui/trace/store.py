@@ -12,7 +12,7 @@ from moetui.trace.arrays import Array, unknown, unpack_array
 from moetui.trace.catalog import Catalog, Chunk, read_map
 from moetui.trace.frames import DamagedError, read_frame
 from moetui.trace.layout import CHUNK_KINDS, Column, Widths
-from moetui.trace.layouts import LAYOUTS, restored
+from moetui.trace.layouts import LAYOUTS, restored, told_by_steps
 from moetui.trace.source import FileSource
 
 Table: TypeAlias = dict[str, Array]
@@ -118,6 +118,9 @@ class Store:
         rows = rows or 0
         if rows > chunk.count:
             raise DamagedError("more steps than tokens")
+        if kind == "tokens" and not {"started", "ms"} <= table.keys() and "pad" in table:
+            told = told_by_steps(self.table(number, "steps"), chunk.first, table["pad"]) or {}
+            table = told | table
         for column in CHUNK_KINDS[kind]:
             if column.name not in table:
                 table[column.name] = unknown(self.widths.shape(column, rows), column.dtype, column.fill)

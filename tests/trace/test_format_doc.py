@@ -60,7 +60,9 @@ def test_ten_lines_read_a_trace(tmp_path, info):
     assert all(body["indices"]["layout"] == "top_k" and body["weights"]["layout"] == "softmax" for body in bodies)
 
 
-@pytest.mark.parametrize("name", ["v1.zstd.msgpack", "v2.zstd.msgpack", "v2.schema.zstd.msgpack"])
+@pytest.mark.parametrize(
+    "name", ["v1.zstd.msgpack", "v2.zstd.msgpack", "v2.schema.zstd.msgpack", "v2.times.zstd.msgpack"]
+)
 def test_ten_lines_read_every_column_of_every_version(tmp_path, name):
     path = Path(__file__).parent / "golden" / name
     tables = as_documented(path, tmp_path)

@@ -1,6 +1,7 @@
 """The golden files are kept forever: whatever becomes of the format, these are read.
 
-Version 2 is written as ``v2.schema``; ``v2`` is what was written before headers had a ``schema_version``.
+Version 2 is written as ``v2.times``; ``v2.schema`` is from before times were whole microseconds, ``v2`` from before
+headers had a ``schema_version``.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_writer_writes_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("moetui.trace.writer.__version__", "golden")
     write_golden(tmp_path / "x.msgpack", None)
-    assert (tmp_path / "x.msgpack").read_bytes() == (GOLDEN / "v2.schema.msgpack").read_bytes()
+    assert (tmp_path / "x.msgpack").read_bytes() == (GOLDEN / "v2.times.msgpack").read_bytes()
 
 
 def test_a_header_says_its_schema_version_and_those_without_it_are_read():
@@ -38,14 +39,14 @@ def _header(path):
 
 def test_the_golden_file_has_every_layout():
     layouts = set()
-    for _, kind, _, _, _, _, body in msgpack.Unpacker((GOLDEN / "v2.schema.msgpack").open("rb")):
+    for _, kind, _, _, _, _, body in msgpack.Unpacker((GOLDEN / "v2.times.msgpack").open("rb")):
         if kind in ("logits", "routing", "steps", "tokens"):
             layouts |= {packed.get("layout", "") for packed in msgpack.unpackb(body).values()}
     assert layouts == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("packed", ["msgpack", "zstd.msgpack"])
-@pytest.mark.parametrize("version", ["v1", "v2", "v2.schema"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v2.schema", "v2.times"])
 def test_the_golden_files_are_read(version, packed):
     name = f"{version}.{packed}"
     steps = [golden_step(index, count, place) for index, count, place in STEPS[int(name[1])]]

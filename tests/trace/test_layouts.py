@@ -14,7 +14,7 @@ from moetui.routing import Timeline
 from moetui.trace import TraceWriter, layouts, open_trace
 from moetui.trace.arrays import pack_array
 from moetui.trace.frames import PREFIX, Compressor, DamagedError, pack_frame
-from moetui.trace.layouts import against_logits, differences, restored, top_k
+from moetui.trace.layouts import against_logits, counted, differences, restored, top_k
 from tests.trace.test_damage import header, kinds_of, record
 from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps, same_array
 
@@ -80,6 +80,57 @@ def test_differences_wrap_around(numbers):
     stored = differences(array)
     assert stored.dtype == np.int32
     assert restored(stored, "differences").tolist() == numbers
+
+
+@given(st.lists(st.integers(-(2**33), 2**33), max_size=30), st.booleans())
+def test_whole_microseconds_come_back_bit_for_bit(numbers, long):
+    layout, kind, parts = ("millionths", np.float64, 1e6) if long else ("thousandths", np.float32, 1e3)
+    times = (np.array(numbers, np.int64) / parts).astype(kind)
+    for array in (times, np.stack([times, times[::-1]]), times[:0]):
+        stored = counted(array, layout)
+        assert stored is None or restored(stored, layout).tobytes() == array.tobytes()
+        if long or np.abs(array).max(initial=0) < 1e6:  # the steps between them fit into 32 bits
+            assert stored is not None
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -0.0, 1e-4, 3e9, 1e300])
+def test_times_that_are_no_whole_microseconds_are_stored_as_they_are(odd):
+    with np.errstate(over="ignore"):
+        assert counted(np.array([1.5, odd], np.float32), "thousandths") is None
+    assert counted(np.array([1.5, odd if odd != 1e-4 else 1e-7]), "millionths") is None or odd == 3e9
+
+
+def test_what_steps_tell_of_tokens_is_not_said_twice(tmp_path, info, monkeypatch):
+    monkeypatch.setattr("moetui.trace.chunks.CHUNK_TOKENS", 10)
+    rng = np.random.default_rng(0)
+    live, position = Timeline(info), 0
+    with TraceWriter(tmp_path / "x", info, flush_seconds=math.inf) as writer:
+        for index, count in enumerate((4, 6, 15, 5, 5, 5)):  # the third goes over three chunks
+            step = make_step(info, rng, index, count, 0, position, 0.1 * index)
+            step = replace(step, pad=np.arange(count) == 1, duration=math.nan if index == 5 else 10.25 * index)
+            position += count
+            writer.write_step(step)
+            live.append(step)
+    names = layouts_of(tmp_path / "x", "tokens")
+    assert [{"started", "ms"} <= each.keys() for each in names] == [False, True, True, False]
+    with open_trace(tmp_path / "x") as trace:
+        assert_same_view(trace.timeline, live.snapshot())
+
+
+def test_times_of_tokens_whose_steps_are_lost_are_unknown_and_nothing_else(tmp_path, info, steps):
+    with TraceWriter(tmp_path / "x", info, compression=None, flush_seconds=math.inf) as writer:
+        for step in steps:
+            writer.write_step(step)
+    data = bytearray((tmp_path / "x").read_bytes())
+    data[data.find(PREFIX + b"\xa5steps") + 60] ^= 1
+    (tmp_path / "x").write_bytes(data)
+    with open_trace(tmp_path / "x") as trace:
+        tokens = trace.timeline.tokens(0, 12)
+        assert np.isnan(tokens.started).all()
+        assert np.isnan(tokens.ms).all()
+        assert tokens.token_id.tolist()[:7] == steps[0].token_id.tolist()
+        assert np.isfinite(tokens.entropy).all()
+        assert "trace_damaged" in kinds_of(trace.findings)
 
 
 def test_only_what_the_logits_let_expect_is_stored_against_them(tmp_path):
@@ -165,6 +216,9 @@ def test_a_column_of_an_unknown_layout_is_left_out_and_counted(tmp_path):
         (np.ones((2, 1, 2), np.uint16), "softmax"),
         (np.ones((2, 1, 2), np.float16), "differences"),
         (np.ones((), np.int32), "differences"),
+        (np.ones((), np.int32), "thousandths"),
+        (np.ones(2, np.int64), "thousandths"),
+        (np.ones(2, np.float64), "millionths"),
     ],
 )
 def test_a_layout_that_does_not_fit_its_column_is_damage(array, layout):
