@@ -103,7 +103,7 @@ class Capture:
             raise ModelError(f"found no router in {type(model).__name__}", "moetui debugs Mixture-of-Experts models")
         self.current = Current()
         self.functions: list[RoutingFunction | None] = [None] * len(self.handles)
-        self.gate: Gate | None = None
+        self._gate: Gate | None = None
         self.wants_logits = self.options.logits
         self.branch = 0
         self.before_step: Callable[[Mapping[str, Any]], bool] | None = None
@@ -157,6 +157,17 @@ class Capture:
         self._linger = seconds
         if self._recorder is not None:
             self._recorder.linger = seconds
+
+    @property
+    def gate(self) -> Gate | None:
+        """See above; may be changed at any time."""
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: Gate | None) -> None:
+        self._gate = gate
+        for watch in tuple(self._on_sites.values()):
+            watch.follow()
 
     @property
     def recorder_ns(self) -> int:

@@ -189,18 +189,22 @@ class Recorder:
             if isinstance(item, _Parcel):
                 self._hurry.wait(self.linger)
             self._hurry.clear()
-            items = [item, *self._waiting()]
-            began = thread_time_ns()
-            with self._at_work():
-                for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
-                    self._record_safely(run)
-                    self._done(run)
-            self.work_ns += thread_time_ns() - began
-            for item in items:
-                if isinstance(item, threading.Event):
-                    item.set()
-            if None in items:
+            # In a function of its own, so that nothing here holds on to passes until the next ones come.
+            if self._take([item, *self._waiting()]):
                 return
+
+    def _take(self, items: list[_Parcel | threading.Event | None]) -> bool:
+        """Record the passes and tell those who wait for them; whether this is the end."""
+        began = thread_time_ns()
+        with self._at_work():
+            for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
+                self._record_safely(run)
+                self._done(run)
+        self.work_ns += thread_time_ns() - began
+        for item in items:
+            if isinstance(item, threading.Event):
+                item.set()
+        return None in items
 
     def _done(self, run: list[_Parcel]) -> None:
         for parcel in run:

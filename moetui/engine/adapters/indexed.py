@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from moetui.engine.adapters.base import (
     FoundSite,
+    Glancing,
     RouterWatch,
     SiteHandle,
     Tap,
@@ -92,7 +93,8 @@ class _IndexedWatch(RouterWatch):
         self._names = names
         self._changes: Handle | None = None
         super().__init__(handle, tap)
-        self.add(Around(handle.experts, before=self._reader()))
+        self.add(_AroundExperts(handle.experts, handle.site.index, tap, before=self._reader()))
+        self.follow()
 
     def follow(self) -> None:
         """See ``Watch``."""
@@ -168,6 +170,31 @@ class _IndexedWatch(RouterWatch):
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)
             return None
+
+
+class _AroundExperts(Glancing):
+    """Notes the routing that the experts get, and when."""
+
+    __slots__ = ("tap",)
+
+    def __init__(self, module: nn.Module, number: int, tap: Tap, *, before: Before) -> None:
+        self.tap = tap
+        super().__init__(module, number, tap.current, before=before)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward."""
+        if not self.short or len(args) < 3:
+            return Around.__call__(self, *args, **kwargs)
+        frame = self.current.frame
+        if frame is not None:
+            time, seen, at = perf_counter_ns(), frame.seen, self.at
+            if seen[at + 1]:
+                frame.repeat(self.number)
+            seen[at + 1], seen[at + 2], seen[at + 3] = time, args[1], args[2]
+            if frame.timed:
+                frame.cost += perf_counter_ns() - time
+        inner = self.replaced
+        return type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
 
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, str]) -> tuple[Tensor, Tensor]:
