@@ -14,7 +14,8 @@ same as the ratio, of the blocks' median steps: what a decode step takes longer 
 is the control: the same thing twice, whose ratios show the noise. ``clone``
 is a second copy of the model, bare too: what the same weights elsewhere in memory change. ``mixtral-8x7b`` has random
 weights in that model's shape, 93 GB in bfloat16, made on the device itself; it is measured when it is asked for, and
-without a clone.
+without a clone. Unless ``--dtype`` says otherwise the demo runs in bfloat16, as ``moetui run demo`` does, and the
+random models in 32-bit floats.
 """
 
 from __future__ import annotations
@@ -334,7 +335,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=0, help="threads of torch on the CPU; its default if 0")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -344,15 +345,16 @@ def main() -> int:
     if "bare" not in variants:
         variants.insert(0, "bare")
     torch.manual_seed(0)
+    dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     results: list[Result] = []
     with torch.no_grad():
         for name in options.models.split(","):
             if name == LARGE:
-                with made_on(options.device, getattr(torch, options.dtype)):
+                with made_on(options.device, dtype or torch.float32):
                     model = mixtral_8x7b(options.layers).eval()
                 found = measure(name, model, [variant for variant in variants if variant != "clone"], options)
             else:
-                model = MODELS[name]().to(options.device, getattr(torch, options.dtype)).eval()
+                model = MODELS[name]().to(options.device, dtype).eval()
                 found = measure(name, model, variants, options)
             results += found
             if not options.json:

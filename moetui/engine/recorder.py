@@ -184,17 +184,19 @@ class Recorder:
 
     def _work(self) -> None:
         torch.set_grad_enabled(False)  # of this thread alone
-        while True:
-            item = self._queue.get()
-            if isinstance(item, _Parcel):
-                self._hurry.wait(self.linger)
-            self._hurry.clear()
-            # In a function of its own, so that nothing here holds on to passes until the next ones come.
-            if self._take([item, *self._waiting()]):
-                return
+        while self._turn():
+            pass
 
-    def _take(self, items: list[_Parcel | threading.Event | None]) -> bool:
-        """Record the passes and tell those who wait for them; whether this is the end."""
+    def _turn(self) -> bool:
+        """Wait for passes, record them, and tell those who wait for that; False when it was the last time.
+
+        A function of its own, so that nothing holds on to these passes until the next ones come.
+        """
+        item = self._queue.get()
+        if isinstance(item, _Parcel):
+            self._hurry.wait(self.linger)
+        self._hurry.clear()
+        items = [item, *self._waiting()]
         began = thread_time_ns()
         with self._at_work():
             for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
@@ -204,7 +206,7 @@ class Recorder:
         for item in items:
             if isinstance(item, threading.Event):
                 item.set()
-        return None in items
+        return None not in items
 
     def _done(self, run: list[_Parcel]) -> None:
         for parcel in run:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from moetui.engine import Capture, CaptureOptions
+from moetui.engine import Capture, CaptureOptions, find_sites
 from moetui.engine.interventions import plan
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, SiteFlag, Step
@@ -229,6 +230,33 @@ def test_a_flush_from_the_reader_does_not_lock(zoo_model: Any) -> None:
 
 
 @torch.no_grad()
+def test_passes_are_let_go_of_by_the_thread_that_made_them(zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    router = find_sites(built.model)[0].router
+    made: list[weakref.ref[torch.Tensor]] = []
+    freed: list[int] = []
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        made.append(weakref.ref(output[0], lambda _: freed.append(threading.get_ident())))
+
+    with Capture(built.model, linger=60.0) as capture, torch.no_grad():
+        cache = built.model(**built.inputs(1, 4)).past_key_values
+        step = {"input_ids": torch.tensor([[5]]), "past_key_values": cache}
+        for _ in range(8):
+            built.model(**step)
+            capture.flush()
+        hook = router.register_forward_hook(note)
+        for _ in range(10):
+            built.model(**step)
+        hook.remove()
+        assert not freed
+        capture.flush()
+        for _ in range(10):  # nothing is recorded meanwhile
+            built.model(**step)
+        assert [reference() for reference in made] == [None] * 10
+        assert set(freed) == {threading.get_ident()}
+
+
 def test_what_looks_behind_each_step_gets_it_in_its_own_thread(zoo_model: Any) -> None:
     """Passes put before are handed on first, by the recorder's thread; a callback that breaks loses its step alone."""
     model = zoo_model("mixtral").model
