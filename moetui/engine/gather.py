@@ -136,15 +136,16 @@ class Gatherer:
                 return list(chain.from_iterable(lists))
             return [values[number] for values in lists for number in numbers]
 
+        changed = sorted(first.before)
         return SiteColumns(
             numbers,
             np.array([raw.times for raw in raws], np.int64)[:, numbers],
             column([raw.first for raw in raws]),
             column([raw.second for raw in raws]),
             [output[0] for output in column([raw.outputs for raw in raws])] if outputs else [],
-            sorted(first.before),
-            [raw.before[number][0] for raw in raws for number in sorted(first.before)],
-            [raw.before[number][1] for raw in raws for number in sorted(first.before)],
+            changed,
+            [raw.before[number][0] for raw in raws for number in changed],
+            [raw.before[number][1] for raw in raws for number in changed],
         )
 
     def _join_calls(self, raw: RawStep, gathered: Gathered) -> None:

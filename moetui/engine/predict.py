@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -88,14 +89,14 @@ class Predictor:
         """The same for passes on the host that each add one token to the same sequences, worked out together."""
         all_inputs = [inputs for raw in raws if (inputs := raw.inputs.get("decoder")) is not None]
         batch = all_inputs[0].ids if all_inputs else None
+        size = 0 if batch is None else batch.shape[0]
         if (
             len(raws) == 1
             or batch is None
             or len(all_inputs) < len(raws)
-            or any(not _single(raw, len(batch)) for raw in raws)
+            or any(not _single(raw, size) for raw in raws)
         ):
             return join_predictions([self.predict(raw) for raw in raws])
-        size = len(batch)
         last = torch.cat([raw.logits for raw in raws if raw.logits is not None])[:, -1].float()
         prediction, total = self._likeliest(last)
         ids = torch.cat([inputs.ids for inputs in all_inputs if inputs.ids is not None])[:, 0]
@@ -104,9 +105,9 @@ class Predictor:
         if begun is not None:
             first[:size] = begun
         first[size:] = _chosen(last[:-size], total[:-size], ids[size:])
-        for number in range(1, len(raws)):
-            if not _goes_on(raws[number - 1], raws[number]):
-                first[number * size : (number + 1) * size] = torch.nan
+        apart = [not _goes_on(before, raw) for before, raw in pairwise(raws)]
+        if any(apart):
+            first[size:].view(-1, size)[torch.tensor(apart)] = torch.nan
         prediction.first = first
         inputs = all_inputs[-1]
         rows = last[-size:]
@@ -150,7 +151,7 @@ def _fits(logits: Tensor, batch: int) -> bool:
 
 def _single(raw: RawStep, batch: int) -> bool:
     inputs = raw.inputs["decoder"]
-    one = raw.logits is not None and _fits(raw.logits, batch) and raw.logits.shape[1] == 1
+    one = raw.logits is not None and raw.logits.shape[:2] == (batch, 1)
     return one and inputs.ids is not None and not isinstance(inputs.past, Tensor)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from moetui.engine.raw import TokenInputs
@@ -62,7 +63,7 @@ def decode_arrays(run: Sequence[TokenInputs | None]) -> TokenArrays:
     first = inputs[0]
     assert first.shape is not None
     batch, count = first.shape[0], len(inputs)
-    ids = [each.ids.numpy() for each in inputs if each.ids is not None]
+    ids = [each.ids for each in inputs if each.ids is not None]
     if all(each.mask is None and each.positions is None for each in inputs):
         position = np.repeat(np.array([int(each.past) for each in inputs], np.int32), batch)
         pad: Bool = np.zeros(len(position), np.bool_)
@@ -74,7 +75,7 @@ def decode_arrays(run: Sequence[TokenInputs | None]) -> TokenArrays:
         Phase.DECODE,
         np.tile(np.arange(batch, dtype=np.int16), count),
         position,
-        np.concatenate(ids)[:, 0].astype(np.int32) if len(ids) == count else np.full(batch * count, -1, np.int32),
+        torch.cat(ids)[:, 0].numpy().astype(np.int32) if len(ids) == count else np.full(batch * count, -1, np.int32),
         pad,
         batch * count,
         1,
