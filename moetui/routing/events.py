@@ -92,6 +92,11 @@ class Finding:
     suggestion: str = ""
     site: str | None = None
 
+    @property
+    def loses_steps(self) -> bool:
+        """Whether it says that passes of the model were not recorded."""
+        return self.kind in ("step_lost", "capture_failed")
+
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:

@@ -91,9 +91,9 @@ def _result(session: LiveSession, options: LiveOptions) -> HeadlessRun:
     line = () if tree.current is None else tree.line(tree.current)
     keep = line_rows(tokens, line, view.stacks) & (tokens.token_id >= 0)
     nbytes, problem = session.recording
-    lost = sum(finding.kind == "step_lost" for finding in session.findings)
+    lost = [finding for finding in session.findings if finding.loses_steps]
     if lost and not problem:
-        problem = f"{lost} step{'' if lost == 1 else 's'} could not be recorded"
+        problem = lost[-1].message if len(lost) == 1 else f"{len(lost)} steps could not be recorded"
     return HeadlessRun(
         info=info,
         view=view,

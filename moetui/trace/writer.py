@@ -15,7 +15,7 @@ import numpy as np
 
 from moetui._version import __version__
 from moetui.routing.errors import TraceError
-from moetui.routing.events import BreakpointHit, Event, GenerationSettings, ModelChanged, RunStateChanged
+from moetui.routing.events import BreakpointHit, Event, FindingRaised, GenerationSettings, ModelChanged, RunStateChanged
 from moetui.routing.model import ModelInfo
 from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
@@ -84,7 +84,7 @@ class TraceWriter:
         self._stacks: list[str] = []
         self._events: list[bytes] = []
         self._vocabulary: dict[int, str] = {}
-        self._closed = False
+        self._closed = self._lost = False
         self._target = Target(Path(path), overwrite=overwrite)
         present = [name for name, has in _presence(has_weights, has_logits, has_timings) if has]
         self._write_header(settings or GenerationSettings(), prompt, present)
@@ -143,6 +143,7 @@ class TraceWriter:
         with self._lock:
             if self._closed or self.problem:
                 return
+            self._lost |= isinstance(event, FindingRaised) and event.finding.loses_steps
             packed = msgpack.packb(event_to_plain(self._chunk.tokens + self._chunk.held, event), use_bin_type=True)
             self._events.append(packed)
             if _urgent(event) or len(self._events) >= _EVENTS or sum(map(len, self._events)) > MAX_META // 8:
@@ -175,7 +176,7 @@ class TraceWriter:
         """Write what waits and the index, and close the file.
 
         Args:
-            complete: False says in the file that something is missing.
+            complete: False says in the file that something is missing, as does a finding that says so.
         """
         if self._ticker is not None:
             self._ticker.stop()
@@ -184,7 +185,7 @@ class TraceWriter:
                 return
             self._write_chunk()
             if not self.problem:
-                self._write_end(complete)
+                self._write_end(complete and not self._lost)
             self._closed = True
             self._target.commit()
             self._target.close()

@@ -118,7 +118,7 @@ class TestRuns:
             assert debugger is not None
             debugger.capture._lost(3, ValueError("strange shapes"))
 
-        assert run_headless(options(), prepare=lose).problem == "1 step could not be recorded"
+        assert run_headless(options(), prepare=lose).problem == "step 3 was not recorded: ValueError: strange shapes"
 
     def test_breakpoints_are_told_and_passed(self) -> None:
         told: list[Event] = []

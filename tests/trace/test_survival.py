@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from moetui.routing import Phase, TraceError
-from moetui.routing.events import BreakpointHit, RunState, RunStateChanged
+from moetui.routing.events import BreakpointHit, Finding, FindingRaised, RunState, RunStateChanged
 from moetui.trace import TraceWriter, open_trace
 from tests.trace.trace_cases import make_info, make_step, make_steps
 
@@ -360,3 +360,17 @@ def test_many_threads_may_write_events_beside_the_recorder(tmp_path, info):
         assert len(trace.events) == 900
         assert trace.num_tokens == 107
         assert trace.verify() == ()
+
+
+@pytest.mark.parametrize(("kind", "complete"), [("step_lost", False), ("capture_failed", False), ("dead_expert", True)])
+def test_a_recording_that_lacks_steps_says_so(tmp_path, info, steps, kind, complete):
+    with TraceWriter(tmp_path / "x", info) as writer:
+        writer.write_step(steps[0])
+        writer.write_event(FindingRaised(Finding(kind, "error", "step 1 was not recorded")))
+        writer.write_step(steps[2])
+    with open_trace(tmp_path / "x") as trace:
+        assert trace.complete == complete
+        assert trace.stats()["complete"] == complete
+        assert [finding.kind for finding in trace.findings] == (
+            ["dead_expert"] if complete else ["trace_incomplete", kind]
+        )
