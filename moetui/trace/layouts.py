@@ -3,8 +3,8 @@
 ``differences``: from one row to the next. ``thousandths`` and ``millionths``: times that are whole microseconds, as
 numbers of these from one time to the next. ``top_k`` and ``softmax``: a router with a plain rule sends a token to its
 ``K`` largest logits, with the softmax over those as weights; where that holds for most of a chunk, ``indices`` and
-``weights`` are stored as differences from it. All of it is modulo 2^16 or 2^32, so that it is as exact as the numbers
-themselves, whatever chose the experts.
+``weights`` are stored as differences from it. Differences are modulo 2^16 or 2^32, so that they are as exact as the
+numbers themselves, whatever chose the experts; times of which one would not come back bit for bit are left as they are.
 """
 
 from __future__ import annotations
