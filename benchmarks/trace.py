@@ -53,8 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="moetui-bench-") as name:
         folder = Path(name)
         if not options.no_demo:
-            results["sizes, demo run"] = demo_sizes(folder, "bfloat16")
-            results["sizes, demo run in 32-bit floats"] = demo_sizes(folder, "float32")
+            results["sizes, demo run"] = demo_sizes(folder)
+            results["sizes, demo run in 32-bit floats"] = demo_sizes(folder, "--dtype", "float32")
         results["sizes, synthetic 16×64, 1,024 tokens"] = synthetic_sizes(folder, 16, 64, 512)
         results["sizes, synthetic 48×128, 256 tokens"] = synthetic_sizes(folder, SITES, EXPERTS, 128)
         results["writing, synthetic (48 sites of 128 experts), processor time"] = write_rates(folder)
@@ -138,25 +138,26 @@ class Synthetic:
 # Sizes.
 
 
-def demo_sizes(folder: Path, dtype: str) -> dict[str, float]:
-    path = folder / f"demo-{dtype}.msgpack"
+def demo_sizes(folder: Path, *dtype: str) -> dict[str, float]:
+    path = folder / "demo.msgpack"
     command = [sys.executable, "-m", "moetui", "record", "demo", "-p", PROMPT, "-n", "400", "-o", str(path), "-q"]
-    subprocess.run([*command, "--dtype", dtype], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--overwrite", *dtype], check=True, stdout=subprocess.DEVNULL)
     with open_trace(path) as trace:
         out = {"tokens": trace.num_tokens, "bytes of the recording as it was written": path.stat().st_size}
-        tokens = trace.timeline.tokens(0, trace.num_tokens).token_id
-        out.update(sizes(folder, trace.info, list(steps_of(trace.timeline)), [demo_numbers(tokens, dtype)]))
+        # In bfloat16, as it comes, half floats are the router's own numbers.
+        exact = [demo_numbers(trace.timeline.tokens(0, trace.num_tokens).token_id)] if dtype else []
+        out.update(sizes(folder, trace.info, list(steps_of(trace.timeline)), exact))
     return out
 
 
-def demo_numbers(tokens: np.ndarray, dtype: str) -> Exact:
-    """Router logits and weights of the demo model as a program gets them that has nothing of ours."""
+def demo_numbers(tokens: np.ndarray) -> Exact:
+    """Router logits and weights of the demo model in 32-bit floats, as a program gets them that has nothing of ours."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from moetui.demo import model_path
 
-    model = AutoModelForCausalLM.from_pretrained(model_path(), dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float32)
     with torch.no_grad():
         seen = model(torch.tensor(tokens)[None].long(), output_router_logits=True).router_logits
     logits = torch.stack(seen, 1).float()
@@ -188,7 +189,7 @@ def sizes(folder: Path, info: ModelInfo, steps: list[Step], exact: list[Exact]) 
         export(trace, "json", log)
         np.savez_compressed(arrays, **columns(trace.timeline))
     # The same log as a program writes it that takes the router's own numbers, not half floats.
-    own = json.dumps(with_numbers(json.loads(log.getvalue()), exact)).encode()
+    own = json.dumps(with_numbers(json.loads(log.getvalue()), exact)).encode() if exact else log.getvalue()
     # A trace of what the log holds: no times, no candidates.
     (folder / "log.json").write_bytes(log.getvalue())
     import_file(folder / "log.json", folder / "log.msgpack", overwrite=True)
