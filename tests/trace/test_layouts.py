@@ -117,13 +117,18 @@ def test_what_steps_tell_of_tokens_is_not_said_twice(tmp_path, info, monkeypatch
         assert_same_view(trace.timeline, live.snapshot())
 
 
-def test_times_of_tokens_whose_steps_are_lost_are_unknown_and_nothing_else(tmp_path, info, steps):
-    with TraceWriter(tmp_path / "x", info, compression=None, flush_seconds=math.inf) as writer:
+def write_damaged(path, info, steps, kind):
+    """A trace of one chunk whose record of that kind does not fit its checksum."""
+    with TraceWriter(path, info, compression=None, flush_seconds=math.inf) as writer:
         for step in steps:
             writer.write_step(step)
-    data = bytearray((tmp_path / "x").read_bytes())
-    data[data.find(PREFIX + b"\xa5steps") + 60] ^= 1
-    (tmp_path / "x").write_bytes(data)
+    data = bytearray(path.read_bytes())
+    data[data.index(PREFIX + msgpack.packb(kind)) + 60] ^= 1
+    path.write_bytes(data)
+
+
+def test_times_of_tokens_whose_steps_are_lost_are_unknown_and_nothing_else(tmp_path, info, steps):
+    write_damaged(tmp_path / "x", info, steps, "steps")
     with open_trace(tmp_path / "x") as trace:
         tokens = trace.timeline.tokens(0, 12)
         assert np.isnan(tokens.started).all()
@@ -235,12 +240,7 @@ def test_weights_of_experts_that_have_no_logits_are_damage():
 
 
 def test_routing_against_logits_that_are_lost_is_lost_and_said_to_be(tmp_path, info, steps):
-    with TraceWriter(tmp_path / "x", info, compression=None, flush_seconds=math.inf) as writer:
-        for step in steps:
-            writer.write_step(step)
-    data = bytearray((tmp_path / "x").read_bytes())
-    data[data.find(PREFIX + b"\xa6logits") + 60] ^= 1
-    (tmp_path / "x").write_bytes(data)
+    write_damaged(tmp_path / "x", info, steps, "logits")
     with open_trace(tmp_path / "x") as trace:
         assert (trace.timeline.routing(0, 12).indices == 0xFFFF).all()
         assert trace.timeline.tokens(0, 12).token_id.tolist()[:7] == steps[0].token_id.tolist()

@@ -218,6 +218,8 @@ def run_function(
 class RouterWatch(Watch):
     """Watches the router from when its logits are wanted, or a function that may ask for them.
 
+    Who makes one calls ``follow`` when all of it stands.
+
     Attributes:
         handle, tap: of the site.
         call: the router's latest call.
@@ -227,22 +229,16 @@ class RouterWatch(Watch):
         super().__init__()
         self.handle, self.tap, self.call = handle, tap, RouterCall()
         self._watches_router = False
-        self.follow()
-
-    @property
-    def only_looks(self) -> bool:
-        """Whether nothing changes the site's routing nor holds up the pass there."""
-        return self.tap.functions[self.handle.site.index] is None and self.tap.gate is None
 
     def follow(self) -> None:
         """See ``Watch``."""
-        wanted = self.tap.wants_logits or self.tap.functions[self.handle.site.index] is not None
-        if wanted and not self._watches_router:
+        changes = self.tap.functions[self.handle.site.index] is not None
+        if (self.tap.wants_logits or changes) and not self._watches_router:
             self._watches_router = True
             self.add(around_router(self.handle, self.tap, self.call, self.meet))
         for handle in self._handles:
             if isinstance(handle, Glancing):
-                handle.glance(self.only_looks)
+                handle.glance(not changes and self.tap.gate is None)
 
     def meet(self) -> None:
         """The router has returned, and its routing may be changed on its way to the experts."""

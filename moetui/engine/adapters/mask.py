@@ -73,6 +73,7 @@ class MaskAdapter:
                 return None
 
         watch.add(handle.experts.register_forward_pre_hook(on_experts))
+        watch.follow()
         return watch
 
     def is_plain(self, handle: SiteHandle) -> bool:
