@@ -16,7 +16,8 @@ from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.around import Handle
 from moetui.engine.assemble import Assembler
-from moetui.engine.compiled import BreakingAround, breaking, refuse_compiled
+from moetui.engine.bounds import Bounds
+from moetui.engine.compiled import breaking, refuse_compiled
 from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
@@ -30,12 +31,13 @@ from moetui.engine.sites import find_sites
 from moetui.engine.streams import Stream, find_streams, next_tokens, note_output
 from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
+from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing import ModelError, ModelInfo, Site, Step
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.steps import Steps
 
-LINGER = 0.4
+LINGER = 0.7
 """Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
 
 _TIMED = 8  # of so many passes, one takes the time that its hooks take
@@ -185,7 +187,7 @@ class Capture:
         self._study.watch(watched, logits=self.wants_logits)
         try:
             for stream in self._streams:
-                self._on_streams.append(self._around(stream))
+                self._on_streams.append(Bounds(stream, self, self._is_compiled))
             self._watch_sites()
             self._study.attach()
             self._watch_others()
@@ -271,6 +273,7 @@ class Capture:
             self._take,
             self._lost,
             queue_size=options.queue,
+            hosted=only_host(self.model),
             linger=self._linger,
         )
 
@@ -329,57 +332,49 @@ class Capture:
                 if self._compiling:
                     watch.break_graphs(breaking)
 
-    def _around(self, stream: Stream) -> Handle:
-        current, stacks = self.current, {names.stack for names in stream.stacks}
-
-        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            frame = current.frame
-            if frame is None or frame.owner is stream:  # the same: a compiled pass broke off
-                recorded = not self._muted
-                if self.before_step is not None and recorded:
-                    recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
-                current.frame = frame = self._begin(stream, recorded)
-                current.applied = -1
-            elif frame.told >= stacks:
-                return
-            began = perf_counter_ns() if frame.timed else 0
-            try:
-                stream.read(args, kwargs, frame)
-            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
-                self.fail(error)
-            if frame.timed:
-                frame.cost += perf_counter_ns() - began
-
-        def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ARG001
-            frame = current.frame
-            if frame is not None and frame.owner is stream:
-                frame.ended = perf_counter_ns()
-                current.frame = None
-                if frame.keep and output is not None:
-                    self._end(frame, output)
-
-        def broke() -> None:
-            if current.frame is not None and current.frame.owner is stream:
-                current.frame = None
-
-        return BreakingAround(stream.module, before=enter, after=leave, broke=broke, on_compile=self._is_compiled)
-
-    def _begin(self, stream: Stream, recorded: bool) -> RawStep:
-        index = self._steps if recorded else -1
-        frame = RawStep(index, self.branch, stream, len(self.handles))
-        if not recorded:
-            frame.keep = False
-        else:
+    def begin(self, stream: Stream, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RawStep:
+        """See ``Passes``."""
+        recorded, current = not self._muted, self.current
+        if recorded and self.before_step is not None:
+            recorded = self.before_step({**dict(zip(stream.parameters, args)), **kwargs} if args else kwargs)
+        index = -1
+        if recorded:
+            index = self._steps
             self._steps += 1
-            if self.options.keeps(index):
-                self._kept += 1
-                frame.timed = self._kept % _TIMED == 2  # a short run has its second one
-            else:
-                frame.keep = False
+        frame = RawStep(index, self.branch, stream, len(self.handles))
+        options = self.options
+        if recorded and (options.sample_rate >= 1.0 or options.keeps(index)):
+            self._kept += 1
+            frame.timed = self._kept % _TIMED == 2  # a short run has its second one
+        else:
+            frame.keep = False
+        current.frame = frame
+        current.applied = -1
         frame.started = perf_counter_ns()
+        try:
+            stream.read(args, kwargs, frame)
+        except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+            self.fail(error)
+        if frame.timed:
+            frame.cost = perf_counter_ns() - frame.started
         return frame
 
-    def _end(self, frame: RawStep, output: Any) -> None:
+    def enter(self, stream: Stream, args: tuple[Any, ...], kwargs: dict[str, Any], frame: RawStep) -> None:
+        """See ``Passes``."""
+        began = perf_counter_ns()
+        try:
+            stream.read(args, kwargs, frame)
+        except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+            self.fail(error)
+        if frame.timed:
+            frame.cost += perf_counter_ns() - began
+
+    def end(self, frame: RawStep, output: Any) -> None:
+        """See ``Passes``."""
+        frame.ended = perf_counter_ns()
+        self.current.frame = None
+        if not frame.keep or output is None:
+            return
         recorder = self._recorder
         if recorder is None:
             return

@@ -131,7 +131,7 @@ class Extras:
             try:
                 hidden = args[0] if args else next(iter(kwargs.values()))
                 indices, weights = frame.routing(number)  # what ran, changed or not
-                frame.extras.append(("activations", number, (indices, _norms(experts, hidden, indices, weights))))
+                frame.extras += (("activations", number, (indices, _norms(experts, hidden, indices, weights))),)
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 fail(error)
 
@@ -147,7 +147,7 @@ class Extras:
             try:
                 weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
                 if isinstance(weights, Tensor) and weights.dim() == 4:
-                    frame.extras.append(("attention", layer, (weights[:, :, -1].detach().float().mean(1),)))
+                    frame.extras += (("attention", layer, (weights[:, :, -1].detach().float().mean(1),)),)
                 else:
                     what = "attention weights are not formed by this attention implementation"
                     self._tell("attention_unknown", what, "load the model with --attn-implementation eager")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ class Gatherer:
         None where something has to be decoded, put together or left out first.
         """
         first = raws[0]
-        times, seen, returned = first.times, first.first, first.outputs
+        times, indices, returned = first.times, first.first, first.outputs
         numbers = [number for number, time in enumerate(times) if time]
         if first.earlier or not numbers or not all(self._columnar[number] for number in numbers):
             return None
@@ -128,21 +127,22 @@ class Gatherer:
         outputs = [returned[number] for number in numbers] if self._wants_logits else []
         if not all(type(output) is tuple and output[0].dim() == 2 for output in outputs):
             return None
-        if any(seen[number].shape[0] != rows for number in numbers):
+        if any(indices[number].shape[0] != rows for number in numbers):
             return None
-
-        def column(lists: list[list[Any]]) -> list[Any]:
-            if len(numbers) == len(times):
-                return list(chain.from_iterable(lists))
-            return [values[number] for values in lists for number in numbers]
-
+        seen: list[Any] = []
+        for raw in raws:
+            seen += raw.seen
+        if len(numbers) < len(times):
+            places = range(0, len(seen), SEEN)
+            kept = [place for place in places if seen[place + 1]]
+            seen = [value for place in kept for value in seen[place : place + SEEN]]
         changed = sorted(first.before)
         return SiteColumns(
             numbers,
-            np.array([raw.times for raw in raws], np.int64)[:, numbers],
-            column([raw.first for raw in raws]),
-            column([raw.second for raw in raws]),
-            [output[0] for output in column([raw.outputs for raw in raws])] if outputs else [],
+            np.array(seen[1::SEEN], np.int64).reshape(len(raws), len(numbers)),
+            seen[2::SEEN],
+            seen[3::SEEN],
+            [output[0] for output in seen[0::SEEN]] if outputs else [],
             changed,
             [raw.before[number][0] for raw in raws for number in changed],
             [raw.before[number][1] for raw in raws for number in changed],
@@ -192,7 +192,7 @@ def each_tensor(gathered: Gathered, function: Callable[[Tensor], Tensor]) -> Non
     if gathered.prediction is not None:
         holders.append(gathered.prediction)
     raw = gathered.raw
-    raw.extras = [(kind, number, tuple(map(function, tensors))) for kind, number, tensors in raw.extras]
+    raw.extras = tuple((kind, number, tuple(map(function, tensors))) for kind, number, tensors in raw.extras)
     for holder in holders:
         for name in (each.name for each in fields(holder)):
             value = getattr(holder, name)

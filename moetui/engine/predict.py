@@ -88,24 +88,27 @@ class Predictor:
     def predict_run(self, raws: Sequence[RawStep]) -> Prediction | None:
         """The same for passes on the host that each add one token to the same sequences, worked out together."""
         all_inputs = [inputs for raw in raws if (inputs := raw.inputs.get("decoder")) is not None]
-        batch = all_inputs[0].ids if all_inputs else None
-        size = 0 if batch is None else batch.shape[0]
-        if (
-            len(raws) == 1
-            or batch is None
-            or len(all_inputs) < len(raws)
-            or any(not _single(raw, size) for raw in raws)
-        ):
+        tokens = [inputs.ids for inputs in all_inputs if inputs.ids is not None and type(inputs.past) is int]
+        logits = [raw.logits for raw in raws if raw.logits is not None]
+        size = len(tokens[0]) if tokens else 0
+        if len(raws) == 1 or len(tokens) < len(raws) or len(logits) < len(raws) or not _alike(logits, size):
             return join_predictions([self.predict(raw) for raw in raws])
-        last = torch.cat([raw.logits for raw in raws if raw.logits is not None])[:, -1].float()
+        last = torch.cat(logits)[:, -1].float()
         prediction, total = self._likeliest(last)
-        ids = torch.cat([inputs.ids for inputs in all_inputs if inputs.ids is not None])[:, 0]
+        ids = torch.cat(tokens)[:, 0]
         first = torch.full((len(ids),), torch.nan)
-        begun = self._first(raws[0], all_inputs[0], batch)
+        begun = self._first(raws[0], all_inputs[0], tokens[0])
         if begun is not None:
             first[:size] = begun
         first[size:] = _chosen(last[:-size], total[:-size], ids[size:])
-        apart = [not _goes_on(before, raw) for before, raw in pairwise(raws)]
+        apart = [
+            old.left is None
+            or old.left is not new.cache
+            or new.past - old.past != 1
+            or before.branch != raw.branch
+            or raw.reordered
+            for (before, raw), (old, new) in zip(pairwise(raws), pairwise(all_inputs))
+        ]  # no function of its own: one call for each pass is what all else here costs
         if any(apart):
             first[size:].view(-1, size)[torch.tensor(apart)] = torch.nan
         prediction.first = first
@@ -149,10 +152,10 @@ def _fits(logits: Tensor, batch: int) -> bool:
     return logits.dim() == 3 and logits.shape[0] == batch and logits.shape[1] > 0
 
 
-def _single(raw: RawStep, batch: int) -> bool:
-    inputs = raw.inputs["decoder"]
-    one = raw.logits is not None and raw.logits.shape[:2] == (batch, 1)
-    return one and inputs.ids is not None and not isinstance(inputs.past, Tensor)
+def _alike(logits: Sequence[Tensor], batch: int) -> bool:
+    """Whether each of them is ``[batch, 1, V]``."""
+    shape = logits[0].shape
+    return shape[:2] == (batch, 1) and all(each.shape == shape for each in logits)
 
 
 def _chosen(logits: Tensor, total: Tensor, ids: Tensor) -> Tensor:
@@ -186,13 +189,6 @@ def _follows(before: _Last, branch: int, inputs: TokenInputs, columns: int) -> b
     if isinstance(before.past, Tensor) or isinstance(inputs.past, Tensor):
         return True
     return 0 <= before.past + before.new - inputs.past < columns
-
-
-def _goes_on(before: RawStep, raw: RawStep) -> bool:
-    """The same for two passes on the host that each add one token to equally many sequences."""
-    old, new = before.inputs["decoder"], raw.inputs["decoder"]
-    same = before.branch == raw.branch and old.left is not None and old.left is new.cache
-    return same and not raw.reordered and int(new.past) == int(old.past) + 1
 
 
 def _column(before: _Last, inputs: TokenInputs) -> int:

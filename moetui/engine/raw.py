@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class ProbeRows:
 SEEN = 4
 """Places that a site has in ``RawStep.seen``."""
 
+_NOTHING: Final[dict[int, Any]] = {}  # never written to
+
 
 class RawStep:
     """What a forward pass left behind: references, as what looks at a site between a model's operations must be short.
@@ -71,7 +73,6 @@ class RawStep:
         timed: whether this pass's hooks take the time, which costs them as much as what they do.
         cost: nanoseconds spent in this capture's hooks, if so.
         inputs: the tokens of each stack that was called.
-        told: the stacks whose tokens are known in full.
         seen: for each site, by its number, what its router returned, the ``perf_counter_ns`` when its experts got their
             routing (0 where they did not), and that routing, as the site's adapter decodes it. One list: every other
             object that a site's hooks touch is one more that is in no cache.
@@ -80,11 +81,12 @@ class RawStep:
         logits: ``[B, columns, V]`` of the language model's head, None where there are none.
         probes: what the first passes keep to study the routers.
         extras: what the hooks of ``Extras`` noted: kind, number, tensors.
+        sent: on its way to the host instead of all that, where it does not lie there (see ``Recorder``).
     """
 
     __slots__ = (
         "before", "branch", "cost", "earlier", "ended", "extras", "index", "inputs", "keep", "logits", "owner",
-        "probes", "reordered", "seen", "started", "timed", "told",
+        "probes", "reordered", "seen", "sent", "started", "timed",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, sites: int) -> None:
@@ -92,13 +94,26 @@ class RawStep:
         self.keep, self.reordered, self.timed = True, False, False
         self.started = self.ended = self.cost = 0
         self.inputs: dict[str, TokenInputs] = {}
-        self.told: set[str] = set()
         self.seen: list[Any] = [None, 0, None, None] * sites
-        self.before: dict[int, tuple[Any, Any]] = {}
-        self.earlier: dict[int, list[tuple[Any, Any, Any]]] = {}
         self.logits: Tensor | None = None
-        self.probes: dict[int, ProbeRows] = {}
-        self.extras: list[tuple[str, int, tuple[Tensor, ...]]] = []
+        self.sent: Any = None
+        # Most passes have none of these, and a container for each would cost more than all that is above.
+        self.before: dict[int, tuple[Any, Any]] = _NOTHING
+        self.earlier: dict[int, list[tuple[Any, Any, Any]]] = _NOTHING
+        self.probes: dict[int, ProbeRows] = _NOTHING
+        self.extras: tuple[tuple[str, int, tuple[Tensor, ...]], ...] = ()
+
+    def changed(self, number: int, first: Any, second: Any) -> None:
+        """A routing function is changing what a site's experts were about to get."""
+        if not self.before:
+            self.before = {}
+        self.before[number] = first, second
+
+    def probed(self, number: int, rows: ProbeRows) -> None:
+        """A router that is being studied was called."""
+        if not self.probes:
+            self.probes = {}
+        self.probes[number] = rows
 
     def note(self, number: int, time: int, first: Any, second: Any) -> None:
         """A site's experts got their routing."""
@@ -143,6 +158,8 @@ class RawStep:
         """A site is called again: lay its last call aside."""
         at = SEEN * number
         output, _, first, second = self.seen[at : at + SEEN]
+        if not self.earlier:
+            self.earlier = {}
         self.earlier.setdefault(number, []).append((first, second, output))
         self.seen[at], self.seen[at + 1] = None, 0
 
@@ -152,12 +169,21 @@ class RawStep:
         self.seen = [None] * len(self.seen)
         self.seen[1::SEEN] = times
         self.logits = None
-        self.before = dict.fromkeys(self.before, (None, None))
+        for number in self.before:
+            self.before[number] = None, None
 
     def stood(self, nanoseconds: int) -> None:
         """See ``StepFrame``."""
         self.started += nanoseconds
         self.seen[1::SEEN] = [time and time + nanoseconds for time in self.times]
+
+    def knows(self, stacks: tuple[str, ...]) -> bool:
+        """Whether the tokens of these stacks are known in full."""
+        for stack in stacks:
+            inputs = self.inputs.get(stack)
+            if inputs is None or inputs.shape is None:
+                return False
+        return True
 
     def phase(self, stack: str) -> Phase:
         """See ``StepFrame``."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import thread_time_ns
 
 import torch
@@ -25,18 +23,9 @@ from moetui.engine.transfer import Transfer
 from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing.steps import Steps
 
-_RUN = 128  # passes worked out together at most
+_RUN = 160  # passes worked out together at most
 _AT_EXIT = 2.0  # seconds that the interpreter's end waits for what is queued
 _GONE = torch.empty(0)
-
-
-@dataclass(slots=True, eq=False)
-class _Parcel:
-    """A pass on its way: still raw, or gathered with its tensors under way."""
-
-    raw: RawStep
-    gathered: Gathered | None = None
-    transfer: Transfer | None = None
 
 
 class Recorder:
@@ -53,6 +42,7 @@ class Recorder:
         on_steps: called with the steps of each pass, or of several alike ones.
         on_error: called with the pass's number and what went wrong with it.
         queue_size: steps that may wait.
+        hosted: there is nothing but the host for tensors to lie on, so that no pass is looked through for others.
         linger: seconds that a pass may wait for those after it: worked out together they cost a fraction.
 
     Attributes:
@@ -70,20 +60,22 @@ class Recorder:
         on_steps: Callable[[Steps], None],
         on_error: Callable[[int, Exception], None],
         queue_size: int = 256,
+        hosted: bool = False,
         linger: float = 0.0,
     ) -> None:
         self._gatherer, self._predictor, self._assembler = gatherer, predictor, assembler
         self._study, self._extras, self._on_steps, self._on_error = study, extras, on_steps, on_error
+        self._hosted = hosted
         self._size, self._room = queue_size, threading.Condition()
-        self._queue: queue.SimpleQueue[_Parcel | threading.Event | None] = queue.SimpleQueue()
-        self._hurry = threading.Event()
+        self._queue: deque[RawStep] = deque()  # put, and not handed on yet
+        self._flushes: deque[threading.Event] = deque()
+        self._asleep = self._closed = False
+        self._wake, self._hurry = threading.Event(), threading.Event()
         self._working = threading.Lock()
         self._worker = 0  # the thread that holds it
-        self._taken = self._handed_on = 0  # passes put, and those of them done
-        self._counting = threading.Lock()
         self._spent: deque[RawStep] = deque(maxlen=2 * _RUN)
         self.work_ns = 0
-        self._enough = min(_RUN, queue_size)
+        self._enough = min(_RUN, queue_size) - 1  # with the one that comes
         self.linger = linger
         self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
         self._thread.start()
@@ -91,25 +83,31 @@ class Recorder:
 
     def put(self, raw: RawStep) -> None:
         """Take a finished pass. Off the host, or with a graph attached, it is gathered here and now."""
-        self._let_go()
-        parcel = self._parcel(raw)
-        if self._taken - self._handed_on >= self._size:
-            self._wait_for_room()
-        with self._counting:
-            self._taken += 1
-        self._queue.put(parcel)
-        if self._taken - self._handed_on >= self._enough:
-            self._hurry.set()
+        spent = self._spent
+        if spent:
+            # Small tensors are freed where they were made: what another thread freed costs this one several times more.
+            try:  # noqa: SIM105 - which would cost a call
+                spent.popleft()
+            except IndexError:  # another thread took the last
+                pass
+        if torch.is_grad_enabled() or not (self._hosted or _on_host(raw)):
+            self._send(raw)
+        if len(self._queue) >= self._enough:
+            self._catch_up()
+        self._queue.append(raw)
+        if self._asleep:
+            self._wake.set()
 
     def record(self, raw: RawStep) -> None:
         """Take a finished pass, and hand its steps on before returning; those put before come first.
 
         The main thread works through an interrupt from the keyboard: half a step would spoil what comes after it.
         """
-        parcel = self._parcel(raw)
+        if torch.is_grad_enabled() or not (self._hosted or _on_host(raw)):
+            self._send(raw)
         self.flush()
         with uninterrupted(), self._at_work(), torch.no_grad():
-            self._record_safely([parcel])
+            self._record_safely([raw])
 
     def glance(self, raw: RawStep) -> Glance:
         """A look at a finished pass that is neither put nor recorded yet."""
@@ -119,35 +117,31 @@ class Recorder:
         """Wait until all that was put before is handed on; False if it took longer than ``timeout`` seconds."""
         if not self._thread.is_alive() or self._worker == threading.get_ident():
             return True
-        if self._taken == self._handed_on and self._working.acquire(blocking=False):
+        if not self._queue and self._working.acquire(blocking=False):
             self._working.release()
             return True
         done = threading.Event()
-        self._queue.put(done)
-        self._hurry.set()
+        self._flushes.append(done)
+        self._rouse()
         return done.wait(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Hand on all that was put and end the thread; False if it took longer than ``timeout`` seconds."""
         atexit.unregister(self.close)
-        self._queue.put(None)
-        self._hurry.set()
+        self._closed = True
+        self._rouse()
         if self._worker != threading.get_ident():
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _wait_for_room(self) -> None:
+    def _catch_up(self) -> None:
+        self._hurry.set()
         with self._room:
-            self._room.wait_for(lambda: self._taken - self._handed_on < self._size)
+            self._room.wait_for(lambda: len(self._queue) < self._size)
 
-    def _let_go(self) -> None:
-        """Free small tensors where they were made: what another thread freed costs this one several times as much."""
-        spent = self._spent
-        try:
-            spent.popleft()
-            spent.popleft()
-        except IndexError:  # also when another thread takes the last
-            pass
+    def _rouse(self) -> None:
+        self._hurry.set()
+        self._wake.set()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -158,16 +152,9 @@ class Recorder:
             finally:
                 self._worker = 0
 
-    def _parcel(self, raw: RawStep) -> _Parcel:
-        parcel = _Parcel(raw)
-        if torch.is_grad_enabled() or not _on_host(raw):
-            with torch.no_grad():
-                self._send(parcel)
-        return parcel
-
-    def _send(self, parcel: _Parcel) -> None:
+    @torch.no_grad()
+    def _send(self, raw: RawStep) -> None:
         """Gather a pass in the generating thread and start its way to the host."""
-        raw = parcel.raw
         gathered = self._gatherer.gather(raw)
         if self._predictor is not None:
             gathered.prediction = self._predictor.predict(raw)
@@ -180,7 +167,7 @@ class Recorder:
         # The device's memory, and the graph, must not wait for the recorder.
         each_tensor(gathered, take)
         raw.release()
-        parcel.gathered, parcel.transfer = gathered, Transfer(tensors)
+        raw.sent = gathered, Transfer(tensors)
 
     def _work(self) -> None:
         torch.set_grad_enabled(False)  # of this thread alone
@@ -192,52 +179,52 @@ class Recorder:
 
         A function of its own, so that nothing holds on to these passes until the next ones come.
         """
-        item = self._queue.get()
-        if isinstance(item, _Parcel):
-            self._hurry.wait(self.linger)
+        self._asleep = True
+        while not (self._queue or self._flushes or self._closed):
+            self._wake.wait()
+            self._wake.clear()
+        self._asleep = False
+        self._hurry.wait(self.linger)
         self._hurry.clear()
-        items = [item, *self._waiting()]
+        last, flushes = self._closed, list(self._flushes)  # before the passes: these have all that was put before
         began = thread_time_ns()
         with self._at_work():
-            for run in _runs([item for item in items if isinstance(item, _Parcel)], alone=self._study.open):
+            for run in _runs(list(self._queue), alone=self._study.open):
                 self._record_safely(run)
                 self._done(run)
         self.work_ns += thread_time_ns() - began
-        for item in items:
-            if isinstance(item, threading.Event):
-                item.set()
-        return None not in items
+        for flush in flushes:
+            self._flushes.popleft()
+            flush.set()
+        return not last
 
-    def _done(self, run: list[_Parcel]) -> None:
-        for parcel in run:
-            parcel.raw.logits = None
+    def _done(self, run: list[RawStep]) -> None:
+        for raw in run:
+            raw.logits = None
         if len(run) > 1:  # one token each
-            self._spent.extend(parcel.raw for parcel in run)
+            self._spent.extend(run)
         with self._room:
-            self._handed_on += len(run)
+            for _ in run:
+                self._queue.popleft()
             self._room.notify_all()
 
-    def _waiting(self) -> Iterator[_Parcel | threading.Event | None]:
-        for _ in range(self._queue.qsize()):
-            yield self._queue.get()
-
-    def _record_safely(self, run: list[_Parcel]) -> None:
+    def _record_safely(self, run: list[RawStep]) -> None:
         try:
             self._record(run)
         except Exception as error:  # noqa: BLE001 - one bad step must not silence those after it
-            self._on_error(run[0].raw.index, error)
+            self._on_error(run[0].index, error)
 
-    def _record(self, run: list[_Parcel]) -> None:
-        raws = [parcel.raw for parcel in run]
-        columns = self._gatherer.columns(raws) if len(run) > 1 and run[0].gathered is None else None
+    def _record(self, raws: list[RawStep]) -> None:
+        sent = raws[0].sent is not None
+        columns = self._gatherer.columns(raws) if len(raws) > 1 and not sent else None
         if columns is not None:
             self._take_extras(raws)
             prediction = None if self._predictor is None else self._predictor.predict_run(raws)
             self._on_steps(self._assembler.alike_steps(raws, columns, prediction))
             return
-        passes = [self._arrived(parcel) for parcel in run]
+        passes = [self._arrived(raw) for raw in raws]
         prediction = None
-        if run[0].gathered is not None:
+        if sent:
             prediction = join_predictions([gathered.prediction for gathered in passes])
         elif self._predictor is not None:
             prediction = self._predictor.predict_run(raws)
@@ -252,12 +239,15 @@ class Recorder:
             if raw.extras:
                 self._extras.take(raw.index, raw.extras)
 
-    def _arrived(self, parcel: _Parcel) -> Gathered:
-        if parcel.gathered is None or parcel.transfer is None:
-            return self._gatherer.gather(parcel.raw)
-        arrived = iter(parcel.transfer.arrived())
-        each_tensor(parcel.gathered, lambda _: next(arrived))
-        return parcel.gathered
+    def _arrived(self, raw: RawStep) -> Gathered:
+        if raw.sent is None:
+            return self._gatherer.gather(raw)
+        gathered: Gathered
+        gathered, transfer = raw.sent
+        raw.sent = None  # these two refer to each other
+        arrived = iter(transfer.arrived())
+        each_tensor(gathered, lambda _: next(arrived))
+        return gathered
 
 
 def _on_host(raw: RawStep) -> bool:
@@ -268,27 +258,26 @@ def _on_host(raw: RawStep) -> bool:
     return True
 
 
-def _runs(parcels: list[_Parcel], *, alone: bool) -> Iterator[list[_Parcel]]:
+def _runs(raws: list[RawStep], *, alone: bool) -> Iterator[list[RawStep]]:
     """Consecutive passes that can be worked out together."""
-    run: list[_Parcel] = []
+    run: list[RawStep] = []
     key: object = None
-    for parcel in parcels:
-        here = None if alone else _key(parcel)
+    for raw in raws:
+        here = None if alone else _key(raw)
         if run and (here is None or here != key):
             yield run
             run = []
-        run.append(parcel)
+        run.append(raw)
         key = here
     if run:
         yield run
 
 
-def _key(parcel: _Parcel) -> object:
+def _key(raw: RawStep) -> object:
     """What passes that can be worked out together share; None for a pass that stands alone.
 
     They add one token to each sequence of the one decoder, at the same sites, and the same sites' routing was changed.
     """
-    raw = parcel.raw
     inputs = raw.inputs.get("decoder")
     if inputs is None or len(raw.inputs) != 1 or inputs.shape is None or inputs.shape[1] != 1:
         return None
@@ -299,4 +288,4 @@ def _key(parcel: _Parcel) -> object:
     times = raw.times
     numbers = [number for number, time in enumerate(times) if time] if 0 in times else None
     changed = [(number, getattr(raw.routing(number)[0], "shape", None)) for number in raw.before]
-    return parcel.gathered is None, inputs.shape, inputs.ids is None, numbers, changed
+    return raw.sent is None, inputs.shape, inputs.ids is None, numbers, changed

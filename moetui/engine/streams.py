@@ -52,22 +52,46 @@ class Stream:
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
         """Note what a call says of the tokens of each stack, unless an outer module said it already."""
         known = raw.inputs
-        named = {**dict(zip(self.parameters, args)), **kwargs} if args else kwargs
+        get = ({**dict(zip(self.parameters, args)), **kwargs} if args else kwargs).get
         for names in self.stacks:
             stack = names.stack
-            if stack in raw.told:
+            if stack in known and known[stack].shape is not None:
                 continue
-            known[stack] = inputs = _inputs(names, named)
-            if inputs.shape is not None:
-                raw.told.add(stack)
-                if inputs.shape[0] > 1 and not raw.reordered:
-                    raw.reordered = _reorders_rows()
+            ids, mask, positions = get(names.ids), get(names.mask), get(names.positions)
+            known[stack] = inputs = TokenInputs(stack)
+            if mask is not None and isinstance(mask, Tensor) and mask.dim() == 2:
+                inputs.mask = mask
+            if positions is not None and isinstance(positions, Tensor) and positions.dim() == 2:
+                inputs.positions = positions
+            source = ids if isinstance(ids, Tensor) else get(names.embeds)
+            if isinstance(source, Tensor):
+                shape = source.shape
+                if len(shape) >= 2:
+                    inputs.shape = (shape[0], shape[1])
+                    inputs.ids = ids if source is ids and len(shape) == 2 else None
+                    if shape[0] > 1 and not raw.reordered:
+                        raw.reordered = _reorders_rows()
+            for name in _MODALITIES:
+                modality = get(name)
+                if modality is not None and isinstance(modality, Tensor) and modality.dim() == 2:
+                    inputs.modality = modality
+                    break
+            if stack != "encoder":
+                for name in _CACHES:
+                    cache = get(name)
+                    if cache is not None:
+                        inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
+                        if inputs.past == 0 and inputs.mask is not None and inputs.shape is not None:
+                            # Caches of recurrent states alone do not count tokens: the mask does.
+                            inputs.past = max(0, inputs.mask.shape[1] - inputs.shape[1])
+                        break
 
 
 def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
     """Keep what the outermost forward says of the next token, and which cache the next pass will go on from."""
     if vocabulary:
-        raw.logits = _logits(output, vocabulary)
+        logits = getattr(output, "logits", None)
+        raw.logits = logits if isinstance(logits, Tensor) else _logits(output, vocabulary)
     inputs = raw.inputs.get("decoder")
     if inputs is not None:
         # A first pass may be called without a cache, or exchange the one that it was given.
@@ -80,10 +104,7 @@ def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
 
 
 def _logits(output: Any, vocabulary: int) -> Tensor | None:
-    """``[B, columns, V]`` of a named output or of a tuple."""
-    found = getattr(output, "logits", None)
-    if isinstance(found, Tensor):
-        return found
+    """``[B, columns, V]`` of a tuple."""
     if not isinstance(output, tuple):
         return None
     tensors = (_tensor(item) for item in output)
@@ -131,37 +152,6 @@ def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames,
     return tuple(out)
 
 
-def _inputs(names: StackNames, named: dict[str, Any]) -> TokenInputs:
-    get = named.get
-    ids, mask, positions = get(names.ids), get(names.mask), get(names.positions)
-    inputs = TokenInputs(names.stack)
-    source = ids if isinstance(ids, Tensor) else get(names.embeds)
-    if isinstance(source, Tensor):
-        shape = source.shape
-        if len(shape) >= 2:
-            inputs.shape = (shape[0], shape[1])
-            inputs.ids = ids if source is ids and len(shape) == 2 else None
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        inputs.mask = mask
-    if isinstance(positions, Tensor) and positions.dim() == 2:
-        inputs.positions = positions
-    for name in _MODALITIES:
-        modality = get(name)
-        if isinstance(modality, Tensor) and modality.dim() == 2:
-            inputs.modality = modality
-            break
-    if names.stack != "encoder":
-        for name in _CACHES:
-            cache = get(name)
-            if cache is not None:
-                inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
-                if inputs.past == 0 and inputs.mask is not None and inputs.shape is not None:
-                    # Caches of recurrent states alone do not count tokens: the mask does.
-                    inputs.past = max(0, inputs.mask.shape[1] - inputs.shape[1])
-                break
-    return inputs
-
-
 def _tensor(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
@@ -181,7 +171,7 @@ def past_length(cache: Any) -> int | Tensor:
 
 def _reorders_rows(depth: int = 8) -> bool:
     """Whether a beam search of transformers called, which permutes the batch's rows between passes."""
-    frame = sys._getframe(3)
+    frame = sys._getframe(2)
     for _ in range(depth):
         if frame.f_code.co_name == "_beam_search":
             return True

@@ -198,7 +198,7 @@ class Probe:
         frame = self._current.frame
         kept = rows(args[0] if args else next(iter(kwargs.values()), None))
         if frame is not None and kept is not None:
-            frame.probes[self._number] = ProbeRows(kept[:_SAMPLE].detach().clone())
+            frame.probed(self._number, ProbeRows(kept[:_SAMPLE].detach().clone()))
 
     def _on_linear(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         frame = self._current.frame

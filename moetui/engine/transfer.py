@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Contents = tuple[tuple[int, torch.dtype, torch.Size], ...]
 """What lies in a buffer, end to end: number, type and shape of each tensor."""
@@ -47,6 +47,13 @@ class Transfer:
             event.record(torch.cuda.current_stream(device))
             self._events.append(event)
         return host, contents
+
+
+def only_host(model: nn.Module) -> bool:
+    """Whether there is no device but the host that tensors of a model could ever lie on."""
+    if torch.accelerator.is_available():
+        return False
+    return all(tensor.device.type in ("cpu", "meta") for tensor in model.parameters())
 
 
 def packed(tensors: dict[int, Tensor]) -> tuple[Tensor, Contents]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from moetui.engine import Capture, CaptureOptions, find_sites
 from moetui.engine.interventions import plan
+from moetui.engine.raw import RawStep
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, SiteFlag, Step
 from moetui.routing.events import FindingRaised
@@ -255,6 +257,20 @@ def test_passes_are_let_go_of_by_the_thread_that_made_them(zoo_model: Any) -> No
             built.model(**step)
         assert [reference() for reference in made] == [None] * 10
         assert set(freed) == {threading.get_ident()}
+
+
+def test_passes_with_a_graph_are_let_go_of_without_the_garbage_collector(zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    gc.collect()
+    gc.disable()
+    try:
+        with Capture(built.model) as capture:
+            for _ in range(8):
+                built.model(**built.inputs(1, 4))
+            capture.flush()
+            assert sum(type(each) is RawStep for each in gc.get_objects()) < 2
+    finally:
+        gc.enable()
 
 
 def test_what_looks_behind_each_step_gets_it_in_its_own_thread(zoo_model: Any) -> None:

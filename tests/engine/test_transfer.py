@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moetui.engine import Capture
-from moetui.engine.transfer import Transfer, packed, unpacked
+from moetui.engine.transfer import Transfer, only_host, packed, unpacked
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Step
 
@@ -44,6 +44,14 @@ def test_what_is_on_the_host_stays_as_it_is() -> None:
     given_tensors = [torch.arange(3), torch.ones(2, 2)]
     found = Transfer(given_tensors).arrived()
     assert all(one is other for one, other in zip(given_tensors, found))
+
+
+def test_passes_are_looked_through_where_tensors_could_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(2, 2)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert only_host(model)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert not only_host(model)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=cuda)])

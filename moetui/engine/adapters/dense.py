@@ -57,7 +57,7 @@ class DenseAdapter:
                     frame.note(number, perf_counter_ns(), *(changed or (scores, None)))
                     frame.returned(number, output)
                     if changed:
-                        frame.before[number] = scores, None
+                        frame.changed(number, scores, None)
                 return (_scores(changed, scores), *output[1:]) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)

@@ -165,7 +165,7 @@ class _IndexedWatch(RouterWatch):
                 return None
             frame = tap.current.frame
             if frame is not None:
-                frame.before[self.handle.site.index] = given
+                frame.changed(self.handle.site.index, *given)
             return replace(args, kwargs, names, changed)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)

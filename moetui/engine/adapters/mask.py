@@ -66,7 +66,7 @@ class MaskAdapter:
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *now)
                     if changed:
-                        frame.before[number] = mask, gates
+                        frame.changed(number, mask, gates)
                 return (hidden, *now) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)

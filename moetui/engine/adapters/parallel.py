@@ -57,7 +57,7 @@ class ParallelAdapter:
                     frame.note(number, perf_counter_ns(), *(changed or (output, None)))
                     frame.returned(number, output)
                     if changed:
-                        frame.before[number] = output, None
+                        frame.changed(number, output, None)
                 return _sorted(changed, output) if changed else None
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 tap.fail(error)

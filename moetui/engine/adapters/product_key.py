@@ -120,7 +120,7 @@ class _Hooks:
             if frame is not None:
                 frame.note(number, perf_counter_ns(), *(changed or (args[0], call.output)))
                 if changed:
-                    frame.before[number] = args[0], call.output
+                    frame.changed(number, args[0], call.output)
             return None if changed is None else (changed[0],)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)
