@@ -231,6 +231,39 @@ def test_a_flush_from_the_reader_does_not_lock(zoo_model: Any) -> None:
     assert seen == [0]
 
 
+@pytest.mark.parametrize("linger", [0.0, 600.0])
+@pytest.mark.parametrize("queue", [1, 5, 256])
+@torch.no_grad()
+def test_a_flush_hands_on_all_that_was_put_before_it(queue: int, linger: float, zoo_model: Any) -> None:
+    model = zoo_model("mixtral").model
+    seen: list[int] = []
+    put, late = [0], []
+    over = threading.Event()
+
+    def flush(capture: Capture) -> None:
+        while not over.is_set():
+            before = put[0]
+            if not capture.flush(60) or len(seen) < before:
+                late.append((len(seen), before))
+
+    options = CaptureOptions(queue=queue)
+    with Capture(model, options, on_steps=lambda steps: seen.extend(steps.index.tolist()), linger=linger) as capture:
+        others = [threading.Thread(target=flush, args=(capture,)) for _ in range(2)]
+        for other in others:
+            other.start()
+        try:
+            cache = model(input_ids=torch.tensor([[5, 6, 7]])).past_key_values
+            for number in range(40):
+                put[0] = number + 1
+                model(input_ids=torch.tensor([[8]]), past_key_values=cache)
+        finally:
+            over.set()
+            for other in others:
+                other.join()
+    assert not late
+    assert seen == list(range(41))
+
+
 @torch.no_grad()
 def test_passes_are_let_go_of_by_the_thread_that_made_them(zoo_model: Any) -> None:
     built = zoo_model("mixtral")
