@@ -49,18 +49,19 @@ class Bounds(BreakingAround):
         """The module's forward."""
         if self.removed or self._compiling():
             return BreakingAround.__call__(self, *args, **kwargs)
-        stream, inner = self._stream, self.replaced
+        stream, passes, inner = self._stream, self._passes, self.replaced
+        current = passes.current
         try:
-            frame = self._passes.current.frame
+            frame = current.frame
             if frame is None or frame.owner is stream:
-                frame = self._passes.begin(stream, args, kwargs)
+                frame = passes.begin(stream, args, kwargs)
             elif not frame.knows(self._stacks):
-                self._passes.enter(stream, args, kwargs, frame)
+                passes.enter(stream, args, kwargs, frame)
             output = (
                 type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
             )
-            if frame.owner is stream and not self.removed:
-                self._passes.end(frame, output)
+            if frame.owner is stream and current.frame is frame and not self.removed:
+                passes.end(frame, output)
         except BaseException:
             self._broke()
             raise

@@ -353,6 +353,24 @@ def test_muted_passes_are_not_there(model: Any) -> None:
 
 
 @torch.no_grad()
+def test_a_pass_that_another_one_broke_into_is_not_shown_in_part(model: Any) -> None:
+    layer = model.model.layers[1]
+    within: list[bool] = []
+
+    def run_another(*_: Any) -> None:
+        if not within:
+            within.append(True)
+            model(input_ids=ids(1, 4))
+
+    hook = layer.register_forward_hook(run_another)
+    with Watched(model) as watched:
+        model(input_ids=ids(1, 3))
+        model(input_ids=ids(1, 5))
+    hook.remove()
+    assert [step.num_tokens for step in watched.steps] == [4, 5]
+
+
+@torch.no_grad()
 def test_attaching_again_goes_on_counting(model: Any) -> None:
     watched = Watched(model)
     for _ in range(2):
