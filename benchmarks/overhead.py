@@ -39,6 +39,7 @@ import torch
 
 from moetui.demo import model_path
 from moetui.engine import Capture, CaptureOptions
+from moetui.engine.caches import cache_argument, returned_cache
 from moetui.engine.interventions import plan
 from moetui.routing import Timeline
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
@@ -254,7 +255,7 @@ class Bench:
         vocabulary = model.config.vocab_size
         self._context = torch.randint(5, vocabulary, (1, CONTEXT), device=self._device)
         self._prompt = torch.randint(5, vocabulary, (1, prompt), device=self._device)
-        self._cache = model(input_ids=self._context, use_cache=True).past_key_values
+        self._cache = returned_cache(model(input_ids=self._context, use_cache=True))
         step = statistics.median([self._decode_step({}) for _ in range(9)])
         self._steps = max(8, round(1e3 * BLOCK / step))
 
@@ -273,7 +274,8 @@ class Bench:
             return Block(took, took)
 
     def _decode_step(self, extra: dict[str, Any]) -> float:
-        took = self._timed(extra, input_ids=self._context[:, :1], past_key_values=self._cache, use_cache=True)
+        given = {cache_argument(self._model): self._cache}
+        took = self._timed(extra, input_ids=self._context[:, :1], **given, use_cache=True)
         self._cache.crop(-1)
         return took
 

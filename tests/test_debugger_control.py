@@ -22,6 +22,7 @@ from moetui.routing import UsageError
 from moetui.routing.interventions import ForceExperts
 from moetui.session.live import LiveSession
 from moetui.trace import open_trace
+from tests.engine.watched import onto
 
 PATIENCE = 60.0
 PROMPT, NEW = 9, 6
@@ -199,7 +200,7 @@ def test_what_cannot_begin_once_more_is_refused(built: BuiltModel, debugger: MoE
     with pytest.raises(UsageError, match="no call of generate is under way"):
         debugger.control.restart()
     debugger.control.pause()
-    own = Own(built, past_key_values=DynamicCache())
+    own = Own(built, **onto(built.model, DynamicCache()))
     assert debugger.control.wait(PATIENCE)
     with pytest.raises(UsageError, match="was given a cache"):
         debugger.control.restart()

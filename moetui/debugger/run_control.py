@@ -189,14 +189,14 @@ class OwnRunControl:
 
 def _next_position(arguments: Mapping[str, Any], *, encodes: bool) -> int:
     """Where the next pass begins in its sequence; without a cache, where its last token stands; 0 for an encoder's."""
-    from moetui.engine.streams import past_length
+    from moetui.engine.caches import given_cache, past_length
 
     names = ("decoder_input_ids", "decoder_inputs_embeds") if encodes else ("input_ids", "inputs_embeds")
     given = next((arguments[name] for name in names if arguments.get(name) is not None), None)
     if given is None:
         return 0
     tokens = int(given.shape[1])
-    cache = arguments.get("past_key_values", arguments.get("cache_params"))
+    cache = given_cache(arguments)
     if cache is None:
         return max(0, tokens - 1)
     past = int(past_length(cache))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
+from moetui.engine.caches import cache_argument
 from moetui.engine.settings import check_settings
 from moetui.routing import UnsupportedError, UsageError
 from moetui.routing.events import GenerationSettings
@@ -124,7 +125,7 @@ def generate(
             length += ids.shape[1] - start.given
             ids = start.ids[:, : start.given]
         if start.cache is not None:
-            arguments[_cache_name(model)] = start.cache
+            arguments[cache_argument(model)] = start.cache
     config = generation_config(model, replace(settings, max_new_tokens=length))
     criteria = StoppingCriteriaList([_Stop(stopped, chosen)])
     arguments |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "stopping_criteria": criteria}
@@ -232,10 +233,6 @@ class _Repeat:
             if length == self._ids.shape[1] - 1 and bool(torch.stack(self._others).any()):
                 self._differed()
         return torch.full_like(scores, -torch.inf).scatter_(1, wanted[:, None], 0.0)
-
-
-def _cache_name(model: Any) -> str:
-    return "cache_params" if "mamba" in type(model).__name__.lower() else "past_key_values"
 
 
 def _as_in_decoding(model: Any, start: Start | None) -> contextlib.AbstractContextManager[None]:

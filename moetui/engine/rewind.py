@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
+from moetui.engine.caches import returned_cache
+
 RewindMethod = Literal["prompt", "crop", "snapshot", "repeat", "prefill"]
 """How a run is taken back: the prompt runs anew; the cache is cut; a copy of it made shortly before is used; all passes
 since the prompt are repeated one by one; the prefix runs in one pass, which alone is not bit-exact."""
@@ -133,7 +135,7 @@ def rewind_method(model: Any, inputs: dict[str, Tensor]) -> str:
     if model.config.is_encoder_decoder:
         return "an encoder reads the prompt: the run is repeated from its start"
     with torch.no_grad():
-        cache = getattr(model(**inputs, use_cache=True), "past_key_values", None)
+        cache = returned_cache(model(**inputs, use_cache=True))
     if cache is None:
         return "the model hands out no cache: the run is repeated from its start"
     return "crop" if can_crop(cache, 1) else "snapshot"

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from moetui.engine.caches import given_cache
 from moetui.engine.control import RunStoppedError
 from moetui.engine.rewind import RandomState
 
@@ -40,7 +41,7 @@ class StartingOver:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's ``generate``."""
         drawn = RandomState.now()
-        self.goes_on = kwargs.get("past_key_values") is not None
+        self.goes_on = given_cache(kwargs) is not None
         self.under_way += 1
         try:
             while True:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moetui.engine.adapters.base import SiteHandle, forward_parameters, module_at
+from moetui.engine.caches import CACHE_NAMES, past_length, returned_cache
 from moetui.engine.raw import RawStep, TokenInputs
 
 _MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
-_CACHES = ("past_key_values", "cache_params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Stream:
                     inputs.modality = modality
                     break
             if stack != "encoder":
-                for name in _CACHES:
+                for name in CACHE_NAMES:
                     cache = get(name)
                     if cache is not None:
                         inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
@@ -96,11 +96,9 @@ def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
     if inputs is not None:
         # A first pass may be called without a cache, or exchange the one that it was given.
         inputs.left = inputs.cache
-        for name in _CACHES:
-            cache = getattr(output, name, None)
-            if cache is not None:
-                inputs.left = weakref.ref(cache)
-                break
+        cache = returned_cache(output)
+        if cache is not None:
+            inputs.left = weakref.ref(cache)
 
 
 def _logits(output: Any, vocabulary: int) -> Tensor | None:
@@ -154,19 +152,6 @@ def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames,
 
 def _tensor(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
-
-
-def past_length(cache: Any) -> int | Tensor:
-    """Tokens in a cache; a clone where the cache counts in a tensor that this pass will change in place."""
-    try:
-        length = cache.get_seq_length()
-    except (AttributeError, ValueError, IndexError):
-        return 0
-    if type(length) is int:
-        return length
-    if isinstance(length, Tensor):
-        return int(length) if length.device.type == "cpu" else length.clone()
-    return int(length)
 
 
 def _reorders_rows(depth: int = 8) -> bool:

@@ -234,6 +234,8 @@ class Passage:
 
     def _note(self, tokens: int, arguments: Mapping[str, Any]) -> None:
         """The step begins: leave what it takes to come back to it, in the random state in which it stood then."""
+        from moetui.engine.caches import given_cache
+
         assert self._track is not None
         start, self._start = self._start, None
         if start is not None and start.random is not None and self._reseed is None:
@@ -245,8 +247,7 @@ class Passage:
         if self._encodes and not self._length:
             self._chosen(arguments["decoder_input_ids"])
         capture = self._debugger.capture
-        cache = arguments.get("past_key_values", arguments.get("cache_params"))
-        self._track.note(capture.steps, tokens, cache, tuple(capture.functions))
+        self._track.note(capture.steps, tokens, given_cache(arguments), tuple(capture.functions))
 
     def _repeat(self, *, counts: bool) -> None:
         """A pass that has run before, under the functions of then, goes by unseen."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from moetui.engine.caches import returned_cache
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Phase, SiteFlag
-from tests.engine.watched import Watched, ids, table
+from tests.engine.watched import Watched, ids, onto, table
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def test_embeddings_instead_of_ids(model: Any) -> None:
 def test_a_prompt_of_one_token_is_a_prompt(model: Any) -> None:
     with Watched(model) as watched:
         out = model(input_ids=ids(1, 1), use_cache=True)
-        model(input_ids=ids(1, 1), past_key_values=out.past_key_values)
+        model(input_ids=ids(1, 1), **onto(model, out))
     assert [step.phase for step in watched.steps] == [Phase.PREFILL, Phase.DECODE]
     assert [step.position.tolist() for step in watched.steps] == [[0], [1]]
 
@@ -68,7 +69,7 @@ def test_a_second_turn_on_the_same_cache(model: Any) -> None:
     with Watched(model) as watched:
         first = model(input_ids=turns[0], use_cache=True)
         logits = first.logits[:, -1].log_softmax(-1)
-        model(input_ids=turns[1], past_key_values=first.past_key_values)
+        model(input_ids=turns[1], **onto(model, first))
     second = watched.steps[1]
     assert second.phase is Phase.PREFILL
     assert second.position.tolist() == [5, 6, 7]
@@ -79,9 +80,9 @@ def test_a_second_turn_on_the_same_cache(model: Any) -> None:
 def test_tokens_on_another_cache_of_equal_length_are_no_continuation(model: Any) -> None:
     with Watched(model) as watched:
         model(input_ids=ids(1, 5), use_cache=True)
-        other = model(input_ids=ids(1, 5, seed=2), use_cache=True).past_key_values
-        first = model(input_ids=ids(1, 5), use_cache=True).past_key_values
-        model(input_ids=ids(1, 1), past_key_values=other)
+        other = returned_cache(model(input_ids=ids(1, 5, seed=2), use_cache=True))
+        first = returned_cache(model(input_ids=ids(1, 5), use_cache=True))
+        model(input_ids=ids(1, 1), **onto(model, other))
         del first
     assert np.isnan(watched.steps[-1].logprob).all()
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from moetui.engine import Capture, CaptureOptions, find_sites
+from moetui.engine.caches import returned_cache
 from moetui.engine.interventions import plan
 from moetui.engine.raw import RawStep
 from moetui.engine.zoo import build
@@ -32,6 +33,7 @@ from moetui.routing.interventions import (
 )
 from moetui.routing.step import TokenScores
 from moetui.routing.steps import Steps
+from tests.engine.watched import onto
 
 TIMES = ("started", "duration", "site_ms", "vocabulary", "memory")
 ODD = ["mixtral", "dbrx", "jetmoe", "llama4", "doge", "zaya", "switch_transformers", "deepseek_v4", "qwen3_next"]
@@ -135,7 +137,7 @@ def test_an_intervention_in_the_middle_of_a_run(zoo_model: Any) -> None:
         out = model(input_ids=torch.tensor([[5, 6, 7]]))
         for number in range(9):
             capture.set_functions({0: swap} if 3 <= number < 6 else {})
-            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+            out = model(input_ids=torch.tensor([[8]]), **onto(model, out))
     forced = [bool((step.flags[:, 0] & SiteFlag.FORCED).any()) for step in steps[1:]]
     assert forced == [False] * 3 + [True] * 3 + [False] * 3
     assert all(not (step.flags[:, 1:] & SiteFlag.FORCED).any() for step in steps)
@@ -155,13 +157,13 @@ def test_passes_wait_for_those_after_them_as_long_as_they_are_told_to(zoo_model:
         out = model(input_ids=torch.arange(5, 25)[None])
         capture.flush()  # what there is to learn of the model is learnt from one pass at a time
         for _ in range(5):
-            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+            out = model(input_ids=torch.tensor([[8]]), **onto(model, out))
         assert len(runs) == 1
         capture.flush()
         assert [steps.index.tolist() for steps in runs] == [[0], [1, 2, 3, 4, 5]]
         capture.linger = 0.0
         came.clear()
-        model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+        model(input_ids=torch.tensor([[8]]), **onto(model, out))
         assert came.wait(60)
 
 
@@ -175,7 +177,7 @@ def test_a_model_that_begins_to_choose_more_experts_in_the_middle_of_a_run() -> 
         for number in range(8):
             for layer in model.model.layers:
                 layer.mlp.gate.top_k = 3 if number >= 4 else 2
-            out = model(input_ids=torch.tensor([[8]]), past_key_values=out.past_key_values)
+            out = model(input_ids=torch.tensor([[8]]), **onto(model, out))
     chosen = [(step.indices[0] != NO_EXPERT).sum(-1).tolist() for step in steps[1:]]
     assert chosen == [[2] * len(capture.sites)] * 4 + [[3] * len(capture.sites)] * 4
     assert all(np.allclose(np.nansum(step.weights, -1, dtype=np.float32), 1.0, atol=1e-2) for step in steps)
@@ -252,10 +254,10 @@ def test_a_flush_hands_on_all_that_was_put_before_it(queue: int, linger: float, 
         for other in others:
             other.start()
         try:
-            cache = model(input_ids=torch.tensor([[5, 6, 7]])).past_key_values
+            cache = returned_cache(model(input_ids=torch.tensor([[5, 6, 7]])))
             for number in range(40):
                 put[0] = number + 1
-                model(input_ids=torch.tensor([[8]]), past_key_values=cache)
+                model(input_ids=torch.tensor([[8]]), **onto(model, cache))
         finally:
             over.set()
             for other in others:
@@ -275,8 +277,8 @@ def test_passes_are_let_go_of_by_the_thread_that_made_them(zoo_model: Any) -> No
         made.append(weakref.ref(output[0], lambda _: freed.append(threading.get_ident())))
 
     with Capture(built.model, linger=60.0) as capture, torch.no_grad():
-        cache = built.model(**built.inputs(1, 4)).past_key_values
-        step = {"input_ids": torch.tensor([[5]]), "past_key_values": cache}
+        cache = returned_cache(built.model(**built.inputs(1, 4)))
+        step = {"input_ids": torch.tensor([[5]]), **onto(built.model, cache)}
         for _ in range(8):
             built.model(**step)
             capture.flush()

@@ -11,12 +11,14 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
+from moetui.engine.caches import given_cache, returned_cache
 from moetui.engine.generation import Prompt, check_continues, generate, writes_text
 from moetui.engine.rewind import CacheCopy, RandomState, can_crop, cropped, nbytes, rewind_method, will_crop
 from moetui.engine.track import Start, Track
 from moetui.engine.zoo import buildable
 from moetui.routing import UnsupportedError
 from moetui.routing.events import GenerationSettings
+from tests.engine.watched import onto
 
 NEW = 12
 GREEDY = GenerationSettings(max_new_tokens=NEW)
@@ -57,7 +59,7 @@ class Runner:
                 start.random.set()
             begun = True
             ids = arguments["decoder_input_ids" if encodes else "input_ids"]
-            track.note(len(track.passes), ids.shape[1], arguments.get("past_key_values"), ())
+            track.note(len(track.passes), ids.shape[1], given_cache(arguments), ())
 
         def after(_: Any, __: Any, output: Any) -> None:
             if self.passes > repeats:
@@ -133,7 +135,7 @@ def test_a_run_taken_back_goes_on_as_it_did(name: str, zoo_model: Any) -> None:
 
 def windows(built: Any) -> list[bool]:
     with torch.no_grad():
-        cache = built.model(**built.inputs(1, 4), use_cache=True).past_key_values
+        cache = returned_cache(built.model(**built.inputs(1, 4), use_cache=True))
     return [type(layer) is DynamicSlidingWindowLayer for layer in cache.layers]
 
 
@@ -227,7 +229,7 @@ class TestCaches:
     def cache(self, built: Any, length: int) -> Any:
         cache = DynamicCache(config=built.config)
         with torch.no_grad():
-            built.model(torch.arange(5, 5 + length)[None], past_key_values=cache, use_cache=True)
+            built.model(torch.arange(5, 5 + length)[None], **onto(built.model, cache), use_cache=True)
         return cache
 
     def test_cutting_leaves_the_cache_alone_and_copies_nothing(self, zoo_model: Any) -> None:
@@ -272,8 +274,8 @@ class TestCaches:
             assert type(own) is type(other)
         assert whole.get_seq_length() == 8
         with torch.no_grad():
-            before = built.model(torch.tensor([[7]]), past_key_values=whole).logits
-            again = built.model(torch.tensor([[7]]), past_key_values=kept.filled(cache, 8)).logits
+            before = built.model(torch.tensor([[7]]), **onto(built.model, whole)).logits
+            again = built.model(torch.tensor([[7]]), **onto(built.model, kept.filled(cache, 8))).logits
         assert torch.equal(before, again)
 
 

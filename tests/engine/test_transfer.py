@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moetui.engine import Capture
+from moetui.engine.caches import returned_cache
 from moetui.engine.transfer import Transfer, only_host, packed, unpacked
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Step
+from tests.engine.watched import onto
 
 DTYPES = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16]
 cuda = pytest.mark.cuda
@@ -95,11 +97,11 @@ def test_the_generating_thread_never_waits_for_the_gpu(device: str) -> None:
     taken: list[RawStep] = []
     put = Recorder.put
     with Capture(model, on_step=lambda _: None) as capture:
-        cache = model(input_ids=ids.repeat(1, 4)).past_key_values
+        cache = returned_cache(model(input_ids=ids.repeat(1, 4)))
         capture.flush()
         Recorder.put = lambda self, raw: taken.append(raw)
         try:
-            model(input_ids=ids, past_key_values=cache, attention_mask=torch.ones(2, 5, device=device))
+            model(input_ids=ids, **onto(model, cache), attention_mask=torch.ones(2, 5, device=device))
         finally:
             Recorder.put = put
         recorder = capture._recorder

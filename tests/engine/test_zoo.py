@@ -24,7 +24,7 @@ from moetui.engine.zoo import (
 )
 from moetui.engine.zoo.autos import config_class
 from moetui.engine.zoo.exclusions import EXCLUDED
-from moetui.engine.zoo.overrides import NOTES, OVERRIDES
+from moetui.engine.zoo.overrides import MODEL_TYPES, NOTES, OVERRIDES
 from moetui.engine.zoo.shrink import representatives
 from moetui.engine.zoo.words import SMALLEST_VOCABULARY, words
 from moetui.routing import ModelError, UnsupportedError
@@ -78,7 +78,7 @@ def test_the_tables_name_architectures_that_exist() -> None:
     found = {arch.name for arch in architectures()}
     assert set(EXCLUDED) <= found
     assert set(OVERRIDES) <= set(buildable())
-    assert set(NOTES) <= set(buildable())
+    assert set(NOTES) | set(MODEL_TYPES) <= set(buildable())
 
 
 def test_excluded_and_unknown_names_say_what_to_do() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from moetui.engine import Capture, CaptureOptions
+from moetui.engine.caches import cache_argument, returned_cache
 from moetui.routing import Step
 from moetui.routing.events import FindingRaised
 
@@ -31,6 +32,12 @@ class Watched:
     @property
     def findings(self) -> list[Any]:
         return [event.finding for event in self.events if isinstance(event, FindingRaised)]
+
+
+def onto(model: nn.Module, cache: Any) -> dict[str, Any]:
+    """The argument that makes a call go on from a cache, or from that of an earlier call's output."""
+    found = returned_cache(cache)
+    return {cache_argument(model): cache if found is None else found}
 
 
 def ids(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -44,21 +44,29 @@ def auto_class(config: PreTrainedConfig) -> Any:
     )
 
 
-def config_class(folder: str) -> type[PreTrainedConfig]:
+def config_class(folder: str, model_type: str | None = None) -> type[PreTrainedConfig]:
     """The configuration class of the most complete text model whose source is in ``transformers/models/folder``.
+
+    Args:
+        folder: of the source.
+        model_type: the one that is wanted, should it not be that.
 
     Raises:
         UnsupportedError: none of the folder's model types has a text model.
     """
-    model_types = [
-        model_type
-        for model_type in configuration_auto.CONFIG_MAPPING_NAMES
-        if configuration_auto.model_type_to_module_name(model_type) == folder
-    ]
+    model_types = (
+        [model_type]
+        if model_type
+        else [
+            each
+            for each in configuration_auto.CONFIG_MAPPING_NAMES
+            if configuration_auto.model_type_to_module_name(each) == folder
+        ]
+    )
     for _, mapping in _AUTO_CLASSES:
-        for model_type in model_types:
-            if model_type in _mapping(mapping):
-                found: type[PreTrainedConfig] = configuration_auto.CONFIG_MAPPING[model_type]
+        for each in model_types:
+            if each in _mapping(mapping):
+                found: type[PreTrainedConfig] = configuration_auto.CONFIG_MAPPING[each]
                 return found
     raise UnsupportedError(f"transformers has no text model in models/{folder}")
 

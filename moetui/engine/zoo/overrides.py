@@ -73,14 +73,28 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "granitemoeshared": {"shared_intermediate_size": 32},
     "cohere2_moe": {"num_shared_experts": 1, "logit_scale": 1.0},
     "hunyuan_v1_moe": {"head_dim": 16, "eod_token_id": 2, "sep_token_id": 2},
+    "hy_v4_vl": {
+        "text_config": {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]},
+        }
+    },
     # A vision tower with fewer stages than its patch has prime factors would need SciPy.
     "inkling": {
         "vision_config": {"patch_size": 4, "n_layers": 4},
         "text_config": {"logits_mup_width_multiplier": 1.0},
     },
+    # The loop: all layers but the first, twice.
+    "inkling2_loop": {
+        "text_config": {
+            "n_layers_per_attn_res_block": 1,
+            "loop_layer_index_start": 1,
+            "loop_layer_index_end": lambda layers: layers,
+            "loop_num_passes": 2,
+        }
+    },
     "jamba": {"attn_layer_period": 4, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": _pattern("conv", "full_attention")},
-    "llama4": {"text_config": {"num_experts_per_tok": 1, "moe_layers": None, "interleave_moe_layer_step": 2}},
+    "llama4": {"num_experts_per_tok": 1, "moe_layers": None, "interleave_moe_layer_step": 2},
     "muse_spark": {
         "text_config": {"mlp_layer_types": _DENSE_FIRST, "output_multiplier": 1.0},
         "audio_config": {"patch_sizes": (4, 4), "hidden_sizes": (16, 16), "depths": (1, 1)},
@@ -98,8 +112,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 
+MODEL_TYPES: dict[str, str] = {"llama4": "llama4_text"}
+"""What is built in place of an architecture's most complete model; the notes say why."""
+
 NOTES: dict[str, str] = {
+    "llama4": "the decoder alone: with its vision tower, every forward fails in transformers 5.24",
     "diffusion_gemma": "denoises a block of tokens at a time: it writes no text token by token",
+    "inkling2_loop": "a pass goes through its inner layers several times: what they show is their last routing",
     "nllb_moe": "transformers runs experts 0 and 1 whatever the router says",
     "openai_privacy_filter": "classifies tokens: it writes no text",
     "qwen3_omni_moe": "the thinker alone, which writes the text; the talker and its codec are left out",

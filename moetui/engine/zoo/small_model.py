@@ -12,7 +12,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 from moetui.engine.zoo import sizes
 from moetui.engine.zoo.autos import auto_class, config_class
-from moetui.engine.zoo.overrides import NOTES, OVERRIDES
+from moetui.engine.zoo.overrides import MODEL_TYPES, NOTES, OVERRIDES
 from moetui.engine.zoo.scan import architectures, buildable
 from moetui.engine.zoo.shrink import shrink
 from moetui.engine.zoo.weights import randomise
@@ -92,7 +92,7 @@ def build(name: str, seed: int = 0, *, layers: int = sizes.LAYERS) -> BuiltModel
     _check_name(name)
     if layers < sizes.FEWEST_LAYERS:
         raise ModelError(f"{layers} layers are too few", f"a small model has {sizes.FEWEST_LAYERS} or more")
-    config = shrink(config_class(name), OVERRIDES.get(name, {}), layers)
+    config = shrink(config_class(name, MODEL_TYPES.get(name)), OVERRIDES.get(name, {}), layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = auto_class(config).from_config(config, dtype=torch.float32)

@@ -1,0 +1,50 @@
+"""What a model's calls and outputs name the cache, which transformers 5.24 renamed, and how many tokens are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from moetui.engine.adapters.base import forward_parameters
+
+CACHE_NAMES: Final = ("cache", "past_key_values", "cache_params")
+"""Newest first: outputs of newer versions warn where they are asked for an older name."""
+
+
+def given_cache(arguments: Mapping[str, Any]) -> Any:
+    """The cache among a call's arguments by name; None if there is none."""
+    for name in CACHE_NAMES:
+        cache = arguments.get(name)
+        if cache is not None:
+            return cache
+    return None
+
+
+def returned_cache(output: Any) -> Any:
+    """The cache that a forward's output holds; None if there is none."""
+    for name in CACHE_NAMES:
+        cache = getattr(output, name, None)
+        if cache is not None:
+            return cache
+    return None
+
+
+def cache_argument(model: nn.Module) -> str:
+    """By which name the model's calls take a cache."""
+    parameters = forward_parameters(type(model))
+    return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])
+
+
+def past_length(cache: Any) -> int | Tensor:
+    """Tokens in a cache; a clone where the cache counts in a tensor that this pass will change in place."""
+    try:
+        length = cache.get_seq_length()
+    except (AttributeError, ValueError, IndexError):
+        return 0
+    if type(length) is int:
+        return length
+    if isinstance(length, Tensor):
+        return int(length) if length.device.type == "cpu" else length.clone()
+    return int(length)
