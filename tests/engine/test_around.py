@@ -149,10 +149,26 @@ WATCHERS: dict[str, Callable[[nn.Module, list[Tensor]], Any]] = {
 }
 
 
+class Sixth:
+    """Sends every token to expert 6; knows the direct way to it from its first call on."""
+
+    def __init__(self, *, knows: bool) -> None:
+        self.knows, self.direct = knows, None
+
+    def __call__(self, _: Any, logits: Any, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        if self.knows:
+            self.direct = self.change
+        return self.change(logits, indices, weights)
+
+    def change(self, _: Any, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return indices * 0 + 6, weights
+
+
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("when", ["before the capture", "before the change", "between passes"])
 @pytest.mark.parametrize("how", WATCHERS)
 @torch.no_grad()
-def test_others_at_the_experts_see_the_routing_that_runs(zoo_model: Any, how: str, when: str) -> None:
+def test_others_at_the_experts_see_the_routing_that_runs(zoo_model: Any, how: str, when: str, direct: bool) -> None:
     built = zoo_model("mixtral")
     experts = built.model.model.layers[1].mlp.experts
     seen: list[Tensor] = []
@@ -160,7 +176,7 @@ def test_others_at_the_experts_see_the_routing_that_runs(zoo_model: Any, how: st
     early = WATCHERS[how](experts, seen) if when == "before the capture" else None
     with Capture(built.model) as capture:
         late = WATCHERS[how](experts, seen) if when == "before the change" else None
-        capture.set_functions({1: lambda context, logits, indices, weights: (indices * 0 + 6, weights)})
+        capture.set_functions({1: Sixth(knows=direct)})
         built.model(**built.inputs(1, 5))
         latest = WATCHERS[how](experts, seen) if when == "between passes" else None
         built.model(**built.inputs(1, 5))

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,23 @@ It runs in the generating thread, just before the experts get their routing, and
 everything as it is, return the very tensors that were given; never change them in place. ``logits`` is None where the
 router gave none. A slot with weight 0 is an empty one, whatever its index.
 """
+
+Direct: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``(logits [T, E], indices [T, K], weights [T, K]) -> (indices, weights)``: a change that hangs on nothing else."""
+
+
+@runtime_checkable
+class Directing(Protocol):
+    """A routing function that may come to know a direct way, from what is known of its site."""
+
+    direct: Direct | None
+    """None while it knows none; set back to that when more becomes known of the site. Read in the hot path."""
+
+    def __call__(
+        self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See ``RoutingFunction``."""
+
 
 Gate: TypeAlias = Callable[["SiteContext"], None]
 """Called at each site in the generating thread before the experts get their routing; it may block."""
@@ -223,29 +240,44 @@ class RouterWatch(Watch):
     Attributes:
         handle, tap: of the site.
         call: the router's latest call.
+        beside: what stands around the experts' forward, if anything does.
+        direct: what changes the routing of the router's latest call by its logits alone, if anything does.
     """
 
     def __init__(self, handle: SiteHandle, tap: Tap) -> None:
         super().__init__()
         self.handle, self.tap, self.call = handle, tap, RouterCall()
+        self.beside: Around | None = None
+        self.direct: Direct | None = None
         self._watches_router = False
 
     def follow(self) -> None:
         """See ``Watch``."""
-        changes = self.tap.functions[self.handle.site.index] is not None
-        if (self.tap.wants_logits or changes) and not self._watches_router:
+        function = self.tap.functions[self.handle.site.index]
+        if (self.tap.wants_logits or function is not None) and not self._watches_router:
             self._watches_router = True
-            self.add(around_router(self.handle, self.tap, self.call, self.meet))
+            self.add(around_router(self))
+        self.glance()
+
+    def glance(self) -> None:
+        """Let those that have a short way take it, or not, by what is on the site now."""
+        function, free = self.tap.functions[self.handle.site.index], self.tap.gate is None
+        self.direct = None
         for handle in self._handles:
             if isinstance(handle, Glancing):
-                handle.glance(not changes and self.tap.gate is None)
+                handle.glance(free and (function is None or self.may_direct(function)), function)
+
+    def may_direct(self, function: RoutingFunction) -> bool:
+        """Whether a short way may ask a function for its direct one."""
+        del function
+        return False
 
     def meet(self) -> None:
         """The router has returned, and its routing may be changed on its way to the experts."""
 
 
 class Glancing(Around):
-    """An ``Around`` of a site's module with a short way for calls that it only looks at.
+    """An ``Around`` of a site's module with a short way, for what only looks on, or changes it by the logits alone.
 
     What it touches on its way was pushed out of the processor's caches by the weights of the layer before, so that what
     counts is how many objects these are: a function, its cells and a list less is half of the time.
@@ -257,9 +289,10 @@ class Glancing(Around):
 
     Attributes:
         short: whether that way is taken.
+        function: the site's, on the short way; None where nothing changes the routing.
     """
 
-    __slots__ = ("at", "current", "number", "short")
+    __slots__ = ("at", "current", "function", "number", "short")
 
     def __init__(
         self,
@@ -271,11 +304,15 @@ class Glancing(Around):
         after: After | None = None,
     ) -> None:
         self.number, self.at, self.current, self.short = number, SEEN * number, current, False
+        self.function: Any = None
         super().__init__(module, before=before, after=after)
 
-    def glance(self, only: bool) -> None:
-        """Calls are only looked at from now on, or not only."""
-        self.short = only and not self.removed
+    def glance(self, short: bool, function: RoutingFunction | None) -> None:
+        """Calls take the short way from now on, or not."""
+        if not short:
+            self.short = False
+        self.function = function
+        self.short = short and not self.removed
         if self.removed:  # meanwhile, by another thread
             self.short = False
 
@@ -286,9 +323,14 @@ class Glancing(Around):
 
 
 class _AroundRouter(Glancing):
-    """Keeps what the router returned."""
+    """Keeps what the router returned; and its whole call, where a routing function needs more than that."""
 
-    __slots__ = ()
+    __slots__ = ("experts", "watch")
+
+    def __init__(self, watch: RouterWatch, *, after: After) -> None:
+        handle = watch.handle
+        self.watch, self.experts = watch, handle.experts
+        super().__init__(handle.router, handle.site.index, watch.tap.current, after=after)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
@@ -302,11 +344,21 @@ class _AroundRouter(Glancing):
             if seen[at] is not None:
                 frame.repeat(self.number)
             seen[at] = output
+        function = self.function
+        if function is not None:
+            watch, experts = self.watch, self.experts
+            watch.direct = direct = None if frame is None else function.direct
+            outermost = experts.__dict__.get("forward")
+            if direct is None or experts._forward_pre_hooks or experts._forward_hooks or outermost is not watch.beside:
+                watch.direct, call = None, watch.call
+                call.args, call.kwargs, call.output = args, kwargs, output
+                watch.meet()
         return output
 
 
-def around_router(handle: SiteHandle, tap: Tap, call: RouterCall, meet: Callable[[], None]) -> Handle:
+def around_router(watch: RouterWatch) -> Handle:
     """Keeps the router's output; and, while a routing function or the gate may want it, its whole call."""
+    handle, tap, call, meet = watch.handle, watch.tap, watch.call, watch.meet
     number, current, functions = handle.site.index, tap.current, tap.functions
     at = SEEN * number
 
@@ -323,7 +375,7 @@ def around_router(handle: SiteHandle, tap: Tap, call: RouterCall, meet: Callable
 
     if handle.router._forward_hooks:  # somebody else's, which may change the output: what they leave is what counts
         return handle.router.register_forward_hook(lambda _, *call: after(*call), with_kwargs=True)
-    return _AroundRouter(handle.router, number, current, after=after)
+    return _AroundRouter(watch, after=after)
 
 
 def rows(value: Any) -> Tensor | None:

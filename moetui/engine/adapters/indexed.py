@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from moetui.engine.adapters.base import (
+    Directing,
     FoundSite,
     Glancing,
     RouterWatch,
+    RoutingFunction,
     SiteHandle,
     Tap,
     Watch,
@@ -93,13 +95,18 @@ class _IndexedWatch(RouterWatch):
         self._names = names
         self._changes: Handle | None = None
         super().__init__(handle, tap)
-        self.add(_AroundExperts(handle.experts, handle.site.index, tap, before=self._reader()))
+        self.beside = _AroundExperts(self, before=self._reader())
+        self.add(self.beside)
         self.follow()
 
     def follow(self) -> None:
         """See ``Watch``."""
         super().follow()
         self.meet()
+
+    def may_direct(self, function: RoutingFunction) -> bool:
+        """See ``RouterWatch``."""
+        return self._changes is None and isinstance(function, Directing)
 
     def meet(self) -> None:
         """See ``RouterWatch``."""
@@ -114,9 +121,11 @@ class _IndexedWatch(RouterWatch):
         if wanted and self._changes is None:
             hook = experts.register_forward_pre_hook(self._on_experts, prepend=True, with_kwargs=True)
             self._changes = self.add(hook)
+            self.glance()
         elif not wanted and self._changes is not None:
             self.take_off(self._changes)
             self._changes = None
+            self.glance()
 
     def _reader(self) -> Before:
         """What reads the routing off a call of the experts, with nothing left between it and their run."""
@@ -173,19 +182,31 @@ class _IndexedWatch(RouterWatch):
 
 
 class _AroundExperts(Glancing):
-    """Notes the routing that the experts get, and when."""
+    """Notes the routing that the experts get, and when; on the short way it changes it first if it is to be changed."""
 
-    __slots__ = ("tap",)
+    __slots__ = ("watch",)
 
-    def __init__(self, module: nn.Module, number: int, tap: Tap, *, before: Before) -> None:
-        self.tap = tap
-        super().__init__(module, number, tap.current, before=before)
+    def __init__(self, watch: RouterWatch, *, before: Before) -> None:
+        self.watch = watch
+        handle = watch.handle
+        super().__init__(handle.experts, handle.site.index, watch.tap.current, before=before)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
         if not self.short or len(args) < 3:
             return Around.__call__(self, *args, **kwargs)
         frame = self.current.frame
+        if self.function is not None:
+            direct = self.watch.direct
+            if direct is None or frame is None:
+                return Around.__call__(self, *args, **kwargs)
+            hidden, indices, weights, *others = args
+            try:
+                changed = direct(frame.seen[self.at][0], indices, weights)
+                frame.changed(self.number, indices, weights)
+                args = hidden, *changed, *others
+            except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
+                self.watch.tap.fail(error)
         if frame is not None:
             time, seen, at = perf_counter_ns(), frame.seen, self.at
             if seen[at + 1]:

@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from moetui.engine.adapters.base import SiteContext
+from moetui.engine.adapters.base import Direct, SiteContext
 from moetui.engine.interventions.choice import Choice, fit, merge
+from moetui.engine.interventions.direct import forcing, rankings, where_chosen
 from moetui.engine.interventions.noise import normal
 from moetui.engine.interventions.reroute import RouterTrace, reroute, trace_router
 from moetui.engine.interventions.weights import cast, has_numeric_rule, kept_mass, numeric_weights, silence
@@ -49,6 +50,7 @@ class _Prepared:
         numeric: whether the site has a numeric rule.
         agreed: tokens for which the site's logits and numeric rule gave what its router run again gave, bit for bit;
             -1 once they did not, or where the order of the logits is not what selects.
+        ways: the shortest ones to what the logits and the rule give, the first to be taken; None until looked for.
         told: whether it was noted that the numeric rule is what weighs.
     """
 
@@ -59,7 +61,14 @@ class _Prepared:
     changes: tuple[_Change, ...]
     numeric: bool
     agreed: int
+    ways: list[Direct] | None = None
     told: bool = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether the router need not run again: by the logits and the rule it comes to the same, or not to this."""
+        # A forced expert outside the chosen groups would get weight zero from the router itself.
+        return self.numeric and (self.choice.forced is not None or self.agreed >= _PROOF)
 
     def changed(self, logits: Tensor, positions: Tensor) -> Tensor:
         """The logits ``[T, E]`` that count."""
@@ -69,8 +78,13 @@ class _Prepared:
 
     def compare(self, own: tuple[Tensor, Tensor], numeric: tuple[Tensor, Tensor]) -> None:
         """Hold the two ways against each other. Waits for the device."""
-        same = all(map(torch.equal, own, numeric))
-        self.agreed = self.agreed + own[0].shape[0] if same else -1
+        if all(map(torch.equal, own, numeric)):
+            self.agreed += own[0].shape[0]
+        elif self.ways and len(self.ways) > 1:
+            del self.ways[0]
+            self.agreed = 0
+        else:
+            self.agreed = -1
 
 
 class Chooser:
@@ -109,27 +123,33 @@ class Chooser:
         made = self._last
         if made is None or made.site is not site or made.active is not active or made.slots != indices.shape[-1]:
             made = self._last = self._prepare(site, active, indices.shape[-1])
-        ranked = None if logits is None else made.changed(cast(logits, torch.float32), positions)
         numeric = logits is not None and made.numeric
-        # A forced expert outside the chosen groups would get weight zero from the router itself.
-        if not numeric or (made.choice.forced is None and made.agreed < _PROOF):
-            found = self._reroute(site, context, logits, ranked, indices, weights, made, positions)
+        if not numeric or not made.proven:
+            found = self._reroute(site, context, logits, indices, weights, made, positions)
             if found is not None:
                 if numeric and made.agreed >= 0:
-                    made.compare(found, self._by_logits(site, ranked, indices, weights, made.choice))
-                self._rules[site.name] = "numeric" if made.agreed >= _PROOF else "reroute"
+                    made.compare(found, self._by_rule(site, logits, indices, weights, made, positions))
+                self._rules[site.name] = "numeric" if made.proven else "reroute"
                 return found
         if not made.told:
             self._rules[site.name] = "numeric" if numeric else "keep_mass"
             made.told = numeric
-        return self._by_logits(site, ranked, indices, weights, made.choice)
+        return self._by_rule(site, logits, indices, weights, made, positions)
+
+    @property
+    def direct(self) -> Direct | None:
+        """What gives the routing of the latest choices without anything else having to be looked at, if it can."""
+        made = self._last
+        if made is None or not made.ways or not made.told or not made.proven:
+            return None
+        choice, direct = made.choice, made.ways[0]
+        return where_chosen(frozenset(choice.banned), direct) if choice.forced is None else direct
 
     def _reroute(
         self,
         site: Site,
         context: SiteContext,
         logits: Tensor | None,
-        ranked: Tensor | None,
         indices: Tensor,
         weights: Tensor,
         made: _Prepared,
@@ -149,7 +169,7 @@ class Chooser:
         if not choice.banned or site.groups == 1:
             return routed
         # Bans may have used up a group: rows that kept a banned expert choose among all others instead.
-        fallback = self._by_logits(site, ranked, indices, weights, choice)
+        fallback = self._by_rule(site, logits, indices, weights, made, positions)
         return merge(choice.allowed(found[0]).all(-1), routed, fallback)
 
     def _prepare(self, site: Site, active: Sequence[Intervention], slots: int) -> _Prepared:
@@ -157,17 +177,40 @@ class Chooser:
         key = (slots, *map(id, active))
         found = self._prepared.get(key)
         if found is not None and found.site is not site:
-            found.site, found.numeric, found.told = site, has_numeric_rule(site), False
+            found.site, found.numeric, found.told, found.ways = site, has_numeric_rule(site), False, None
         if found is None:
             choice = Choice(site.num_experts, slots)
             changes: list[_Change] = []
             for item in active:
                 _gather(item, choice, changes, site)
-            plain = site.groups == 1 and not site.selection_bias and site.zero_experts == 0 and not choice.bias
             found = self._prepared[key] = _Prepared(
-                site, active, slots, choice, tuple(changes), has_numeric_rule(site), agreed=0 if plain else -1
+                site,
+                active,
+                slots,
+                choice,
+                tuple(changes),
+                has_numeric_rule(site),
+                0 if _plain(site, choice) else -1,
             )
         return found
+
+    def _by_rule(
+        self,
+        site: Site,
+        logits: Tensor | None,
+        indices: Tensor,
+        weights: Tensor,
+        made: _Prepared,
+        positions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the logits and the rule give; without either, what comes closest."""
+        if logits is not None:
+            if made.ways is None:
+                made.ways = _ways(made, logits, indices)
+            if made.ways:
+                return made.ways[0](logits, indices, weights)
+        ranked = None if logits is None else made.changed(cast(logits, torch.float32), positions)
+        return self._by_logits(site, ranked, indices, weights, made.choice)
 
     def _by_logits(
         self, site: Site, ranked: Tensor | None, indices: Tensor, weights: Tensor, choice: Choice
@@ -187,6 +230,20 @@ class Chooser:
         else:
             found = kept_mass(weights, chosen.shape[-1])
         return _fitted((chosen, found), indices, weights)
+
+
+def _plain(site: Site, choice: Choice) -> bool:
+    """Whether the order of the logits may be what selects."""
+    return site.groups == 1 and not site.selection_bias and site.zero_experts == 0 and not choice.bias
+
+
+def _ways(made: _Prepared, logits: Tensor, indices: Tensor) -> list[Direct]:
+    if made.changes or not made.numeric:
+        return []
+    if made.choice.forced is not None:
+        found = forcing(made.site, made.choice, logits, indices)
+        return [] if found is None else [found]
+    return rankings(made.site, made.choice, made.slots) if _plain(made.site, made.choice) else []
 
 
 def _experts_of(site: Site, ranked: Tensor) -> Tensor:

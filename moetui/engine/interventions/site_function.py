@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from moetui.engine.adapters.base import SiteContext, SiteHandle
+from moetui.engine.adapters.base import Direct, SiteContext, SiteHandle
 from moetui.engine.interventions.choice import among, fit, merge
 from moetui.engine.interventions.chooser import CHOICES, Chooser, Rule
 from moetui.engine.interventions.transforms import (
@@ -41,7 +41,11 @@ _BY_POSITION = (RouterNoise, RandomRouting, ExpertCapacity, ReplayRouting)
 
 
 class SiteFunction:
-    """The routing function of one site."""
+    """The routing function of one site.
+
+    Attributes:
+        direct: see ``Directing``.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class SiteFunction:
         self._others = tuple(item for item in chain if not isinstance(item, CHOICES))
         self._banned = tuple(sorted({e for item in chain if isinstance(item, BanExperts) for e in item.experts}))
         self._positions: Tensor | None = None
+        self.direct: Direct | None = None
         # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
         self._placed = any(isinstance(item, _BY_POSITION) or item.scope.positions is not None for item in chain)
         self._phased = any(item.scope.phase is not None for item in chain)
@@ -69,7 +74,12 @@ class SiteFunction:
         site = self._handles()[self._number].site
         logits = None if logits is None else expert_logits(site, logits)
         if self._plain:
-            return self._chooser.route(site, context, logits, indices, weights, self._choices, _NOWHERE)
+            out = self._chooser.route(site, context, logits, indices, weights, self._choices, _NOWHERE)
+            if self.direct is None and _are_first(context.call.output, logits):
+                self.direct = self._chooser.direct
+                if self._handles()[self._number].site is not site:  # more became known of it meanwhile
+                    self.direct = None
+            return out
         positions = self._where(context, site, indices) if self._placed else _NOWHERE
         phase = context.step.phase(site.stack) if self._phased and context.step is not None else None
         out = indices, weights
@@ -164,6 +174,11 @@ class SiteFunction:
         weighted = silence(weighted, ~among(chosen, self._banned))
         chosen, weighted = fit(chosen.to(indices.dtype), weighted.to(weights.dtype), indices.shape[-1])
         return merge(known, (chosen, weighted), (indices, weights))
+
+
+def _are_first(output: Any, logits: Tensor | None) -> bool:
+    """Whether logits are the first of what a router returned, as they are."""
+    return logits is not None and type(output) is tuple and output[0] is logits
 
 
 def _in_phase(item: Intervention, phase: Phase | None) -> bool:

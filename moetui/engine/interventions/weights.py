@@ -31,6 +31,12 @@ def has_numeric_rule(site: Site) -> bool:
     return site.scoring != "unknown" and site.normalised is not None and site.scale is not None
 
 
+def over_chosen(site: Site) -> bool:
+    """Whether the site's weights are the softmax over the logits of the chosen experts, times its scale."""
+    softmax = site.scoring == "softmax_top_k" or (site.scoring == "softmax" and bool(site.normalised))
+    return softmax and site.logits_form != "probabilities"
+
+
 def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *, as_routers: bool = False) -> Tensor:
     """Weights by the site's own rule: w = c · s(z_e), or c · s(z_e) / Σ_chosen s(z).
 
@@ -46,8 +52,7 @@ def numeric_weights(site: Site, logits: Tensor, indices: Tensor, like: Tensor, *
         ``[T, K]`` in the dtype of ``like``; computed in float32.
     """
     values, indices = cast(logits, torch.float32), cast(indices, torch.int64)
-    over_chosen = site.scoring == "softmax_top_k" or (site.scoring == "softmax" and site.normalised)
-    if over_chosen and site.logits_form != "probabilities" and not as_routers:
+    if over_chosen(site) and not as_routers:
         # Not below the smallest number: all of the chosen may be shut out by -inf, and then they share alike.
         chosen = values.gather(-1, indices).clamp_min(torch.finfo(torch.float32).min)
         return _scaled(chosen.softmax(-1), site, like)

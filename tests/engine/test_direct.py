@@ -1,0 +1,181 @@
+"""The direct way of an intervention: the same to the bit, taken only where nothing else counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moetui.engine import Capture
+from moetui.engine.interventions import plan
+from moetui.engine.interventions.choice import Choice
+from moetui.engine.interventions.direct import forcing, rankings, where_chosen
+from moetui.engine.interventions.weights import numeric_weights
+from moetui.routing import Site, Step
+from moetui.routing.events import ModelChanged
+from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, Scope, SetTopK
+from tests.engine.watched import Watched, ids
+
+FORCE, BAN = (ForceExperts((5, 2)),), (BanExperts((1, 4)),)
+
+
+def generated(built: Any, interventions: tuple[Intervention, ...], *, direct: bool) -> tuple[Tensor, list[Step], int]:
+    """Tokens, what ran, and at how many sites the direct way was known in the end."""
+    steps: list[Step] = []
+    with Capture(built.model, on_step=steps.append) as capture, torch.no_grad():
+        built.model(**built.inputs(2, 9, 0))
+        capture.flush()
+        functions = plan(interventions, lambda: capture.handles).functions
+        used = functions if direct else {n: lambda *call, f=f: f(*call) for n, f in functions.items()}
+        capture.set_functions(used)
+        tokens = built.model.generate(**built.inputs(2, 9, 0), max_new_tokens=12, do_sample=False)
+    return tokens, steps, sum(function.direct is not None for function in functions.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "interventions", "known"),
+    [
+        ("mixtral", FORCE, True),
+        ("mixtral", BAN, True),
+        ("gpt_oss", FORCE, True),  # the softmax over the chosen alone
+        ("gpt_oss", BAN, True),
+        ("jamba", BAN, True),  # weights that are not renormalised
+        ("flint", BAN, True),  # sigmoid
+        ("jamba", FORCE, False),
+        ("deepseek_v3", BAN, False),  # a bias counts in the choice
+        ("mixtral", (*BAN, SetTopK(1)), False),
+        ("mixtral", (ForceExperts((5, 2), Scope(positions=(3, None))),), False),
+        ("mixtral", (ForceExperts((5,)),), False),  # a slot that is left over
+    ],
+)
+def test_a_run_is_the_same_either_way(
+    name: str, interventions: tuple[Intervention, ...], known: bool, zoo_model: Any
+) -> None:
+    built = zoo_model(name)
+    short, long = (generated(built, interventions, direct=direct) for direct in (True, False))
+    assert bool(short[2]) == known
+    assert torch.equal(short[0], long[0])
+    for one, other in zip(short[1], long[1], strict=True):
+        for column in ("indices", "weights", "logits", "flags"):
+            np.testing.assert_array_equal(getattr(one, column), getattr(other, column))
+    assert any((step.flags != 0).any() for step in short[1][-11:]), "nothing was changed in decoding"
+
+
+@torch.no_grad()
+def test_while_a_gate_is_on_the_direct_way_is_not_taken(model: Any) -> None:
+    met: list[int] = []
+    with Capture(model) as capture:
+        model(input_ids=ids(1, 20))
+        capture.flush()
+        capture.set_functions(plan(FORCE, lambda: capture.handles).functions)
+        model(input_ids=ids(1, 3))
+        capture.gate = lambda context: met.append(context.site.index)
+        model(input_ids=ids(1, 3))
+    assert met == [handle.site.index for handle in capture.handles]
+
+
+@torch.no_grad()
+def test_it_is_forgotten_when_more_becomes_known_of_the_site(model: Any) -> None:
+    with Capture(model) as capture:
+        model(input_ids=ids(1, 20))
+        capture.flush()
+        functions: dict[int, Any] = plan(FORCE, lambda: capture.handles).functions
+        capture.set_functions(functions)
+        model(input_ids=ids(1, 3))
+        assert all(function.direct is not None for function in functions.values())
+        capture._emit(ModelChanged(capture.info))
+        assert all(function.direct is None for function in functions.values())
+
+
+@torch.no_grad()
+def test_one_that_breaks_ends_the_capture_not_the_run(model: Any) -> None:
+    class Breaks:
+        direct = None
+
+        def __call__(self, _: Any, logits: Any, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+            self.direct = self.fail
+            return indices, weights
+
+        def fail(self, *_: Tensor) -> tuple[Tensor, Tensor]:
+            raise ValueError("broken")
+
+    inputs = ids(1, 3)
+    bare = model(input_ids=inputs).logits
+    with Watched(model) as watched:
+        watched.capture.set_functions({0: Breaks()})
+        for _ in range(2):
+            assert torch.equal(model(input_ids=inputs).logits, bare)
+    assert [finding.kind for finding in watched.findings if finding.severity == "error"] == ["capture_failed"]
+
+
+def site(**known: Any) -> Site:
+    described = {"scoring": "softmax", "logits_form": "logits", "normalised": True, "scale": 1.0, **known}
+    return Site(0, "L0", 0, "", "", 8, 8, 2, **described)
+
+
+def choice(*, banned: set[int] = frozenset(), forced: tuple[int, ...] | None = None) -> Choice:
+    return Choice(8, 2, banned=set(banned), forced=forced)
+
+
+ROUTING = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2)
+
+
+def test_experts_that_are_shut_out_are_not_forced_directly() -> None:
+    logits = torch.randn(3, 8)
+    assert forcing(site(), choice(forced=(2, 3)), logits, ROUTING[0]) is not None
+    logits[1, 3] = -math.inf
+    assert forcing(site(), choice(forced=(2, 3)), logits, ROUTING[0]) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_forced_weights_are_the_softmax_over_the_forced(dtype: torch.dtype, scale: float) -> None:
+    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    direct = forcing(site(scale=scale), choice(forced=(6, 1, 3)), logits, ROUTING[0])
+    assert direct is not None
+    indices, weights = direct(logits, *ROUTING)
+    assert indices.tolist() == [[6, 1, 3]] * 3
+    expected = scale * logits[:, [6, 1, 3]].double().softmax(-1)
+    torch.testing.assert_close(weights.double(), expected, rtol=1e-6, atol=0)
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32) | st.just(math.nan) | st.just(-math.inf), min_size=8, max_size=8),
+    st.sets(st.integers(0, 7), max_size=6),
+    st.sampled_from(["softmax", "softmax_top_k", "sigmoid", "sqrt_softplus"]),
+    st.booleans(),
+)
+def test_a_banned_expert_is_never_ranked(values: list[float], banned: set[int], scoring: str, normalised: bool) -> None:
+    logits = torch.tensor([values])
+    rule = site(scoring=scoring, normalised=normalised)
+    ways = rankings(rule, choice(banned=banned), 2)
+    assert ways
+    for direct in ways:
+        indices, weights = direct(logits, *ROUTING)
+        assert not banned & set(indices[weights != 0].tolist())
+        if all(map(math.isfinite, values)):
+            expected = numeric_weights(rule, logits, indices, weights)
+            torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_more_bans_than_the_slots_allow_have_no_direct_way() -> None:
+    assert rankings(site(), choice(banned=set(range(6))), 2)
+    assert not rankings(site(), choice(banned=set(range(7))), 2)
+
+
+def test_tokens_that_no_ban_concerns_keep_what_they_have() -> None:
+    def move(_: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return indices * 0 + 7, weights
+
+    spared = where_chosen(frozenset({3}), move)
+    weights = torch.rand(2, 2)
+    free, caught = torch.tensor([[0, 1], [2, 4]]), torch.tensor([[0, 1], [2, 3]])
+    assert spared(torch.zeros(2, 8), free, weights)[0] is free
+    assert spared(torch.zeros(2, 8), free, weights)[1] is weights
+    assert (spared(torch.zeros(2, 8), caught, weights)[0] == 7).all()
