@@ -73,7 +73,12 @@ class Assembler:
                 if self._kept[passed.number]:
                     stacks.setdefault(self._sites[passed.number].stack, []).append(passed)
         for number in run[0].repeated:
-            self._report("site_repeated", number, "is passed several times in one pass: its last routing is shown")
+            self._report(
+                "site_repeated",
+                number,
+                "is passed several times in one pass: its last routing is shown",
+                "loads and statistics leave its earlier routings out; interventions hold for all of them",
+            )
         raws = [gathered.raw for gathered in run]
         for stack, passed_sites in stacks.items():
             inputs = [gathered.inputs.get(stack) for gathered in run]
@@ -198,15 +203,15 @@ class Assembler:
         at = attribute_rows(inputs, rows, part.indices.shape[0], vision="vision" in self._sites[part.number].name)
         if at is None:
             got = f"got {part.indices.shape[0]} of {rows} tokens and nothing tells which: its routing is left out"
-            self._report("rows_unattributed", part.number, got)
+            self._report("rows_unattributed", part.number, got, "interventions hold for it all the same")
         else:
             routing.fill_rows(part, at)
 
-    def _report(self, kind: str, number: int, what: str) -> None:
+    def _report(self, kind: str, number: int, what: str, suggestion: str) -> None:
         if (kind, number) not in self._reported:
             self._reported.add((kind, number))
             name = self._sites[number].name
-            self._on_finding(Finding(kind, "warning", f"{name} {what}", "", name))
+            self._on_finding(Finding(kind, "warning", f"{name} {what}", suggestion, name))
 
     def _predictions(self, prediction: Prediction | None, tokens: TokenArrays) -> tuple[F32, I32, F16]:
         rows, batch, new = tokens.token_id.shape[0], tokens.batch, tokens.new
