@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Final
 
 from torch import Tensor, nn
+from transformers import GenerationMixin
 
 from moetui.engine.adapters.base import forward_parameters
 
 CACHE_NAMES: Final = ("cache", "past_key_values", "cache_params")
-"""Newest first: outputs of newer versions warn where they are asked for an older name."""
+"""Newest first."""
 
 
 def given_cache(arguments: Mapping[str, Any]) -> Any:
@@ -24,17 +26,19 @@ def given_cache(arguments: Mapping[str, Any]) -> Any:
 
 def returned_cache(output: Any) -> Any:
     """The cache that a forward's output holds; None if there is none."""
+    held = getattr(output, "__dict__", {})  # not as an attribute: outputs of newer versions warn of older names
     for name in CACHE_NAMES:
-        cache = getattr(output, name, None)
+        cache = held.get(name)
         if cache is not None:
             return cache
     return None
 
 
 def cache_argument(model: nn.Module) -> str:
-    """By which name the model's calls take a cache."""
-    parameters = forward_parameters(type(model))
-    return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])
+    """By which name the model's calls, and ``generate``, take a cache."""
+    usual = signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    parameters = (*forward_parameters(type(model)), *usual)
+    return next(name for name in CACHE_NAMES if name in parameters)
 
 
 def past_length(cache: Any) -> int | Tensor:

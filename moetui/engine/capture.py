@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
-from moetui.engine.adapters.base import Current, Directing, Watch
+from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.around import Handle
 from moetui.engine.assemble import Assembler
 from moetui.engine.bounds import Bounds
@@ -291,9 +291,6 @@ class Capture:
         if isinstance(event, ModelChanged):
             self._info = event.info
             self.handles = tuple(replace(handle, site=site) for handle, site in zip(self.handles, event.info.sites))
-            for function in self.functions:
-                if isinstance(function, Directing):
-                    function.direct = None
         if self._on_event is not None:
             self._on_event(event)
 

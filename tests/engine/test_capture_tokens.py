@@ -63,6 +63,22 @@ def test_a_prompt_of_one_token_is_a_prompt(model: Any) -> None:
     assert [step.position.tolist() for step in watched.steps] == [[0], [1]]
 
 
+def test_an_output_is_not_asked_for_names_that_it_does_not_hold() -> None:
+    class Output:
+        def __init__(self, **held: Any) -> None:
+            vars(self).update(held)
+
+        @property
+        def past_key_values(self) -> Any:
+            raise AssertionError("newer versions warn on the terminal here")
+
+    assert returned_cache(Output(cache=None)) is None
+    assert returned_cache(Output()) is None
+    assert returned_cache(Output(cache=(cache := object()))) is cache
+    assert returned_cache(Output(past_key_values=cache)) is cache
+    assert returned_cache((1, 2)) is None
+
+
 @torch.no_grad()
 def test_a_second_turn_on_the_same_cache(model: Any) -> None:
     turns = ids(1, 5), ids(1, 3, seed=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ from moetui.engine.interventions import plan
 from moetui.engine.interventions.choice import Choice
 from moetui.engine.interventions.direct import forcing, rankings, where_chosen
 from moetui.engine.interventions.weights import numeric_weights
+from moetui.engine.zoo import build
 from moetui.routing import Site, Step
-from moetui.routing.events import ModelChanged
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, Scope, SetTopK
 from tests.engine.watched import Watched, ids
 
@@ -80,17 +82,129 @@ def test_while_a_gate_is_on_the_direct_way_is_not_taken(model: Any) -> None:
     assert met == [handle.site.index for handle in capture.handles]
 
 
+@pytest.fixture
+def between(model: Any) -> Iterator[list[Callable[[], Any]]]:
+    """What is done in layer 1 once its router has returned and before its experts are called."""
+    block, actions = model.model.layers[1].mlp, []
+
+    def forward(hidden: Tensor) -> Tensor:
+        rows = hidden.view(-1, hidden.shape[-1])
+        _, weights, indices = block.gate(rows)
+        for action in actions:
+            action()
+        return block.experts(rows, indices, weights).view(hidden.shape)
+
+    block.forward = forward
+    yield actions
+    del block.forward
+
+
+@pytest.mark.parametrize("what", ["a gate comes and goes", "the same functions come again", "another pass runs"])
+@pytest.mark.parametrize("interventions", [FORCE, BAN])
 @torch.no_grad()
-def test_it_is_forgotten_when_more_becomes_known_of_the_site(model: Any) -> None:
-    with Capture(model) as capture:
+def test_nothing_that_comes_between_router_and_experts_spoils_it(
+    interventions: tuple[Intervention, ...], what: str, model: Any, between: list[Callable[[], Any]]
+) -> None:
+    with Watched(model) as watched:
+        capture = watched.capture
         model(input_ids=ids(1, 20))
         capture.flush()
-        functions: dict[int, Any] = plan(FORCE, lambda: capture.handles).functions
+        functions: dict[int, Any] = plan(interventions, lambda: capture.handles).functions
         capture.set_functions(functions)
-        model(input_ids=ids(1, 3))
+        for _ in range(2):
+            model(input_ids=ids(1, 19))
         assert all(function.direct is not None for function in functions.values())
-        capture._emit(ModelChanged(capture.info))
-        assert all(function.direct is None for function in functions.values())
+        expected = model(input_ids=ids(1, 3)).logits
+        gates = iter([lambda _: None, None])
+
+        def act() -> None:
+            if what.startswith("a gate"):
+                for capture.gate in gates:
+                    pass
+            elif what.startswith("the same"):
+                capture.set_functions(functions)
+            else:
+                done, between[:] = list(between), []
+                with capture.muted():
+                    model(input_ids=ids(1, 7))
+                between[:] = done
+
+        between.append(act)
+        assert torch.equal(model(input_ids=ids(1, 3)).logits, expected)
+    assert not [finding for finding in watched.findings if finding.severity == "error"]
+
+
+@torch.no_grad()
+def test_a_function_that_comes_behind_the_router_waits_for_the_next_pass(
+    model: Any, between: list[Callable[[], Any]]
+) -> None:
+    steps: list[Step] = []
+    with Capture(model, on_step=steps.append) as capture:
+        model(input_ids=ids(1, 20))
+        capture.flush()
+        functions = plan(FORCE, lambda: capture.handles).functions
+        between.append(lambda: capture.set_functions(functions))
+        for _ in range(2):
+            model(input_ids=ids(1, 4))
+    forced = [[set(step.indices[0, number].tolist()) == {5, 2} for number in range(4)] for step in steps[1:]]
+    assert forced == [[False, False, True, True], [True] * 4]
+
+
+@torch.no_grad()
+def test_a_change_of_the_routers_slots_is_followed(model: Any) -> None:
+    with Watched(model) as watched:
+        model(input_ids=ids(1, 20))
+        watched.capture.flush()
+        watched.capture.set_functions(plan(BAN, lambda: watched.capture.handles).functions)
+        for _ in range(2):
+            model(input_ids=ids(1, 19))
+        for layer in model.model.layers:
+            layer.mlp.gate.top_k = 3
+        try:
+            model(input_ids=ids(1, 5))
+        finally:
+            for layer in model.model.layers:
+                layer.mlp.gate.top_k = 2
+    step = watched.steps[-1]
+    assert step.indices.shape[-1] == 3
+    assert (step.weights != 0).all()
+    assert not np.isin(step.indices, (1, 4)).any()
+
+
+@pytest.mark.parametrize("interventions", [FORCE, BAN])
+def test_what_was_made_without_gradients_serves_with_them(interventions: tuple[Intervention, ...]) -> None:
+    model = build("mixtral").model
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    with Watched(model) as watched:
+        with torch.inference_mode():
+            model(input_ids=ids(1, 20))
+            watched.capture.flush()
+            functions: dict[int, Any] = plan(interventions, lambda: watched.capture.handles).functions
+            watched.capture.set_functions(functions)
+            for _ in range(2):
+                model(input_ids=ids(1, 20))
+        assert all(function.direct is not None for function in functions.values())
+        model.train()
+        for seed in range(4):
+            model(input_ids=ids(1, 3, seed=seed), use_cache=False).logits.square().mean().backward()
+    assert not [finding for finding in watched.findings if finding.severity == "error"]
+
+
+@torch.no_grad()
+def test_nothing_of_an_earlier_call_is_kept_alive(model: Any) -> None:
+    given: list[Any] = []
+    with Capture(model, on_step=lambda _: None) as capture:
+        model(input_ids=ids(1, 20))
+        capture.flush()
+        capture.set_functions(plan(FORCE, lambda: capture.handles).functions)
+        hook = model.model.layers[1].post_attention_layernorm.register_forward_hook(
+            lambda _, __, output: given.append(weakref.ref(output))
+        )
+        for length in (19, 3):
+            model(input_ids=ids(1, length))
+        hook.remove()
+        capture.flush()
+        assert given[0]() is None
 
 
 @torch.no_grad()
@@ -169,6 +283,7 @@ def test_more_bans_than_the_slots_allow_have_no_direct_way() -> None:
     assert not rankings(site(), choice(banned=set(range(7))), 2)
 
 
+@torch.no_grad()
 def test_tokens_that_no_ban_concerns_keep_what_they_have() -> None:
     def move(_: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return indices * 0 + 7, weights
@@ -179,3 +294,5 @@ def test_tokens_that_no_ban_concerns_keep_what_they_have() -> None:
     assert spared(torch.zeros(2, 8), free, weights)[0] is free
     assert spared(torch.zeros(2, 8), free, weights)[1] is weights
     assert (spared(torch.zeros(2, 8), caught, weights)[0] == 7).all()
+    with torch.enable_grad():  # a checkpoint's recomputation has no such way
+        assert (spared(torch.zeros(2, 8), free, weights)[0] == 7).all()

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from moetui.engine.adapters.base import (
     Directing,
     FoundSite,
-    Glancing,
-    RouterWatch,
     RoutingFunction,
     SiteHandle,
     Tap,
@@ -21,6 +19,7 @@ from moetui.engine.adapters.base import (
     rows,
     run_function,
 )
+from moetui.engine.adapters.router_watch import Glancing, RouterWatch
 from moetui.engine.adapters.traits import count_experts, describe_router, find_router
 from moetui.engine.around import Arguments, Around, Before, Handle
 from moetui.engine.raw import SEEN
@@ -196,13 +195,16 @@ class _AroundExperts(Glancing):
         if not self.short or len(args) < 3:
             return Around.__call__(self, *args, **kwargs)
         frame = self.current.frame
-        if self.function is not None:
-            direct = self.watch.direct
-            if direct is None or frame is None:
+        function = self.function
+        if function is not None:
+            direct, output = function.direct, None if frame is None else frame.seen[self.at]
+            if direct is None or output is None:
                 return Around.__call__(self, *args, **kwargs)
             hidden, indices, weights, *others = args
             try:
-                changed = direct(frame.seen[self.at][0], indices, weights)
+                changed = direct(output[0], indices, weights)
+                if changed is None:
+                    return Around.__call__(self, *args, **kwargs)
                 frame.changed(self.number, indices, weights)
                 args = hidden, *changed, *others
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model

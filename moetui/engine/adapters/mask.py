@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from moetui.engine.adapters.base import (
     FoundSite,
-    RouterWatch,
     SiteHandle,
     Tap,
     Watch,
@@ -20,6 +19,7 @@ from moetui.engine.adapters.base import (
     rows,
     run_function,
 )
+from moetui.engine.adapters.router_watch import RouterWatch
 from moetui.engine.adapters.traits import describe_router, find_router
 from moetui.routing.model import SiteKind
 

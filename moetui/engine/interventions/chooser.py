@@ -66,7 +66,7 @@ class _Prepared:
 
     @property
     def proven(self) -> bool:
-        """Whether the router need not run again: by the logits and the rule it comes to the same, or not to this."""
+        """Whether the router need not run again: its logits and the rule give the same, or all that can be given."""
         # A forced expert outside the chosen groups would get weight zero from the router itself.
         return self.numeric and (self.choice.forced is not None or self.agreed >= _PROOF)
 
@@ -207,8 +207,9 @@ class Chooser:
         if logits is not None:
             if made.ways is None:
                 made.ways = _ways(made, logits, indices)
-            if made.ways:
-                return made.ways[0](logits, indices, weights)
+            found = made.ways[0](logits, indices, weights) if made.ways else None
+            if found is not None:
+                return found
         ranked = None if logits is None else made.changed(cast(logits, torch.float32), positions)
         return self._by_logits(site, ranked, indices, weights, made.choice)
 

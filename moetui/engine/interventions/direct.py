@@ -26,21 +26,25 @@ def forcing(site: Site, choice: Choice, logits: Tensor, indices: Tensor) -> Dire
         logits, indices: ``[T, E]`` and ``[T, K]`` of a call, to see what they are like. Waits for the device.
 
     Returns:
-        None where the site weighs otherwise, or where experts are shut out by -inf: all of the forced ones may be.
+        None where the site weighs otherwise, or where this call shuts experts out by -inf: their softmax might be one
+        over nothing.
     """
-    forced = choice.forced
-    if not forced or len(forced) < indices.shape[-1] or not over_chosen(site) or bool(logits.isneginf().any()):
+    forced, slots = choice.forced, indices.shape[-1]
+    if not forced or len(forced) < slots or not over_chosen(site) or bool(logits.isneginf().any()):
         return None
-    wanted, scale = torch.tensor(forced, device=logits.device), _scale(site)
-    row = wanted.to(indices.dtype).unsqueeze(0)
+    scale = _scale(site)
+    with torch.inference_mode(False):  # training may follow
+        wanted = torch.tensor(forced, device=logits.device)
+        row = wanted.to(indices.dtype).unsqueeze(0)
 
-    def direct(logits: Tensor, _: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def direct(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
         nonlocal wanted, row
-        try:
-            chosen = logits.index_select(-1, wanted)
-        except RuntimeError:  # the model was moved to another device
-            wanted, row = wanted.to(logits.device), row.to(logits.device)
-            chosen = logits.index_select(-1, wanted)
+        if indices.size(-1) != slots:
+            return None
+        if wanted.device != logits.device:  # the model was moved
+            with torch.inference_mode(False):
+                wanted, row = wanted.to(logits.device), row.to(logits.device)
+        chosen = logits.index_select(-1, wanted)
         found = chosen.softmax(-1, torch.float32)
         if scale != 1.0:
             found = found * scale
@@ -75,13 +79,17 @@ def rankings(site: Site, choice: Choice, slots: int) -> list[Direct]:
 def _ranking(site: Site, choice: Choice, slots: int, score: Callable[[Tensor], Tensor], *, late: bool) -> Direct:
     """``late``: the softmax is taken over the chosen, and not over all and then renormalised."""
     scale = _scale(site)
-    shut = torch.zeros(site.num_experts, dtype=torch.bool)
-    shut[sorted(choice.banned)] = True
+    with torch.inference_mode(False):  # training may follow
+        shut = torch.zeros(site.num_experts, dtype=torch.bool)
+        shut[sorted(choice.banned)] = True
 
-    def direct(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def direct(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
         nonlocal shut
+        if indices.size(-1) != slots:
+            return None
         if shut.device != logits.device:
-            shut = shut.to(logits.device)
+            with torch.inference_mode(False):
+                shut = shut.to(logits.device)
         found, chosen = torch.topk(score(logits).masked_fill(shut, -torch.inf), slots, -1)
         if late:
             found = found.softmax(-1)
@@ -97,11 +105,13 @@ def _ranking(site: Site, choice: Choice, slots: int, score: Callable[[Tensor], T
 def where_chosen(banned: frozenset[int], direct: Direct) -> Direct:
     """What ``direct`` makes of tokens that go to a banned expert; a few tokens that do not keep what they have.
 
-    They would keep the same experts and weights anyway. Looked at are tokens on the host alone, where it costs no wait.
+    They would keep the same experts and weights anyway. Looked at are tokens on the host alone, where it costs no wait,
+    and not where gradients are taken: a checkpoint's recomputation has to do all that was done.
     """
 
-    def spared(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        if indices.is_cpu and indices.numel() <= _FEW and banned.isdisjoint(indices.flatten().tolist()):
+    def spared(logits: Tensor, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+        few = indices.is_cpu and indices.numel() <= _FEW and not torch.is_grad_enabled()
+        if few and banned.isdisjoint(indices.flatten().tolist()):
             return indices, weights
         return direct(logits, indices, weights)
 

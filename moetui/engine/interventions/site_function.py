@@ -77,8 +77,6 @@ class SiteFunction:
             out = self._chooser.route(site, context, logits, indices, weights, self._choices, _NOWHERE)
             if self.direct is None and _are_first(context.call.output, logits):
                 self.direct = self._chooser.direct
-                if self._handles()[self._number].site is not site:  # more became known of it meanwhile
-                    self.direct = None
             return out
         positions = self._where(context, site, indices) if self._placed else _NOWHERE
         phase = context.step.phase(site.stack) if self._phased and context.step is not None else None
