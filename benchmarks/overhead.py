@@ -10,7 +10,9 @@ same length of the cache, and one prompt. A block's time is the mean of its step
 takes now and then is in it; blocks are long enough for several of its turns. A variant's ratio is the median
 over repeats of its block's time divided by that of the bare block of the same repeat, so that what else the machine
 does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``step`` is the
-same as the ratio, of the blocks' median steps: what a decode step takes longer while the recorder rests. ``bare-again``
+same as the ratio, of the blocks' median steps: what a decode step takes longer while the recorder rests. Where a
+machine's speed wanders within seconds, many short blocks tell that best (``--block 0.2 --repeats 150``), and ``ratio``
+no longer has the recorder's work. ``bare-again``
 is the control: the same thing twice, whose ratios show the noise. ``clone``
 is a second copy of the model, bare too: what the same weights elsewhere in memory change. ``mixtral-8x7b`` has random
 weights in that model's shape, 93 GB in bfloat16, made on the device itself; it is measured when it is asked for, and
@@ -44,7 +46,6 @@ from moetui.engine.interventions import plan
 from moetui.routing import Timeline
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
 
-BLOCK = 2.0  # seconds of a block of decode steps, about: several turns of the recorder
 WARM = 3  # decode steps before a block that are not counted
 CONTEXT = 64  # tokens cached before the decode steps
 
@@ -249,7 +250,7 @@ class Block:
 class Bench:
     """Blocks of work on one model."""
 
-    def __init__(self, model: Any, prompt: int, *, clone: bool = True) -> None:
+    def __init__(self, model: Any, prompt: int, block: float, *, clone: bool = True) -> None:
         self._model, self._clone = model, copy.deepcopy(model) if clone else None
         self._device = next(model.parameters()).device
         vocabulary = model.config.vocab_size
@@ -257,7 +258,7 @@ class Bench:
         self._prompt = torch.randint(5, vocabulary, (1, prompt), device=self._device)
         self._cache = returned_cache(model(input_ids=self._context, use_cache=True))
         step = statistics.median([self._decode_step({}) for _ in range(9)])
-        self._steps = max(8, round(1e3 * BLOCK / step))
+        self._steps = max(8, round(1e3 * block / step))
 
     def decode(self, setup: Setup) -> Block:
         """Decode steps, the cache cut back to the same length after each."""
@@ -295,7 +296,7 @@ class Bench:
 
 
 def measure(name: str, model: Any, variants: list[str], options: argparse.Namespace) -> list[Result]:
-    bench = Bench(model, options.prompt, clone="clone" in variants)
+    bench = Bench(model, options.prompt, options.block, clone="clone" in variants)
     order = random.Random(0)
     results = []
     for work, run in (("decode", bench.decode), ("prefill", bench.prefill)):
@@ -335,6 +336,7 @@ def main() -> int:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--work", default="decode,prefill")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--block", type=float, default=2.0, help="seconds of decode steps: several recorder's turns")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of a prompt")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
