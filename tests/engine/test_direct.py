@@ -171,6 +171,32 @@ def test_a_change_of_the_routers_slots_is_followed(model: Any) -> None:
     assert not np.isin(step.indices, (1, 4)).any()
 
 
+@torch.no_grad()
+def test_experts_that_break_where_no_direct_way_is_left_break_the_pass_once(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def direct(self, *_: Tensor) -> None:
+            """None was made for so many slots."""
+
+        def __call__(self, _: Any, logits: Any, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+            return indices, weights
+
+    called: list[int] = []
+
+    def breaks(*_: Any) -> None:
+        called.append(1)
+        raise ValueError("theirs")
+
+    with Watched(model) as watched:
+        monkeypatch.setattr(type(model.model.layers[1].mlp.experts), "forward", breaks)
+        watched.capture.set_functions({0: Gone()})
+        with pytest.raises(ValueError, match="theirs"):
+            model(input_ids=ids(1, 3))
+    assert called == [1]
+    assert not [finding for finding in watched.findings if finding.severity == "error"]
+
+
 @pytest.mark.parametrize("interventions", [FORCE, BAN])
 def test_what_was_made_without_gradients_serves_with_them(interventions: tuple[Intervention, ...]) -> None:
     model = build("mixtral").model

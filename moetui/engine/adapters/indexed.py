@@ -203,12 +203,13 @@ class _AroundExperts(Glancing):
             hidden, indices, weights, *others = args
             try:
                 changed = direct(output[0], indices, weights)
-                if changed is None:
-                    return Around.__call__(self, *args, **kwargs)
-                frame.changed(self.number, indices, weights)
-                args = hidden, *changed, *others
             except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
                 self.watch.tap.fail(error)
+                changed = indices, weights
+            if changed is None:
+                return Around.__call__(self, *args, **kwargs)
+            frame.changed(self.number, indices, weights)
+            args = hidden, *changed, *others
         if frame is not None:
             time, seen, at = perf_counter_ns(), frame.seen, self.at
             if seen[at + 1]:
