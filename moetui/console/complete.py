@@ -151,7 +151,7 @@ def _members(context: Context, names: Mapping[str, Any], dotted: str) -> Iterabl
     # Only what the type and the instance hold: asking for an attribute could run code.
     value = names[root]
     own = getattr(value, "__dict__", {})
-    found = [*(own if isinstance(own, dict) else {}), *(name for name, _ in inspect.getmembers_static(type(value)))]
+    found = [*(own if isinstance(own, dict) else {}), *(name for kind in type(value).__mro__ for name in vars(kind))]
     if inspect.ismodule(value):
         found = list(vars(value))
     return [name for name in dict.fromkeys(found) if isinstance(name, str) and not name.startswith("_")]

@@ -69,7 +69,8 @@ class Columns:
                 array[self.stop : self.stop + count] = row
             else:
                 array[self.stop : self.stop + count] = _filler(array)
-                array[(slice(self.stop, self.stop + count), *(slice(size) for size in row.shape[1:]))] = row
+                cells = (slice(self.stop, self.stop + count), *(slice(size) for size in row.shape[1:]))
+                array[cells] = row
         self.stop += count
 
     def drop(self, count: int) -> None:
@@ -95,7 +96,8 @@ class Columns:
         if wide == array.shape[1:]:
             return
         fresh = np.full((array.shape[0], *wide), _filler(array), array.dtype)
-        fresh[(slice(self.stop), *(slice(size) for size in array.shape[1:]))] = array[: self.stop]
+        cells = (slice(self.stop), *(slice(size) for size in array.shape[1:]))
+        fresh[cells] = array[: self.stop]
         self._arrays[name] = fresh
 
     def slices(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -200,7 +200,8 @@ def _exponentials(values: F32) -> tuple[F32, F32, F32]:
 def _rounded(values: F32) -> F32:
     bits = values.view(np.uint32) + np.uint32(1 << (_SPARE_BITS - 1))  # a number that overflows becomes infinite
     bits &= np.uint32(0xFFFFFFFF << _SPARE_BITS & 0xFFFFFFFF)
-    return bits.view(np.float32)
+    rounded: F32 = bits.view(np.float32)
+    return rounded
 
 
 def _by_site(

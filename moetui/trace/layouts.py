@@ -130,7 +130,8 @@ def restored(stored: Array, layout: Layout, logits: Array | None = None, indices
         bits = stored.reshape(-1, stored.shape[2]).view(np.uint16).copy()
         for rows, shares in _shares(logits, indices):
             bits[rows] += _rounded(shares)
-        return bits.view(np.float16).reshape(stored.shape)
+        halves: Array = bits.view(np.float16).reshape(stored.shape)
+        return halves
     raise DamagedError("a column that does not fit its layout")
 
 

@@ -203,7 +203,7 @@ def _keys(indices: NDArray[Any], width: int, keep: Bool | None) -> I64:
 
 
 def _trim(counts: NDArray[Any], sites: Sequence[Site], width: int) -> NDArray[Any]:
-    table = counts.reshape(len(sites), width + 1)[:, :width].copy()
+    table: NDArray[Any] = counts.reshape(len(sites), width + 1)[:, :width].copy()
     for row, site in enumerate(sites):
         table[row, site.num_experts :] = 0
     return table

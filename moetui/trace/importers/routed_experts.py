@@ -143,7 +143,7 @@ def _without_zeros(block: Array, findings: list[Finding]) -> Array:
             "capture again, or leave these tokens out",
         )
     )
-    out = block.copy()
+    out: Array = block.copy()
     out[failed] = NO_EXPERT
     return out
 
