@@ -125,7 +125,7 @@ class Gatherer:
         inputs = first.inputs["decoder"]
         rows = 0 if inputs.shape is None else inputs.shape[0] * inputs.shape[1]
         outputs = [returned[number] for number in numbers] if self._wants_logits else []
-        if not all(type(output) is tuple and output[0].dim() == 2 for output in outputs):
+        if not all(_starts_with_logits(output) for output in outputs):
             return None
         if any(indices[number].shape[0] != rows for number in numbers):
             return None
@@ -171,7 +171,7 @@ class Gatherer:
         if self._plain[number] and not raw.before and not raw.earlier:
             if output is None:
                 return SiteTensors(number, time, first, second)
-            if type(output) is tuple and output[0].dim() == 2:
+            if _starts_with_logits(output):
                 return SiteTensors(number, time, first, second, output[0])
         tensors = self._decoded(number, time, first, second, output)
         if number in raw.before:
@@ -184,6 +184,11 @@ class Gatherer:
         indices, weights = handle.adapter.decode(handle, first, second)
         wanted = output is not None and self._wants_logits
         return SiteTensors(number, time, indices, weights, handle.adapter.logits(handle, output) if wanted else None)
+
+
+def _starts_with_logits(output: Any) -> bool:
+    """Whether a plain site's router returned ``[T, E]`` first: some give the indices first, or more dimensions."""
+    return type(output) is tuple and output[0].dim() == 2 and output[0].is_floating_point()
 
 
 def each_tensor(gathered: Gathered, function: Callable[[Tensor], Tensor]) -> None:

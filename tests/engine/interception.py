@@ -49,6 +49,8 @@ class Interception:
         """What the site's router gave as logits."""
         output = self.outputs[id(handle.router)]
         at = {"indexed": 0, "dense": 1, "parallel": 4, "mask": 2}[handle.site.kind]
+        if handle.site.kind == "indexed" and isinstance(output, tuple) and not output[0].is_floating_point():
+            at = 2
         value = output if isinstance(output, Tensor) else output[at]
         return value.reshape(-1, value.shape[-1])
 
@@ -57,7 +59,7 @@ class Interception:
 def intercepted(modules: list[nn.Module]) -> Iterator[Interception]:
     """Patch the classes of these modules: their calls' arguments and outputs are kept."""
     found = Interception()
-    classes = {type(module) for module in modules} - {nn.Linear, nn.Embedding}
+    classes = {type(module) for module in modules} - {nn.Embedding}
     originals = {cls: cls.__dict__["forward"] for cls in classes if "forward" in cls.__dict__}
 
     def patch(cls: type[nn.Module]) -> None:

@@ -28,6 +28,7 @@ from moetui.engine.zoo.overrides import MODEL_TYPES, NOTES, OVERRIDES
 from moetui.engine.zoo.shrink import representatives
 from moetui.engine.zoo.words import SMALLEST_VOCABULARY, words
 from moetui.routing import ModelError, UnsupportedError
+from tests.releases import RELEASE
 
 MODELS_FOLDER = Path(transformers.__file__).parent / "models"
 
@@ -37,7 +38,6 @@ def folders_that_say(pattern: str) -> set[str]:
     return {file.parent.name for file in MODELS_FOLDER.glob("*/modeling_*.py") if says.search(file.read_text("utf-8"))}
 
 
-RELEASE = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 known_by_now = pytest.mark.skipif(RELEASE < (5, 23), reason="older releases lack architectures that the tables name")
 
 # The scan
@@ -147,7 +147,8 @@ def router_calls(built: Any, arguments: dict[str, torch.Tensor]) -> tuple[Any, d
     handles = []
     for path, module in built.model.named_modules():
         names = list(inspect.signature(module.forward).parameters)[:3]
-        if re.search(r"Router$|Router\d?$|Gating$|MoEV1Gate$", type(module).__name__) or path.endswith("router_gate"):
+        named = re.search(r"Router$|Router\d?$|Gating$|MoEV1Gate$", type(module).__name__)
+        if named or path.endswith(("router_gate", ".router")):
 
             def count(*_: Any, path: str = path) -> None:
                 calls[path] = calls.get(path, 0) + 1

@@ -209,7 +209,7 @@ class Adapter(Protocol):
         """Watch one site: what passes is noted in the frame, and the site's function applied."""
 
     def is_plain(self, handle: SiteHandle) -> bool:
-        """Whether ``decode`` gives back what was seen as it is, and ``logits`` is a tuple's first item."""
+        """Whether ``decode`` gives back what was seen, and ``logits`` a tuple's first item where that is ``[T, E]``."""
 
     def decode(self, handle: SiteHandle, first: Any, second: Any) -> tuple[Tensor, Tensor]:
         """Indices ``[T, K]`` (integers, -1 for an empty slot) and weights ``[T, K]`` of what this kind's hooks noted.

@@ -30,7 +30,7 @@ _WEIGHTS = ("weight", "weights")
 
 
 class IndexedAdapter:
-    """``experts(hidden, indices, weights)`` beside a router whose output starts with the logits."""
+    """``experts(hidden, indices, weights)`` beside a router that gives its logits."""
 
     kind: SiteKind = "indexed"
 
@@ -60,8 +60,13 @@ class IndexedAdapter:
         return first, second
 
     def logits(self, handle: SiteHandle, output: Any) -> Tensor | None:
-        """The router's first output, or its only one."""
-        return rows(output[0] if isinstance(output, tuple | list) and output else output)
+        """The router's first output, or its only one; the third where the experts' indices come first."""
+        if not isinstance(output, tuple | list) or not output:
+            return rows(output)
+        first = rows(output[0])
+        if first is None or first.is_floating_point():
+            return first
+        return rows(output[2]) if len(output) > 2 else None
 
     def refusal(self, handle: SiteHandle) -> str:
         """Nothing stands in the way."""

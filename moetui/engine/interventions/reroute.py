@@ -84,11 +84,12 @@ def _forward(context: SiteContext) -> Any:
 
 
 def _routing_of(output: Any, indices: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Weights and indices in a router's output ``(logits, weights, indices, ...)``, in whichever order they stand."""
+    """Indices and weights among a router's ``(logits, weights, indices)``, in whichever order these stand."""
     if not isinstance(output, tuple | list) or len(output) < 3:
         return None
     rows = indices.shape[0]
-    tensors = [value for value in output[1:3] if isinstance(value, Tensor)]
+    first = isinstance(output[0], Tensor) and not output[0].is_floating_point()
+    tensors = [value for value in (output[:2] if first else output[1:3]) if isinstance(value, Tensor)]
     if len(tensors) != 2:
         return None
     shaped = [value.reshape(rows, -1) for value in tensors]
