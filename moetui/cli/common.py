@@ -15,6 +15,9 @@ import click
 
 from moetui.routing.errors import TraceError, UsageError
 
+FILE = click.Path(readable=False, path_type=Path)
+"""A file to read. Whether it can be is for who opens it to say: click calls it a mistake in the call."""
+
 if TYPE_CHECKING:
     from moetui.routing.events import Finding
 
@@ -116,8 +119,12 @@ def output_stream(path: str, *, force: bool, source: Path | None = None) -> Iter
         partial.unlink(missing_ok=True)
 
 
-def check_writable(target: Path, *, force: bool, source: Path | None = None) -> None:
+def check_writable(target: Path, *, force: bool, source: Path | None = None, option: str = "--force") -> None:
     """Say before any work is done that an output path cannot be used.
+
+    Args:
+        force: an existing file may be replaced, as ``option`` asks for.
+        source: what will be read meanwhile.
 
     Raises:
         UsageError: the file exists (without ``force``), is a directory, a device or ``source`` itself, or its folder
@@ -130,7 +137,7 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None) -> 
     if source is not None and target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the file that is read", "name another file")
     if target.exists() and not force:
-        raise UsageError(f"{target} exists already", "--force replaces it")
+        raise UsageError(f"{target} exists already", f"{option} replaces it")
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
 

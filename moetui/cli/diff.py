@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import Common, common_options, print_json, warn_of_file
+from moetui.cli.common import FILE, Common, common_options, print_json, warn_of_file
 from moetui.cli.options import SCREEN, grouped
 
 
 @click.command("diff")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--deleted", is_flag=True, help="Compare the tokens of deleted branches too; --tui never shows them.")
 @click.option("--tui", is_flag=True, help="Show both runs side by side.")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import common_options, output_stream, warn_of_file
+from moetui.cli.common import FILE, common_options, output_stream, warn_of_file
 
 _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
 
 
 @click.command("export")
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=FILE)
 @click.option("--format", "format_", type=click.Choice(_FORMATS), required=True)
 @click.option("-o", "--output", required=True, help="The file to write; - for standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import check_writable, common_options
+from moetui.cli.common import FILE, check_writable, common_options
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option(
     "-o",
     "--output",

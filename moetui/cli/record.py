@@ -53,7 +53,7 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
                 if target.exists():
                     with target.open("rb") as stream:
                         shutil.copyfileobj(stream, sys.stdout.buffer)
-    check_writable(Path(output), force=options["overwrite"])
+    check_writable(Path(output), force=options["overwrite"], option="--overwrite")
     return _record(ctx, model, Path(output), as_json, options)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import Common, common_options
+from moetui.cli.common import FILE, Common, common_options
 from moetui.cli.options import CONSOLE, SCREEN, grouped
 
 
 @click.command("replay")
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=FILE)
 @click.option("--speed", type=click.FloatRange(0.25, 64), default=1.0, show_default=True, help="Times real time.")
 @click.option("--follow", is_flag=True, help="Go on reading while the file is being written.")
 @grouped(CONSOLE, SCREEN)

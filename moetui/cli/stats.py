@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import common_options, print_json
+from moetui.cli.common import FILE, common_options, print_json
 
 _SEVERITIES = ("info", "warning", "error")
 
 
 @click.command("stats")
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this recording; exit 1 if it is worse.")
+@click.option("--baseline", type=FILE, help="Compare with this recording; exit 1 if it is worse.")
 @click.option("--threshold", default="10%", show_default=True, help="How much worse is too much.")
 @click.option("--deleted", is_flag=True, help="Count the tokens of deleted branches too.")
 @click.option("--fail-on", type=click.Choice(["warning", "error"]), help="Exit 1 when there is such a finding.")

@@ -95,7 +95,7 @@ class FittingTable:
             if place in self._lists:
                 parts = [part for row in self.rows for part in _BETWEEN.split(plain_text(row[place]))]
                 least = max([words, *map(cell_len, parts)])
-            out.append(_Column(head, is_text, max(widest, head.cell_len), max(1, least)))
+            out.append(_Column(head, is_text, max(1, widest, head.cell_len), max(1, least)))
         return out
 
 

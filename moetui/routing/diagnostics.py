@@ -78,6 +78,11 @@ def new_findings(before: Sequence[Finding], after: Sequence[Finding]) -> list[Fi
     ]
 
 
+def is_unsure(finding: Finding) -> bool:
+    """Whether it only says that nothing can be said yet."""
+    return finding.kind == "dead_expert" and finding.severity == "info"
+
+
 def find_dead_experts(totals: RoutingTotals, _: Thresholds) -> Iterator[Finding]:
     """One finding for a site's unused experts; one for all sites of which too few tokens were seen."""
     unsure = []

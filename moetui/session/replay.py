@@ -135,7 +135,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
     @property
     def findings(self) -> Sequence[Finding]:
         """What is wrong with the file, and what was found up to the cursor."""
-        return (*self._trace.file_findings, *self._standing.findings)
+        return (*self._of_file, *self._standing.findings)
 
     @property
     def interventions(self) -> Sequence[Intervention]:
@@ -244,8 +244,14 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         with self._changed:
             return self._history.standing(self._passed)
 
+    @property
+    def _of_file(self) -> tuple[Finding, ...]:
+        """What is wrong with the file: that it has no end is not, as long as somebody writes it."""
+        found = self._trace.file_findings
+        return tuple(finding for finding in found if finding.kind != "trace_incomplete") if self._follow else found
+
     def _tell_findings(self) -> None:
-        for finding in self._trace.file_findings:
+        for finding in self._of_file:
             if finding not in self._told:
                 self._told.add(finding)
                 self._mailbox.put(FindingRaised(finding))

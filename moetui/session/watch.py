@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from moetui.debugger import MoEDebugger
-from moetui.routing.diagnostics import DEFAULTS, diagnose, new_findings
+from moetui.routing.diagnostics import DEFAULTS, diagnose, is_unsure, new_findings
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
 from moetui.routing.steps import Steps
 from moetui.routing.totals import RoutingTotals
@@ -21,12 +21,14 @@ class Watch:
     Args:
         debugger: its steps and events come here.
         emit: takes events at once.
-        findings: gets what is found.
+        findings: gets what is found; what the diagnostics found stays for as long as they hold to it.
     """
 
     def __init__(self, debugger: MoEDebugger, emit: Callable[[Event], None], findings: list[Finding]) -> None:
         self._debugger, self._emit, self._findings = debugger, emit, findings
         self._totals = RoutingTotals(debugger.info.sites)
+        self._told: list[Finding] = []  # by the diagnostics, at some time
+        self._raised: list[Finding] = []  # by others
         self._diagnosed = perf_counter()
         self._told_bytes = -1
         self._told_problem = ""
@@ -47,15 +49,21 @@ class Watch:
 
     def _take_event(self, event: Event) -> None:
         if isinstance(event, FindingRaised):
-            self._findings.append(event.finding)
+            if event.finding not in self._told:
+                self._raised.append(event.finding)
+                self._findings.append(event.finding)
         elif isinstance(event, ModelChanged):
             self._totals = RoutingTotals(event.info.sites)
         self._emit(event)
 
     def _diagnose(self) -> None:
         self._totals.update(self._debugger.live_timeline.snapshot())
-        found = diagnose(self._totals, DEFAULTS, self._debugger.plugins.diagnostics)
-        for finding in new_findings(self._findings, found):
+        everything = diagnose(self._totals, DEFAULTS, self._debugger.plugins.diagnostics)
+        found = [finding for finding in everything if not is_unsure(finding)]
+        new = new_findings(self._told, found)
+        self._told += new
+        self._findings[:] = [*self._raised, *found]
+        for finding in new:
             self._debugger.tell(FindingRaised(finding))
 
     def _tell_recording(self, *, always: bool = False) -> None:
@@ -63,6 +71,10 @@ class Watch:
         if recording is None:
             return
         grown = recording.nbytes - self._told_bytes >= _RECORDING_BYTES
-        if always or grown or recording.problem != self._told_problem:
+        news = recording.problem != self._told_problem
+        if always or grown or news:
             self._told_bytes, self._told_problem = recording.nbytes, recording.problem
             self._emit(RecordingChanged(str(recording.path), recording.nbytes, recording.problem))
+        if news and recording.problem:
+            message, hint = f"the recording stopped: {recording.problem}", "'save FILE' writes what is held elsewhere"
+            self._take_event(FindingRaised(Finding("recording_stopped", "error", message, hint)))

@@ -178,9 +178,6 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             case FindingRaised(finding):
                 if finding.severity == "error":  # of others the title bar keeps count
                     self.say(finding.message, finding.suggestion, "error")
-            case RecordingChanged(_, _, problem):
-                if problem:
-                    self.say(f"the recording stopped: {problem}", severity="error")
             case Notice(message, severity):
                 self.say(message, severity="information" if severity == "info" else severity)
             case _:

@@ -61,6 +61,7 @@ def test_no_command_at_all_is_answered_with_the_help(call: Call, args: list[str]
         (["record", "demo", "-p", "", "-o", "x"], "the prompt is empty"),
         (["record", "demo", "-p", "a", "-o", "/no/such/folder/x"], "no such folder"),
         (["record", "demo", "-p", "a", "-o", "."], "is a directory"),
+        (["record", "demo", "-p", "a", "-o", __file__, "--force", "0"], "--overwrite replaces it"),
         (["record", "demo", "-p", "a", "-o", "x", "--layers", "1"], "--layers"),
         (["record", "demo", "-p", "a", "-o", "x", "--force", "a,b"], "is no number"),
         (["export", "x", "--format", "pdf", "-o", "-"], "pdf"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +144,25 @@ def test_what_is_no_recording_is_one_clear_line(
     assert lines[0].startswith("error: ")
     assert len(lines) <= 2
     assert "internal error" not in lines[0]
+
+
+@pytest.mark.parametrize("args", [["stats"], ["export", "--format", "csv", "-o", "x.csv"]])
+def test_a_file_that_may_not_be_read_is_no_mistake_in_the_call(
+    call: Call, trace: Write, args: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = trace(), os.open
+
+    def refuse(name: Any, *rest: Any, **named: Any) -> int:
+        if str(name) == str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return opened(name, *rest, **named)
+
+    # To root, which tests may run as, no mode of a file says no.
+    monkeypatch.setattr(os, "access", lambda name, mode, **_: str(name) != str(path))
+    monkeypatch.setattr(os, "open", refuse)
+    done = call(args[0], path, *args[1:])
+    assert done.status == 1
+    assert "permission denied" in done.err.lower()
 
 
 def test_a_folder_is_no_recording(call: Call, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 
 from moetui.console.draw import heat, table
 from moetui.console.tables import tables_of
@@ -33,6 +34,12 @@ def test_a_comparison_shows_all_its_numbers(width: int) -> None:
     assert lines[-1].split() == list(ROWS[-1])
     assert all(cell_len(line) <= width for line in lines)
     assert " ".join(lines[0].split()) == " ".join(HEADS) or width < 100
+
+
+@pytest.mark.parametrize("width", [100, 40])
+def test_a_column_without_a_head_and_with_nothing_in_it_takes_no_other_s_place(width: int) -> None:
+    shown = table(("#", "", "ms"), [("1", "", "5.25"), ("2", "", "6.5")], left=("",))
+    assert drawn(Padding(shown, expand=False), width)[0].split() == ["#", "ms"]
 
 
 @given(

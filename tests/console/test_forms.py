@@ -142,7 +142,7 @@ def test_nothing_comes_of_nothing(console: Console, line: str) -> None:
         ("generate x", "a recording cannot generate", "moetui run"),
         ("ban_experts 1", "a recording cannot change the routing", "moetui run"),
         ("break_when entropy<1", "a recording cannot stop at breakpoints", "find"),
-        ("fork 3", "a recording cannot branch off", "generate"),
+        ("fork 3", "a recording cannot branch off", "moetui run MODEL"),
     ],
 )
 def test_errors_name_the_argument_and_what_is_valid(console: Console, line: str, error: str, hint: str) -> None:

@@ -141,8 +141,29 @@ class TestRuns:
         session.generate(PROMPT, GenerationSettings(max_new_tokens=60))
         session.settle()
         raised = [event.finding for event in session.log.of(FindingRaised)]
-        assert list(session.findings) == raised
+        assert {(one.kind, one.site) for one in session.findings} == {(one.kind, one.site) for one in raised}
         assert "router_collapse" in {finding.kind for finding in raised}
+
+    def test_a_finding_that_no_longer_holds_goes_and_is_told_once(self, live: Make) -> None:
+        session = live()
+        session.set_interventions([ForceExperts((0, 1))])
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=60))
+        session.settle()
+        assert "router_collapse" in {finding.kind for finding in session.findings}
+        session.set_interventions([])
+        for _ in range(4):
+            session.generate(PROMPT, GenerationSettings(max_new_tokens=120))
+            session.settle()
+        assert "router_collapse" not in {finding.kind for finding in session.findings}
+        told = [(event.finding.kind, event.finding.site) for event in session.log.of(FindingRaised)]
+        assert len(told) == len(set(told))
+
+    def test_too_few_tokens_to_tell_are_no_finding(self, live: Make) -> None:
+        session = live()
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=4))
+        session.settle()
+        assert session.findings == ()
+        assert session.log.of(FindingRaised) == []
 
     def test_costs_are_measured(self, live: Make) -> None:
         session = live()

@@ -345,6 +345,7 @@ async def test_follows_a_file_no_further_when_nothing_more_can_come_of_it(tmp_pa
         os.truncate(path, path.stat().st_size - 100)
     assert await asyncio.to_thread(session.wait, 30)
     assert session.state is RunState.FINISHED
+    assert "trace_incomplete" in {finding.kind for finding in session.findings}
     session.close()
     told = [event.message async for event in session.events() if isinstance(event, Notice)]
     assert len(told) == 1
@@ -362,6 +363,7 @@ async def test_follows_a_file_that_is_being_written(tmp_path):
     session.open()
     assert session.playback.position == 7
     assert session.state is RunState.RUNNING
+    assert session.findings == (), "it was not cut off: it is being written"
     seen = session.events()
 
     async def until(end):

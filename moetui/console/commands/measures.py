@@ -17,7 +17,7 @@ from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.console.window import gather
 from moetui.routing import UsageError, join_texts
-from moetui.routing.diagnostics import diagnose
+from moetui.routing.diagnostics import DIAGNOSTICS, diagnose
 from moetui.routing.events import Finding
 from moetui.routing.metrics import (
     by_site,
@@ -198,8 +198,7 @@ def findings(console: Context, *, branch: InBranch = None, last: Last = None) ->
     window = console.window(last)
     totals = console.totals(window, branch)
     found = diagnose(totals)
-    kinds = {(finding.kind, finding.site) for finding in found}
-    found += [finding for finding in console.session.findings if (finding.kind, finding.site) not in kinds]
+    found += [finding for finding in console.session.findings if finding.kind not in DIAGNOSTICS]
     data = [{name: getattr(item, name) for name in Finding.__slots__} for item in found]
     if not found:
         return Result((text(f"nothing found in {int(totals.tokens.sum()):,} tokens"),), data)
