@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from moetui.routing.events import (
@@ -29,7 +30,7 @@ class Progress:
 
     def __init__(self, wanted: bool, total: int, *, quiet: bool = False) -> None:
         self._wanted, self._total, self._quiet = wanted, total, quiet
-        self._shown = 0
+        self._shown = self._tokens = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -45,6 +46,7 @@ class Progress:
             share = "" if event.fraction is None else f" {event.fraction:.0%}"
             self._draw(f"{event.message}{share}")
         elif isinstance(event, StepCaptured):
+            self._tokens = event.end
             self._draw(f"{event.end} tokens")
         elif isinstance(event, RunStateChanged) and event.state is RunState.RUNNING:
             self._draw("running")
@@ -55,6 +57,12 @@ class Progress:
             text = event.message if isinstance(event, Notice) else event.finding.message
             self._draw("")
             sys.stderr.write(f"{drawable(text)}\n")
+
+    def wrote(self, path: Path) -> None:
+        """Say which recording the tokens are in, also when it was interrupted."""
+        if self._wanted and self._tokens and path.exists():
+            self._draw("")
+            sys.stderr.write(f"{drawable(str(path))}: {self._tokens:,} tokens, {path.stat().st_size:,} bytes\n")
 
     def _draw(self, text: str) -> None:
         if not self._wanted:

@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "trace.msgpack"
             try:
-                return _record(ctx, model, target, as_json, options)
+                return _record(ctx, model, target, as_json, options, named=False)
             finally:  # what was recorded before something failed as well
                 if target.exists():
                     with target.open("rb") as stream:
@@ -57,7 +57,9 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
     return _record(ctx, model, Path(output), as_json, options)
 
 
-def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options: dict[str, Any]) -> int:
+def _record(
+    ctx: click.Context, model: str, target: Path, as_json: bool, options: dict[str, Any], *, named: bool = True
+) -> int:
     from moetui.cli.progress import Progress
     from moetui.cli.script import commands, script_lines
     from moetui.cli.values import generation_settings, interventions_of, load_request, prompt_of
@@ -83,7 +85,11 @@ def _record(ctx: click.Context, model: str, target: Path, as_json: bool, options
     quiet, python = ctx.ensure_object(Common).quiet, not options["no_python"]
     with Progress(progress_wanted(ctx), live.settings.max_new_tokens, quiet=quiet) as progress:
         prepare = None if lines is None else commands(lines, options["script"], quiet=quiet, python=python)
-        run = run_headless(live, on_event=progress.take, prepare=prepare)
+        try:
+            run = run_headless(live, on_event=progress.take, prepare=prepare)
+        finally:
+            if named:
+                progress.wrote(target)
     if run.problem:
         raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")
     if as_json:

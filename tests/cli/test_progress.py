@@ -1,0 +1,28 @@
+"""What a run without a screen says on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moetui.cli.progress import Progress
+from moetui.routing.events import StepCaptured
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_in_the_end_it_says_where_the_tokens_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: bool
+) -> None:
+    path = tmp_path / "\x1b[2Jx.msgpack"
+    path.write_bytes(b"x" * 1234)
+    with Progress(wanted, 40) as progress:
+        progress.wrote(path)
+        assert "bytes" not in capsys.readouterr().err, "no token of this run is in that file"
+        progress.take(StepCaptured(33))
+        progress.wrote(tmp_path / "none")
+        progress.wrote(path)
+    said = capsys.readouterr().err
+    assert ("33 tokens, 1,234 bytes\n" in said) == wanted
+    assert "none" not in said
+    assert "\x1b" not in said
