@@ -85,7 +85,7 @@ def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger:
     for site in ("L0", "L1", "L2"):
         debugger.control.step_layer()
         assert debugger.control.wait(PATIENCE)
-        assert debugger.control.reason == f"before {site}"
+        assert debugger.control.reason == f"before {site} · token {PROMPT + 2}"
     debugger.control.resume()
     assert torch.equal(own.join(), plain)
     assert not debugger.control.paused

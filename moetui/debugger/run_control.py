@@ -176,8 +176,10 @@ class OwnRunControl:
         return True
 
     def _at_site(self, context: Any) -> None:
+        if not self._gate.control.to_site:
+            return
         before = self._gate.waited
-        self._gate.before_site(context.site.name, self._standing)
+        self._gate.before_site(context.place, self._standing)
         waited = self._gate.waited - before
         if waited and context.step is not None:
             context.step.stood(int(waited * 1e9))

@@ -172,11 +172,11 @@ class RunControl:
         """The step's forward pass is over."""
         return replace(self, within_step=False)
 
-    def at_site(self, name: str) -> RunControl:
+    def at_site(self, place: str) -> RunControl:
         """The model is about to enter a site: pause here, or not."""
         if self.state is not RunState.RUNNING or self.unwinds or not self.to_site:
             return self
-        return self._paused(f"before {name}")
+        return self._paused(f"before {place}")
 
     @property
     def _listens(self) -> bool:
@@ -308,17 +308,17 @@ class Gate:
             self._set(self._control.pass_step())
             return paused
 
-    def before_site(self, name: str, standing: Callable[[], None] | None = None) -> None:
+    def before_site(self, place: str, standing: Callable[[], None] | None = None) -> None:
         """Stand before a site within a step; returns when the model may enter it. Never raises: the step goes on.
 
         Args:
-            name: of the site.
+            place: the site, perhaps with the tokens that stand there.
             standing: called when the step stands here, in this thread.
         """
         if not self._control.to_site:  # read without the lock: a command may as well arrive a site later
             return
         with self._condition:
-            self._set(self._control.at_site(name))
+            self._set(self._control.at_site(place))
             began = perf_counter()
             if self._control.blocks and standing is not None:
                 self._unlocked(standing)

@@ -270,8 +270,10 @@ class Passage:
         """See ``Capture.gate``."""
         if context.step is None or context.step.index < 0:
             return
+        if not self._gate.control.to_site:
+            return
         before = self._gate.waited
-        self._gate.before_site(context.site.name, self._debugger.keep)
+        self._gate.before_site(context.place, self._debugger.keep)
         waited = self._gate.waited - before
         if waited:
             context.step.stood(int(waited * 1e9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from pathlib import Path
@@ -55,12 +56,14 @@ class TestControl:
             session.step_layer()
             session.log.wait_state(RunState.PAUSED, number)
             reasons.append(session.reason)
-        assert reasons == [f"before L{layer}" for layer in (0, 1, 2, 3, 0, 1)]
         session.step()
         session.log.wait_state(RunState.PAUSED, 9)
         assert session.reason == "stepped"
         session.resume()
         session.settle()
+        prompt = int(session.timeline.snapshot().steps().num_tokens[0])
+        tokens = [prompt] * 4 + [prompt + 1] * 2
+        assert reasons == [f"before L{layer} · token {token}" for layer, token in zip((0, 1, 2, 3, 0, 1), tokens)]
         assert len(session.ids()) == len(set(session.timeline.snapshot().tokens(0, 999).position.tolist()))
 
     def test_time_between_layers_is_not_the_models(self, live: Make) -> None:
@@ -84,7 +87,7 @@ class TestControl:
         for number in range(2, 5):
             session.step_layer()
             session.log.wait_state(RunState.PAUSED, number)
-        assert session.reason == "before L2"
+        assert re.fullmatch(r"before L2 · tokens 0 to \d+", session.reason)
         session.set_interventions([ForceExperts((6, 7))])
         session.log.wait(lambda _: bool(session.log.of(InterventionsChanged)))
         session.resume()

@@ -139,6 +139,19 @@ class SiteContext:
         """The site."""
         return self.handle.site
 
+    @property
+    def place(self) -> str:
+        """Which tokens stand before which site, in words: ``L1 · token 24``. Waits for the device."""
+        name, hidden = self.site.name, self.hidden
+        if self.step is None or hidden is None:
+            return name
+        positions = self.step.positions(self.site.stack, hidden.numel() // hidden.shape[-1], hidden.device)
+        known = positions[positions >= 0]
+        if not len(known):
+            return name
+        first, last = int(known.min()), int(known.max())
+        return f"{name} · token {first}" if first == last else f"{name} · tokens {first} to {last}"
+
 
 class Current(threading.local):
     """The frame (``RawStep``) that the hooks of this thread write to; None outside of a forward pass."""
