@@ -167,6 +167,8 @@ class Capture:
 
     @gate.setter
     def gate(self, gate: Gate | None) -> None:
+        if gate == self._gate:  # set before each pass by those who follow a run
+            return
         self._gate = gate
         for watch in tuple(self._on_sites.values()):
             watch.follow()
