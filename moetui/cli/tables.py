@@ -85,6 +85,7 @@ def diff_text(diff: dict[str, Any]) -> str:
         head = [
             f"{_count(diff['tokens'], 'token')} compared (aligned by tokens), {diff['same_tokens']:,} the same, "
             f"{diff['common_prefix']:,} before any difference; {_count(diff['flips'], 'routing')} flipped"
+            + (f", {diff['other_token_flips']:,} of them where the tokens differ" if diff["other_token_flips"] else "")
         ]
     else:
         head = [
@@ -107,7 +108,8 @@ def diff_text(diff: dict[str, Any]) -> str:
         if diff[key] and (known or key == "sites"):
             parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
     if diff["top_flips"]:
-        parts.append("flips against the largest margins\n" + columns(_flip_rows(diff["top_flips"]), left=3))
+        where = ", of tokens that are the same" if diff["other_token_flips"] else ""
+        parts.append(f"flips against the largest margins{where}\n" + columns(_flip_rows(diff["top_flips"]), left=3))
     return "\n\n".join(parts)
 
 

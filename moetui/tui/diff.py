@@ -78,12 +78,9 @@ class DiffApp(Shell):
         self.screen.set_class(self.look.ascii, "-ascii")
         self.set_keymap(dict(self.options.keys))
         self.query_one("#title", LineWidget).show(*self._title())
-        listed, all_flips = len(self.runs.comparison.top_flips), self.runs.comparison.flips
-        words = f"flips · {f'{listed:,} of ' if listed < all_flips else ''}{all_flips:,} · by margin"
-        self.query_one("#flips").border_title = Content(self.ink.words(words))
         self.pairs.border_title = Content(self.ink.words(self._pairs_title()))
         self.query_one("#sites").add_class("-shown")
-        self._show_sites()
+        self._show_measured()
         # As long as the model has sites, and no longer: what is left is for the flips.
         self.query_one("#sites").styles.max_height = len(self.runs.a.sites) + 3
         self.query_one("#shift").styles.max_height = len(self.runs.a.sites) + 4
@@ -133,8 +130,9 @@ class DiffApp(Shell):
             return f"tokens · {found.common_prefix:,} before the first that differs"
         return "tokens · the same all the way" if not found.only_a + found.only_b else "tokens · one run is longer"
 
-    def _show_sites(self) -> None:
+    def _show_measured(self) -> None:
         self.query_one(SiteList).show(prefix=self.prefix)
+        self.query_one(FlipList).show(prefix=self.prefix)
         self.query_one(Heatmap).show(self.runs.shift_picture(prefix=self.prefix))
 
     def _show_pair(self) -> None:
@@ -189,9 +187,9 @@ class DiffApp(Shell):
             self._go(rows[-1] if self.pairs.cursor == rows[0] else rows[0])
 
     def action_prefix(self) -> None:
-        """Measure all pairs, or only those before any token differs."""
+        """Measure and list all pairs, or only those before any token differs."""
         self.prefix = not self.prefix
-        self._show_sites()
+        self._show_measured()
 
     def action_beside(self) -> None:
         """Go to the next of sites, load shift and flips; on a narrow screen it takes the place of the others."""

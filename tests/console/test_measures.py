@@ -113,6 +113,16 @@ def test_compare_finds_the_first_difference_and_the_agreement(console: Console, 
         assert same["jaccard"] == pytest.approx(np.mean(shares[:8]))
         assert every["jaccard"] == pytest.approx(np.mean(shares))
     assert len(console.run("compare 1 0 --rows 1").data["top_flips"]) == 1
+    same = view.tokens(0, 15).token_id == view.tokens(15, 30).token_id
+    flipped = [
+        token for token in range(15) for site in range(len(view.sites))
+        if set(block.indices[token, site].tolist()) != set(block.indices[token + 15, site].tolist())
+    ]  # fmt: skip
+    others = sum(not same[token] for token in flipped)
+    assert 0 < others < len(flipped)
+    assert f"{len(flipped)} choices differ, {others} of them where the tokens do; the others" in drawn(result)
+    listed = console.run("compare --rows 10000").data["top_flips"]
+    assert sorted(flip["position"] for flip in listed) == [token for token in flipped if same[token]]
 
 
 def test_a_recording_is_compared_with_this_session(console: Console, recording: Path) -> None:

@@ -76,10 +76,13 @@ def test_numbers_agree_with_counting(seed: int) -> None:
         assert mine.jaccard == pytest.approx(np.mean(jaccard))
         assert mine.flips == len(agreed) - sum(agreed)
     assert found.flips == len(flips)
-    expected = sorted(flips, key=lambda flip: (-flip[0], flip[1], flip[2]))[:5]
-    told = [(flip.a, flip.site, set(flip.lost), set(flip.gained)) for flip in found.top_flips]
-    assert told == [(token, INFO.sites[site].name, lost, gained) for _, token, site, lost, gained in expected]
-    assert all(flip.same_token == (flip.a < prefix) for flip in found.top_flips)
+    assert found.other_token_flips == sum(not same[flip[1]] for flip in flips)
+    ranked = sorted(flips, key=lambda flip: (-flip[0], flip[1], flip[2]))
+    for listed, counts in ((found.top_flips, same), (found.prefix_flips, np.arange(12) < prefix)):
+        expected = [flip for flip in ranked if counts[flip[1]]][:5]
+        told = [(flip.a, flip.site, set(flip.lost), set(flip.gained)) for flip in listed]
+        assert told == [(token, INFO.sites[site].name, lost, gained) for _, token, site, lost, gained in expected]
+        assert all(flip.same_token == (flip.a < prefix) for flip in listed)
 
 
 def test_distances_by_hand() -> None:
@@ -207,7 +210,9 @@ def test_sites_are_paired_by_name_and_shape(rng: np.random.Generator) -> None:
 
 
 def test_pieces_do_not_change_the_result(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = view_of(random_step(INFO, 60, rng, marks=True)), view_of(random_step(INFO, 60, rng, marks=True))
+    ids = np.arange(60, dtype=np.int32)
+    others = np.where(np.isin(ids, (31, 40)), 99, ids).astype(np.int32)
+    one, two = (view_of(random_step(INFO, 60, rng, marks=True, token_id=each)) for each in (ids, others))
     whole = compare(one, two, top=7).to_dict()
     monkeypatch.setattr("moetui.routing.compare.runs.chunk_tokens", lambda sites: 8)
     pieces = compare(one, two, top=7).to_dict()

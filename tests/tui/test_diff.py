@@ -199,6 +199,25 @@ async def test_a_flip_leads_to_its_token_and_site(write: Write, opened: Opened) 
         assert f"L{part(pilot, Heatmap).cursor[0]}" == flip.site
 
 
+async def test_flips_are_of_the_same_token_or_before_any_differs(write: Write, opened: Opened) -> None:
+    ids = list(range(12))
+    other = [*ids[:6], 30, *ids[7:]]
+    runs = opened(write("a", ids), write("b", other, {2: 1, 6: 0, 9: 2}))
+    async with shown(runs) as pilot:
+        flips = part(pilot, FlipList)
+        assert {flip.position for flip in flips.flips} == {2, 9}
+        assert str(flips.border_title) == "flips · 2 by margin · 1 where tokens differ"
+        await press(pilot, "p")
+        assert [flip.position for flip in flips.flips] == [2]
+        assert str(flips.border_title) == "flips before any token differs · 1 by margin"
+        assert flips.total == 1
+        await press(pilot, "p")
+        assert flips.total == 2
+    late = opened(write("c", ids), write("d", other, {6: 0}))
+    async with shown(late) as pilot:
+        assert "the same experts wherever the tokens are the same" in screen(pilot)
+
+
 async def test_a_site_is_one_selection_in_all_panels(write: Write, opened: Opened) -> None:
     async with shown(opened(write("a", [1, 2]), write("b", [1, 2], {1: 1}))) as pilot:
         await press(pilot, "right_square_bracket")

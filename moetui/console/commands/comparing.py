@@ -37,7 +37,7 @@ def compare(
             or the run before it.
         b: the branch; the one that the session stands on, if left out.
         recording: compare the recording that 'load' opened with this session; of it, or of run ``b``.
-        rows: the most tokens to list that got other experts, those against the largest margins.
+        rows: the most choices to list that differ for the same token, those against the largest margins.
 
     Examples:
         compare
@@ -153,8 +153,10 @@ def _agreement(site: SiteComparison) -> tuple[str, str, str]:
 
 
 def _flips(found: Comparison) -> list[RenderableType]:
+    others = found.other_token_flips
+    told = f"{found.flips:,} choices differ" + (f", {others:,} of them where the tokens do" if others else "")
     if not found.top_flips:
-        return []
+        return [text(told, "dim")] if others else []
     rows = [
         (
             str(flip.position),
@@ -167,5 +169,5 @@ def _flips(found: Comparison) -> list[RenderableType]:
         for flip in found.top_flips
     ]
     heads = ("position", "token", "site", "lost", "gained", "against a margin of")
-    note = text(f"{found.flips:,} choices differ; against the largest margins:", "dim")
+    note = text(f"{told}; {'the others, ' if others else ''}against the largest margins:", "dim")
     return [note, table(heads, rows, left=("token", "site", "lost", "gained"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,13 @@ from moetui.routing.timeline import RoutingBlock, TimelineView
 from moetui.routing.totals import chunk_tokens
 
 _NAMED = 3
+
+_Ranked: TypeAlias = tuple[float, int, int, Flip]
+"""A flip behind what it is ranked by; larger ranks first."""
+
+
+def _rank(entry: _Ranked) -> tuple[float, int, int]:
+    return entry[:3]
 
 
 def compare(
@@ -43,7 +51,7 @@ def compare(
         b: may be the same view.
         line_a: take only the tokens of this sequence (``BranchTree.line``); None for all.
         line_b: likewise; of two in one view, those that they share are left out.
-        top: how many flips to list.
+        top: how many flips to list, and of those before any token differs likewise.
         side_by_side: how many pairs of tokens to list, from just before the first other one.
 
     Raises:
@@ -52,7 +60,8 @@ def compare(
     sites_a, sites_b = shared_sites(a, b)
     pairing = align(a, b, line_a, line_b)
     everything, prefix = SiteSums(sites_a), SiteSums(sites_a)
-    best: list[tuple[float, int, int, Flip]] = []
+    best: list[_Ranked] = []
+    best_prefix: list[_Ranked] = []
     first_routing: Divergence | None = None
     differ = np.zeros(len(pairing.a), np.int64)
     for rows, pairs in _chunks(a, b, sites_a, sites_b, pairing):
@@ -61,7 +70,9 @@ def compare(
         differ[rows] = pairs.differ.sum(1)
         if first_routing is None and pairs.differ.any():
             first_routing = _routed_apart(a, b, sites_a, pairing, rows, pairs.differ)
-        best = heapq.nlargest(top, [*best, *_flips(a, sites_a, pairing, rows, pairs, top)], key=lambda entry: entry[:3])
+        found = list(_flips(a, sites_a, pairing, rows, pairs, top))
+        best = heapq.nlargest(top, [*best, *found], key=_rank)
+        best_prefix = heapq.nlargest(top, [*best_prefix, *(entry for entry in found if entry[3].same_token)], key=_rank)
     comparison, moved = everything.result(), probability_moved(a, b, pairing)
     heard = moved[pairing.prefix & ~np.isnan(moved)]
     different = np.flatnonzero(~pairing.same)
@@ -77,7 +88,9 @@ def compare(
         sites=comparison,
         prefix_sites=prefix.result(),
         flips=sum(site.flips for site in comparison),
+        other_token_flips=int(differ[~pairing.same].sum()),
         top_flips=tuple(flip for *_, flip in best),
+        prefix_flips=tuple(flip for *_, flip in best_prefix),
         probability_moved=float(heard.mean()) if heard.size else None,
         side_by_side=pairs_around(a, b, pairing, differ, moved, side_by_side),
         sites_only_a=_missing(a, sites_a),
@@ -187,9 +200,9 @@ def _divergence(
 
 def _flips(
     a: TimelineView, sites: tuple[Site, ...], pairing: Alignment, rows: I64, pairs: Pairs, top: int
-) -> Iterator[tuple[float, int, int, Flip]]:
-    """The piece's flips against the largest margins, each with what it is ranked by; larger ranks first."""
-    where, columns = np.nonzero(pairs.differ)
+) -> Iterator[_Ranked]:
+    """The piece's flips of the same token against the largest margins, and those of its common prefix."""
+    where, columns = np.nonzero(pairs.differ & pairing.same[rows][:, None])
     if not where.size:
         return
     renumbered = tuple(replace(site, index=number) for number, site in enumerate(sites))
@@ -197,7 +210,10 @@ def _flips(
     logits = None if pairs.a.logits is None else pairs.a.logits[touched]
     margins = site_margin(logits, renumbered, len(touched))[back.ravel(), columns].astype(np.float64)
     ranks = np.where(np.isnan(margins), -1.0, margins)
-    for number in np.lexsort((columns, where, -ranks))[:top].tolist():
+    order = np.lexsort((columns, where, -ranks))
+    early = pairing.prefix[rows[where[order]]]
+    listed = (np.arange(len(order)) < top) | (early & (np.cumsum(early) <= top))
+    for number in order[listed].tolist():
         row, column = int(where[number]), int(columns[number])
         token = int(pairing.a[rows[row]])
         light = a.tokens(token, token + 1)

@@ -30,12 +30,12 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A token that got other experts at a site.
+    """A token that both runs have at a position, and that got other experts at a site.
 
     Attributes:
         margin: by how much the first run's router had preferred its k-th expert to the next one; None if unknown.
         lost: experts of the first run only; ``gained`` of the second only.
-        same_token: whether both runs had the same tokens up to here, so that the routing alone differs.
+        same_token: whether both runs had the same tokens up to here too, so that the routing alone differs.
     """
 
     a: int
@@ -93,8 +93,10 @@ class Comparison:
         only_a: tokens without a partner; ``only_b`` likewise.
         first_token: where tokens differ first; None if they never do. ``first_routing``: where experts do.
         sites: over all pairs. ``prefix_sites``: over the common prefix, where the input was the same.
-        flips: number of (pair, site) with other experts.
-        top_flips: those against the largest margins; flips of unknown margin come last, in token order.
+        flips: number of (pair, site) with other experts. ``other_token_flips``: of them at pairs of different tokens,
+            which nothing is to be learned from one by one.
+        top_flips: the others, those against the largest margins; flips of unknown margin come last, in token order.
+            ``prefix_flips``: the same of the common prefix alone.
         probability_moved: how much of the next token's probability lies elsewhere in the second run, mean over the
             common prefix, in [0, 1]: at least so much, as far as both runs' candidates tell. None if unknown.
         side_by_side: pairs of tokens from just before the first other one (or the first with other experts).
@@ -112,7 +114,9 @@ class Comparison:
     sites: tuple[SiteComparison, ...]
     prefix_sites: tuple[SiteComparison, ...]
     flips: int
+    other_token_flips: int
     top_flips: tuple[Flip, ...]
+    prefix_flips: tuple[Flip, ...]
     probability_moved: float | None = None
     side_by_side: tuple[TokenPair, ...] = ()
     sites_only_a: tuple[str, ...] = ()

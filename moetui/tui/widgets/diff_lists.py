@@ -7,7 +7,7 @@ from collections.abc import Callable
 from textual.content import Content
 
 from moetui.routing import drawable
-from moetui.routing.compare import SiteComparison
+from moetui.routing.compare import Flip, SiteComparison
 from moetui.tui.cells import Line, fit, number
 from moetui.tui.diff_rows import NOBODY, Side, TwoRuns
 from moetui.tui.glyphs import expert_digit
@@ -226,14 +226,42 @@ class SiteList(RowList):
 
 
 class FlipList(RowList):
-    """Flips, those against the largest margins first."""
-
-    EMPTY = "every token went to the same experts"
+    """Flips of tokens that are the same in both, those against the largest margins first."""
 
     def __init__(self, runs: TwoRuns, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._runs = runs
-        self.flips = runs.comparison.top_flips
+        self.prefix = False
+
+    @property
+    def flips(self) -> tuple[Flip, ...]:
+        """Those of the same token, or those before any token differs."""
+        return self._runs.comparison.prefix_flips if self.prefix else self._runs.comparison.top_flips
+
+    @property
+    def empty(self) -> str:
+        """Which tokens went to the same experts."""
+        if not self._runs.comparison.flips:
+            return "every token went to the same experts"
+        if self.prefix:
+            return "the same experts before any token differs"
+        return "the same experts wherever the tokens are the same"
+
+    def show(self, *, prefix: bool) -> None:
+        """Say which pairs are listed."""
+        self.prefix = prefix
+        found, listed = self._runs.comparison, len(self.flips)
+        count = sum(site.flips for site in found.prefix_sites) if prefix else found.flips - found.other_token_flips
+        words = f"{f'{listed:,} of ' if listed < count else ''}{count:,} by margin"
+        if prefix:
+            words = f"flips before any token differs · {words}"
+        elif found.other_token_flips:
+            words = f"flips · {words} · {found.other_token_flips:,} where tokens differ"
+        else:
+            words = f"flips · {words}"
+        self.border_title = Content(self.ink.words(words))
+        self.move_cursor(0)
+        self.refresh()
 
     @property
     def total(self) -> int:

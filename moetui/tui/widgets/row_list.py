@@ -53,6 +53,11 @@ class RowList(Pens, can_focus=True):
         return 0
 
     @property
+    def empty(self) -> str:
+        """What is said where there are no rows."""
+        return self.EMPTY
+
+    @property
     def page(self) -> int:
         """Rows that fit."""
         return max(1, self.room.height - 1)
@@ -117,7 +122,7 @@ class RowList(Pens, can_focus=True):
         row = self._top + y - 1
         if row >= self.total:
             line = Line().space(1, plain)
-            return (line.add(self.EMPTY, self.pen("dim")) if not self.total and y == 1 else line).strip(width, plain)
+            return (line.add(self.empty, self.pen("dim")) if not self.total and y == 1 else line).strip(width, plain)
         selected = row == self.cursor
         line = self.draw_row(row, width - 1, selected=selected).clip(width - 1)
         line.to(width - 1, self.row_pen("", selected))
