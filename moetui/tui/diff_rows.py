@@ -100,10 +100,13 @@ class TwoRuns:
             names=tuple(site.site for site in sites),
             heat=HeatValues(values, nobody, absent, -high, high, "points", diverging=True),
             title="load shift · A to B",
-            entropy=np.array([np.nan if site.entropy_b is None else site.entropy_b for site in sites], np.float64),
-            fairness=np.asarray([float(jain_fairness(np.asarray(site.loads_b))) for site in sites], np.float64),
+            entropy=np.array(
+                [np.nan if site.entropy_shift is None else site.entropy_shift for site in sites], np.float64
+            ),
+            fairness=np.array([_fairness(site.loads_b) - _fairness(site.loads_a) for site in sites], np.float64),
             trail=np.zeros((0, len(sites))),
             loads=loads[1],
+            loads_before=loads[0],
         )
 
 
@@ -133,6 +136,10 @@ def two_runs(a: Session, b: Session) -> TwoRuns:
 
 def _tokens(view: TimelineView) -> I64:
     return np.flatnonzero(~view.tokens(view.first, view.end).pad) + view.first
+
+
+def _fairness(loads: tuple[int, ...]) -> float:
+    return float(jain_fairness(np.asarray(loads)))
 
 
 def _interleave(a: I64, b: I64, all_a: I64, all_b: I64) -> tuple[I64, I64]:

@@ -218,6 +218,29 @@ async def test_flips_are_of_the_same_token_or_before_any_differs(write: Write, o
         assert "the same experts wherever the tokens are the same" in screen(pilot)
 
 
+async def test_what_stands_beside_the_load_shift_is_a_change_too(write: Write, opened: Opened) -> None:
+    runs = opened(write("a", [1, 2, 3, 4]), write("b", [1, 2, 3, 4], {1: 2, 2: 2}))
+    site = runs.comparison.sites[2]
+    picture = runs.shift_picture(prefix=False)
+    assert picture.entropy[2] == pytest.approx(site.entropy_b - site.entropy_a)
+    fair = [sum(loads) ** 2 / (len(loads) * sum(load**2 for load in loads)) for loads in (site.loads_a, site.loads_b)]
+    assert picture.fairness[2] == pytest.approx(fair[1] - fair[0])
+    for look, words in ((LOOK, ("ΔH", "Δfair", "→")), (PLAIN, ("dH", "dfair", ">"))):
+        async with shown(runs, look=look) as pilot:
+            shift = part(pilot, Heatmap)
+            shift.move_cursor(2, 1)
+            await pilot.pause()
+            assert lines_of(shift)[0].split()[-2:] == list(words[:2])
+            assert f"{site.loads_a[1]} {words[2]} {site.loads_b[1]} of 8" in screen(pilot)
+
+
+async def test_the_change_of_entropy_is_in_the_sites_at_both_sizes(write: Write, opened: Opened) -> None:
+    runs = opened(write("a", [1, 2, 3]), write("b", [1, 2, 3], {1: 2}))
+    for size in ((80, 24), (120, 40)):
+        async with shown(runs, size) as pilot:
+            assert "ΔH" in lines_of(part(pilot, SiteList))[0], size
+
+
 async def test_a_site_is_one_selection_in_all_panels(write: Write, opened: Opened) -> None:
     async with shown(opened(write("a", [1, 2]), write("b", [1, 2], {1: 1}))) as pilot:
         await press(pilot, "right_square_bracket")

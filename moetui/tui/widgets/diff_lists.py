@@ -132,11 +132,11 @@ def _joined(experts: tuple[tuple[int, ...], ...] | None) -> str:
 # title, cells, what it says of a site, digits; the last ones are left out where room is short
 _Column = tuple[str, int, Callable[[SiteComparison], float | None], int]
 _COLUMNS: tuple[_Column, ...] = (
-    ("set", 5, lambda site: site.same_set, 2),
-    ("jacc", 5, lambda site: site.jaccard, 2),
+    ("set", 4, lambda site: site.same_set, 2),
+    ("jacc", 4, lambda site: site.jaccard, 2),
     ("KL", 6, lambda site: site.kl, 3),
-    ("L1", 5, lambda site: site.l1, 2),
-    ("shift", 6, lambda site: site.load_shift, 2),
+    ("L1", 4, lambda site: site.l1, 2),
+    ("shift", 5, lambda site: site.load_shift, 2),
     ("H", 5, lambda site: site.entropy_shift, 2),
 )
 

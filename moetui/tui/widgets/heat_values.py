@@ -168,6 +168,8 @@ class HeatPicture:
         entropy, fairness: ``[S]`` by site, NaN where unknown.
         trail: ``[B, S]`` entropy by site over the last groups of tokens, oldest first.
         loads: ``[S, E]`` slots, for the cursor's exact line.
+        loads_before: of the run that this one is held against; entropy and fairness are differences then. None for one
+            run alone.
     """
 
     names: tuple[str, ...]
@@ -177,6 +179,7 @@ class HeatPicture:
     fairness: F64
     trail: F64
     loads: I64 = field(repr=False)
+    loads_before: I64 | None = field(default=None, repr=False)
 
     def cursor_text(self, site: int, expert: int) -> str:
         """One cell's exact value, in words."""
@@ -192,4 +195,7 @@ class HeatPicture:
         shown = "unknown" if np.isnan(value) else f"{value:.3g}{_SHORT_UNITS.get(unit, ' ' + unit)}"
         if not load and not self.heat.diverging:
             shown = f"no load{'' if np.isnan(value) or not value else ', ' + shown}"
-        return f"{name} E{expert}  {shown}  {load:,} of {int(self.loads[site].sum()):,}"
+        count = f"{load:,} of {int(self.loads[site].sum()):,}"
+        if self.loads_before is not None:
+            count = f"{int(self.loads_before[site, expert]):,} → {count}"
+        return f"{name} E{expert}  {shown}  {count}"

@@ -291,7 +291,9 @@ class Heatmap(Pens, can_focus=True):
         before, text, after = number_columns(grid, self._left, self._matrix().shape[1], self._to_drawn(self.cursor)[1])
         line = Line().add(before, head).add(text, self.pen("accent")).add(after, head)
         if grid.stats:
-            line.to(end, head).add(fit("H", 6, "right") + fit("fair", 6, "right"), head)
+            assert self._picture is not None
+            change = "" if self._picture.loads_before is None else self.ink.glyphs.delta
+            line.to(end, head).add(fit(f"{change}H", 6, "right") + fit(f"{change}fair", 6, "right"), head)
         return line.strip(width, head)
 
     def _row(self, row: int, width: int) -> Strip:
