@@ -14,6 +14,7 @@ from moetui.session.offers import Mark
 WHAT = "a token's number, or a time: 31, 12.5s, 250ms, 2m, 1:05"
 _CLOCK = r"(?P<minutes>\d{1,6}):(?P<rest>[0-5]?\d(?:\.\d*)?)"
 _TIME = re.compile(rf"(?:{_CLOCK}|(?P<number>\d{{1,9}}(?:\.\d*)?)(?P<unit>ms|s|m))\Z")
+_NAMED = 3  # sites
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
@@ -50,8 +51,14 @@ def token_at(steps: StepColumns, seconds: float) -> int:
 
 
 def divergences(view: TimelineView, tree: BranchTree) -> list[Mark]:
-    """Where each branch first has another token than the one that it was forked from, in order of branches."""
-    from moetui.routing.compare import align  # when first asked for: a first picture needs no comparisons
+    """Where each branch first parts from the one that it was forked from, in order of branches.
+
+    That is the first token with other experts, as long as the text is the same, and the first other token.
+    """
+    from moetui.routing.compare import (
+        align,
+        first_routing,
+    )  # when first asked for: a first picture needs no comparisons
 
     out = []
     for branch in tree.branches:
@@ -59,6 +66,10 @@ def divergences(view: TimelineView, tree: BranchTree) -> list[Mark]:
         if parent is None:
             continue
         pairs = align(view, view, tree.line(branch.id), tree.line(parent.id))
+        routed = first_routing(view, view, pairs) if view.sites else None
+        if routed is not None:
+            sites = ", ".join(routed.sites[:_NAMED]) + (" …" if len(routed.sites) > _NAMED else "")
+            out.append(Mark(routed.a, "divergence", f"routing: {branch.name} unlike {parent.name} at {sites}"))
         other = np.flatnonzero(~pairs.same)
         if other.size:
             first = other[pairs.a[other].argmin()]

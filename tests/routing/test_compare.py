@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moetui.routing import NO_EXPERT, ModelInfo, Step, TimelineView, UsageError, empty_view, scores
-from moetui.routing.compare import align, compare
+from moetui.routing.compare import align, compare, first_routing
 from tests.routing.routing_cases import make_info, make_site, make_step, random_step, timeline_of
 
 INFO = make_info(make_site(0), make_site(1, experts=3), make_site(2, experts=4, top_k=1))
@@ -130,6 +130,24 @@ def test_divergence_of_tokens_and_of_routing() -> None:
     assert [site.same_set for site in found.prefix_sites] == [1.0, 1.0]
     assert [site.same_set for site in found.sites] == [1.0, pytest.approx(2 / 3)]
     assert not found.identical
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_first_other_experts_are_looked_for_while_the_text_is_the_same(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moetui.routing.compare.runs.chunk_tokens", lambda sites: 8)
+    rng = np.random.default_rng(seed)
+    one = random_step(INFO, 40, rng, token_id=np.arange(40, dtype=np.int32), pad=np.zeros(40, np.bool_))
+    flips = int(rng.integers(0, 40))
+    indices = one.indices.copy()
+    indices[flips:, 0] = indices[flips:, 0, ::-1] if seed == 0 else (indices[flips:, 0] + 1) % 4
+    two = replace(one, indices=indices)
+    a, b = view_of(one), view_of(two)
+    assert first_routing(a, b, align(a, b)) == compare(a, b).first_routing
+    assert (first_routing(a, b, align(a, b)) is None) == (seed == 0), "the order of a choice is no other choice"
+    parted = replace(two, token_id=np.where(np.arange(40) >= flips, 99, two.token_id).astype(np.int32))
+    assert first_routing(a, view_of(parted), align(a, view_of(parted))) is None
 
 
 def test_alignment_of_lengths_padding_and_restarts() -> None:

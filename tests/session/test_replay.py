@@ -28,6 +28,7 @@ from moetui.routing.interventions import BanExperts, SetTopK
 from moetui.session import Capability, Filing, Playable, ReplaySession, Waitable
 from moetui.session.places import read_place
 from moetui.trace import TraceWriter, open_trace
+from moetui.trace.view import LazyBlock
 from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps
 
 MAIN = BranchAdded(Branch(0, 0, "main", prompt="Once"), GenerationSettings(max_new_tokens=9))
@@ -215,10 +216,10 @@ def test_a_time_is_the_step_that_ran_then(opened, tmp_path):
 
 
 def test_where_a_branch_parts_from_its_parent_can_be_jumped_to(opened, tmp_path):
-    info, rng = make_info(), np.random.default_rng(0)
+    info = make_info()
 
     def one(index, position, branch, token_id):
-        step = make_step(info, rng, index, 1, Phase.DECODE, position, 0.05 * index)
+        step = make_step(info, np.random.default_rng(position), index, 1, Phase.DECODE, position, 0.05 * index)
         return replace(step, branch=branch, token_id=np.array([token_id], np.int32), vocabulary={})
 
     with TraceWriter(tmp_path / "fork.msgpack", info) as writer:
@@ -235,6 +236,38 @@ def test_where_a_branch_parts_from_its_parent_can_be_jumped_to(opened, tmp_path)
     assert [(mark.token, mark.text) for mark in parted] == [(8, "fork '‹99›', main '‹4›'")]
     assert session.jump(1, "divergence") == parted[0]
     assert session.playback.position == 9
+
+
+def test_where_a_branch_is_routed_otherwise_though_its_text_is_the_same_can_be_jumped_to(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(LazyBlock, "logits", property(lambda _: pytest.fail("logits were read")))
+    info = make_info()
+    names = [site.name for site in info.sites]
+
+    def one(index, position, branch, token_id, turned=()):
+        step = make_step(info, np.random.default_rng(position), index, 1, Phase.DECODE, position, 0.05 * index)
+        indices = step.indices.copy()
+        for site in turned:
+            indices[0, site] = (indices[0, site] + 1) % info.sites[site].num_experts
+        return replace(step, branch=branch, token_id=np.array([token_id], np.int32), indices=indices, vocabulary={})
+
+    with TraceWriter(tmp_path / "fork.msgpack", info) as writer:
+        writer.write_event(MAIN)
+        for number in range(6):
+            writer.write_step(one(number, number, 0, number))
+        writer.write_event(BranchAdded(Branch(1, 0, "forced", 0, 2, 6), GenerationSettings()))
+        for number, token_id, turned in ((6, 2, ()), (7, 3, (1,)), (8, 4, (0, 1)), (9, 99, (0,))):
+            writer.write_step(one(number, number - 4, 1, token_id, turned))
+        writer.write_event(BranchAdded(Branch(2, 0, "other", 0, 4, 10), GenerationSettings()))
+        for number, token_id in ((10, 77), (11, 5)):
+            writer.write_step(one(number, number - 6, 2, token_id, (0, 1)))
+    session = opened(tmp_path / "fork.msgpack", paused=True)
+    parted = [(mark.token, mark.text) for mark in session.marks if mark.kind == "divergence"]
+    assert parted == [
+        (7, f"routing: forced unlike main at {names[1]}"),
+        (9, "forced '‹99›', main '‹5›'"),
+        (10, "other '‹77›', main '‹4›'"),  # of another token other experts are no news
+    ]
+    assert [session.jump(1, "divergence").token for _ in range(3)] == [7, 9, 10]
 
 
 async def test_another_speed_and_the_end_of_a_loop_are_told(opened):

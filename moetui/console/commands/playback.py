@@ -86,7 +86,8 @@ def loop(
 def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
     """List what happened in the recording, and at which token: breakpoints, interventions, findings, branches.
 
-    A divergence is where a branch first has another token than the one that it was forked from.
+    A divergence is where a branch first parts from the one that it was forked from: the first token that it sends to
+    other experts while the text is the same, and the first other token.
 
     Args:
         kind: only what is of this kind.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moetui.routing.compare.align import Alignment, align
-from moetui.routing.compare.runs import compare, pair_flips, shared_sites
+from moetui.routing.compare.runs import compare, first_routing, pair_flips, shared_sites
 from moetui.routing.compare.values import Comparison, Divergence, Flip, SiteComparison
 from moetui.routing.compare.words import TokenPair
 
@@ -16,6 +16,7 @@ __all__ = [
     "TokenPair",
     "align",
     "compare",
+    "first_routing",
     "pair_flips",
     "shared_sites",
 ]

@@ -13,7 +13,7 @@ from moetui.routing.metrics.loads import loads, shares
 from moetui.routing.metrics.tokens import first_choices, overlap, set_sizes
 from moetui.routing.model import Site
 from moetui.routing.scores import entropy, passed, probabilities
-from moetui.routing.step import F32, F64, NO_EXPERT, Bool
+from moetui.routing.step import F32, F64, I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock
 
 _SMALLEST = 1e-9  # keeps KL finite where the second run's probability is 0
@@ -40,9 +40,7 @@ class Pairs:
 
 def measure(a: RoutingBlock, b: RoutingBlock, sites_a: tuple[Site, ...], sites_b: tuple[Site, ...]) -> Pairs:
     """Measure p pairs at m sites; the blocks hold the same sites in the same order."""
-    both = passed(a.indices, a.flags) & passed(b.indices, b.flags)
-    shared, size_a, size_b = overlap(a.indices, b.indices), set_sizes(a.indices), set_sizes(b.indices)
-    union = size_a + size_b - shared
+    both, shared, union = common(a, b)
     kl, l1, entropy_a, entropy_b = _distributions(a, b, sites_a, sites_b)
     return Pairs(
         a=a,
@@ -57,6 +55,13 @@ def measure(a: RoutingBlock, b: RoutingBlock, sites_a: tuple[Site, ...], sites_b
         entropy_a=entropy_a,
         entropy_b=entropy_b,
     )
+
+
+def common(a: RoutingBlock, b: RoutingBlock) -> tuple[Bool, I64, I64]:
+    """``[p, m]`` where both routed the token, and how many experts both chose, and either; reads no logits."""
+    both = passed(a.indices, a.flags) & passed(b.indices, b.flags)
+    shared, size_a, size_b = overlap(a.indices, b.indices), set_sizes(a.indices), set_sizes(b.indices)
+    return both, shared, size_a + size_b - shared
 
 
 def _first(block: RoutingBlock) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from moetui.routing.branches import Line
 from moetui.routing.compare.align import Alignment, align
-from moetui.routing.compare.measure import Pairs, SiteSums, measure
+from moetui.routing.compare.measure import Pairs, SiteSums, common, measure
 from moetui.routing.compare.values import Comparison, Divergence, Flip
 from moetui.routing.compare.words import pairs_around, probability_moved
 from moetui.routing.errors import UsageError
@@ -111,6 +111,28 @@ def pair_flips(a: TimelineView, b: TimelineView, pairing: Alignment) -> I64:
     return out
 
 
+def first_routing(a: TimelineView, b: TimelineView, pairing: Alignment) -> Divergence | None:
+    """Where a token of the common prefix first went to other experts; None if none did.
+
+    Reads no further than there, and no logits.
+
+    Raises:
+        UsageError: as for ``compare``.
+    """
+    sites_a, sites_b = shared_sites(a, b)
+    prefix = np.flatnonzero(pairing.prefix)
+    size = min(chunk_tokens(a.sites), chunk_tokens(b.sites))
+    for start in range(0, len(prefix), size):
+        rows = prefix[start : start + size]
+        both, shared, union = common(
+            _gather(a, pairing.a[rows], sites_a, choices=True), _gather(b, pairing.b[rows], sites_b, choices=True)
+        )
+        differ = both & (shared != union)
+        if differ.any():
+            return _routed_apart(a, b, sites_a, pairing, rows, differ)
+    return None
+
+
 def shared_sites(a: TimelineView, b: TimelineView) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
     """The sites that both have, paired by name, as the first and as the second knows them.
 
@@ -160,16 +182,16 @@ def _chunks(
         yield rows, measure(block_a, block_b, sites_a, sites_b)
 
 
-def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...]) -> RoutingBlock:
-    """The routing of these tokens at these sites, as wide as the sites need."""
+def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...], *, choices: bool = False) -> RoutingBlock:
+    """The routing of these tokens at these sites, as wide as the sites need; ``choices``: no weights or logits."""
     low = int(numbers.min())
     block = view.routing(low, int(numbers.max()) + 1)
     rows, columns = numbers - low, [site.index for site in sites]
     classes = max(site.num_classes for site in sites)
     return RoutingBlock(
         indices=block.indices[rows][:, columns],
-        weights=None if block.weights is None else block.weights[rows][:, columns],
-        logits=None if block.logits is None else block.logits[rows][:, columns, :classes],
+        weights=None if choices or block.weights is None else block.weights[rows][:, columns],
+        logits=None if choices or block.logits is None else block.logits[rows][:, columns, :classes],
         flags=block.flags[rows][:, columns],
     )
 
