@@ -110,6 +110,14 @@ def test_forcing_changes_the_routing_there_and_only_there(live: Console) -> None
     assert same[0] == 1, "nothing was forced before layer 1"
     assert same[1] < 1
     assert first["text"][: len(PROMPT)] == second["text"][: len(PROMPT)]
+    forced = next(row["token"] for row in own if row["forced"])
+    for line, told in (
+        (f"why {forced}", "forced: H, margin and probabilities are the router's own, not of what ran"),
+        (f"why {forced} --site L1", "forced: logits and probabilities are the router's own, not of what ran"),
+    ):
+        assert told in drawn(live.run(line))
+    for line in (f"why {forced} --site L0", f"why {own[0]['token']}"):
+        assert "the router's own" not in drawn(live.run(line)), line
 
 
 def test_undo_redo_and_reset_restore_what_was_in_force(live: Console, session: LiveSession) -> None:

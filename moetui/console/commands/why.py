@@ -61,6 +61,9 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
             _distribution(view, number_, site, data[0], console.ascii),
             *_decomposed(console, number_, site, data[0]),
         ]
+    if any(item["forced"] for item in data):
+        own = "H, margin and probabilities" if site is None else "logits and probabilities"
+        shown.insert(2, text(f"forced: {own} are the router's own, not of what ran", "dim"))
     return Result(tuple(shown), plain({"token": number_, "text": name, "sites": data}))
 
 
