@@ -42,6 +42,11 @@ def brief(message: str) -> str:
     return drawable(line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…")
 
 
+def quoted(value: str, style: str = "") -> Text:
+    """A token's text in a line of words and numbers, where its own spaces do not set it apart: ``"·="``."""
+    return Text.assemble('"', token_text(value, style), '"')
+
+
 def lines(value: str, most: int = 200) -> list[Text]:
     """A text of several lines, each safe to draw; what is more than ``most`` is counted."""
     rows = value.expandtabs(4).split("\n")
@@ -61,6 +66,12 @@ def number(value: Any, digits: int = 2) -> str:
     if math.isnan(value):
         return UNKNOWN
     return f"{value:.{digits}f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+
+
+def likelier(nats: float, error: float | None = None) -> str:
+    """How a log-probability changed, in words: ``1.145 nats less likely``; ``error`` is told if given."""
+    told = number(abs(nats), 3) + ("" if error is None else f" ± {number(error, 3)}")
+    return f"{told} nats {'less likely' if nats < 0 else 'likelier'}"
 
 
 def percent(value: Any, digits: int = 0) -> str:

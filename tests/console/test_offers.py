@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from moetui.console import Console
+from moetui.console.draw import likelier
 from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings
 from moetui.session import Breakpoint, ReplaySession
@@ -176,10 +177,23 @@ def test_token_impact_replaces_every_occurrence_shown(console: Console, offering
     assert impact["divergence"] == 0.5
     assert impact["sites"][1]["changed"] is None, "unknown is null"
     text = drawn(result)
-    assert "replaced by ·human: next token KL 0.500 nats" in text
+    assert 'replaced by "·human": next token KL 0.500 nats, later tokens 0.125 nats less likely' in text
+    assert 'next "·garden" 75%  "␛[2J" 12%  →  "·river" 50%' in text
     assert "4 occurrences, the newest 2 shown" in text
     assert "\x1b" not in text
     assert console.run("analyze_token_impact artificial --replacement ''").error == "the replacement is empty"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ((-1.1449,), "1.145 nats less likely"),
+        ((0.25,), "0.250 nats likelier"),
+        ((-0.5, 0.125), "0.500 ± 0.125 nats less likely"),
+    ],
+)
+def test_a_change_of_likelihood_has_one_sign(change: tuple[float, ...], told: str) -> None:
+    assert likelier(*change) == told
 
 
 def test_a_word_of_several_tokens_is_replaced_whole(console: Console, offering: Offering) -> None:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from moetui.console.context import Context
-from moetui.console.draw import number, table, text, token_text
+from moetui.console.draw import likelier, table, text, token_text
 from moetui.console.kinds import EXPERT, MaybeBranch, OneSite, Rows
 from moetui.console.needs import ANALYZE
 from moetui.console.plain import plain
@@ -92,7 +92,7 @@ def _lines(data: dict[str, Any]) -> list[RenderableType]:
     head.append_text(text(data["branch"]))
     if not data["uses"]:
         return [head, text("it got no token that another followed: nothing to measure", "dim")]
-    head.append(f"; without it the next token is {number(data['mean'], 3)} ± {number(data['error'], 3)} nats likelier")
+    head.append(f"; without it the next token is {likelier(data['mean'], data['error'])}")
     rows = [
         (
             "" if item["token"] is None else str(item["token"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from rich.console import RenderableType
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from moetui.console.choices import choices
 from moetui.console.context import Context
-from moetui.console.draw import number, percent, table, text, token_text
+from moetui.console.draw import likelier, number, percent, quoted, table, text, token_text
 from moetui.console.kinds import TEXT, Flag, InBranch, Place, Rows
 from moetui.console.needs import ANALYZE
 from moetui.console.occurrences import Occurrence, find_text
@@ -140,10 +141,10 @@ def _replaced(console: Context, place: Occurrence, replacement: str | None) -> T
 
 
 def _impact_lines(view: TimelineView, impact: TokenImpact) -> list[RenderableType]:
-    head = Text.assemble("  replaced by ", token_text(impact.replacement, "bold"), ":")
-    head.append(
-        f" next token KL {number(impact.divergence, 3)} nats, later tokens {number(impact.logprob, 3)} nats likelier"
-    )
+    head = Text.assemble("  replaced by ", quoted(impact.replacement, "bold"), ":")
+    head.append(f" next token KL {number(impact.divergence, 3)} nats")
+    if not math.isnan(impact.logprob):
+        head.append(f", later tokens {likelier(impact.logprob)}")
     rows = []
     for site in view.sites:
         experts, known = choices(impact.indices[-1, site.index], impact.weights[-1, site.index])
@@ -152,9 +153,12 @@ def _impact_lines(view: TimelineView, impact: TokenImpact) -> list[RenderableTyp
             changed = percent(float(impact.changed[site.index]))
             rows.append((text("  " + site.name), text(str(experts)), text(f"[{weights}]"), changed))
     heads = ("", "now to", "weights", "later tokens rerouted")
-    before = "  ".join(f"{drawn} {percent(share)}" for drawn, share in impact.before[:4])
-    after = "  ".join(f"{drawn} {percent(share)}" for drawn, share in impact.after[:4])
-    return [head, table(heads, rows, left=("", "now to", "weights")), text(f"  next {before}  →  {after}")]
+    before, after = (
+        Text("  ").join(Text.assemble(quoted(token), f" {percent(share)}") for token, share in listed[:4])
+        for listed in (impact.before, impact.after)
+    )
+    next_ = Text.assemble("  next ", before, "  →  ", after)
+    return [head, table(heads, rows, left=("", "now to", "weights")), next_]
 
 
 def _impact_data(view: TimelineView, impact: TokenImpact) -> dict[str, Any]:
