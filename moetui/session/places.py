@@ -55,10 +55,8 @@ def divergences(view: TimelineView, tree: BranchTree) -> list[Mark]:
 
     That is the first token with other experts, as long as the text is the same, and the first other token.
     """
-    from moetui.routing.compare import (
-        align,
-        first_routing,
-    )  # when first asked for: a first picture needs no comparisons
+    # When first asked for: a first picture needs no comparisons.
+    from moetui.routing.compare import align, first_routing
 
     out = []
     for branch in tree.branches:
