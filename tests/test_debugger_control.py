@@ -82,7 +82,12 @@ def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger:
     debugger.control.step(2)
     assert debugger.control.wait(PATIENCE)
     assert (tokens(debugger), debugger.control.reason) == (before + PROMPT + 2, "stepped")
-    for site in ("L0", "L1", "L2"):
+    debugger.control.step()
+    debugger.control.step()  # while the model is still at the first
+    debugger.control.step_layer()
+    assert debugger.control.wait(PATIENCE)
+    assert (tokens(debugger), debugger.control.reason) == (before + PROMPT + 4, "before L0")
+    for site in ("L1", "L2"):
         debugger.control.step_layer()
         assert debugger.control.wait(PATIENCE)
         assert debugger.control.reason == f"before {site} · token {PROMPT + 2}"

@@ -68,6 +68,8 @@ class OwnRunControl:
     def step(self, count: int = 1) -> None:
         """Let ``count`` passes through and stand before the one after; within a pass its rest is the first of them.
 
+        What is asked for while the model is still stepping is done behind that, unless something else stops it first.
+
         Raises:
             UsageError: as for ``pause``.
         """
@@ -75,7 +77,7 @@ class OwnRunControl:
         self._gate.step(count)
 
     def step_layer(self) -> None:
-        """Go on to the next site and stand there, before its experts run.
+        """Go on to the next site and stand there, before its experts run; while it is still stepping, as ``step``.
 
         Raises:
             UsageError: as for ``pause``.
@@ -171,8 +173,8 @@ class OwnRunControl:
         except BaseException:
             self._gate.apply(_running)
             raise
-        if not self._gate.control.to_site:
-            self._capture.gate = None
+        # Not only set where it is asked for: what was queued behind other steps is due here.
+        self._capture.gate = self._at_site if self._gate.control.to_site else None
         return True
 
     def _at_site(self, context: Any) -> None:

@@ -16,6 +16,7 @@ PAUSING: Final = "pausing"
 ON_REQUEST: Final = "on request"
 STEPPED: Final = "stepped"
 STOPPING: Final = "stopping"
+_A_SITE: Final = 0
 _ACTIVE = frozenset({RunState.RUNNING, RunState.PAUSED})
 _IDLE = frozenset({RunState.READY, RunState.FINISHED, RunState.FAILED})
 
@@ -36,6 +37,7 @@ class RunControl:
         hint: what to do about a failure.
         steps_left: steps that may pass before the run pauses; None for no limit.
         to_site: pause before the next site.
+        queued: what was asked for while the run was still stepping, in order: a count of steps, or 0 for a site.
         target: sequence position before which the run pauses; None for none.
         heedless: pass every breakpoint until the run's end.
         within_step: a step has begun and not ended.
@@ -50,6 +52,7 @@ class RunControl:
     hint: str = ""
     steps_left: int | None = None
     to_site: bool = False
+    queued: tuple[int, ...] = ()
     target: int | None = None
     heedless: bool = False
     within_step: bool = False
@@ -85,7 +88,7 @@ class RunControl:
         if self.state is not RunState.RUNNING or self.stopping:
             return self
         # A run that turns pauses where it goes on.
-        return replace(self, steps_left=0, reason=PAUSING, heedless=False)
+        return replace(self, steps_left=0, reason=PAUSING, heedless=False, queued=())
 
     def resume(self) -> RunControl:
         """Go on until something stops the run."""
@@ -96,15 +99,26 @@ class RunControl:
         return replace(self._released(), heedless=True) if self._listens else self
 
     def step(self, count: int = 1) -> RunControl:
-        """Let ``count`` steps pass; the rest of a step that is under way at a pause is the first of them."""
+        """Let ``count`` steps pass; the rest of a step that is under way at a pause is the first of them.
+
+        While the run is still stepping, by steps or by sites, this is done behind what was asked for before, as if it
+        had been asked for at the pause there. Whatever else stops the run or tells it where to go ends what is queued:
+        nobody steps on from a breakpoint by what was asked for before it was seen.
+        """
         if not self._listens or count < 1:
             return self
+        if self._stepping:
+            return replace(self, queued=(*self.queued, count))
         begun = self.state is RunState.PAUSED and self.within_step
         return replace(self._released(), steps_left=count - 1 if begun else count)
 
     def step_site(self) -> RunControl:
-        """Go on to the next site and pause before it."""
-        return replace(self._released(), to_site=True) if self._listens else self
+        """Go on to the next site and pause before it; while the run is still stepping, as ``step`` does."""
+        if not self._listens:
+            return self
+        if self._stepping:
+            return replace(self, queued=(*self.queued, _A_SITE))
+        return replace(self._released(), to_site=True)
 
     def run_to(self, position: int) -> RunControl:
         """Go on until the token at ``position`` is next."""
@@ -160,7 +174,7 @@ class RunControl:
         if self.target is not None and position >= self.target:
             return self._paused(f"before token {position}")
         if self.steps_left == 0:
-            return self._paused(ON_REQUEST if self.reason == PAUSING else STEPPED)
+            return self._stepped(ON_REQUEST if self.reason == PAUSING else STEPPED)
         return self
 
     def pass_step(self) -> RunControl:
@@ -176,15 +190,37 @@ class RunControl:
         """The model is about to enter a site: pause here, or not."""
         if self.state is not RunState.RUNNING or self.unwinds or not self.to_site:
             return self
-        return self._paused(f"before {place}")
+        return self._stepped(f"before {place}")
 
     @property
     def _listens(self) -> bool:
         return self.active and not self.stopping
 
+    @property
+    def _stepping(self) -> bool:
+        """The run comes to a pause by itself that a person asked for by stepping."""
+        steps = self.steps_left is not None or self.to_site
+        return self.state is RunState.RUNNING and steps and self.reason != PAUSING
+
+    def _stepped(self, reason: str) -> RunControl:
+        """Pause, or go on with what is queued as if it had been asked for at that pause."""
+        standing = self._paused(reason)
+        if not self.queued:
+            return standing
+        count, *rest = self.queued
+        going = standing.step_site() if count == _A_SITE else standing.step(count)
+        return replace(going, queued=tuple(rest))
+
     def _paused(self, reason: str) -> RunControl:
         return replace(
-            self, state=RunState.PAUSED, reason=reason, steps_left=None, to_site=False, target=None, heedless=False
+            self,
+            state=RunState.PAUSED,
+            reason=reason,
+            steps_left=None,
+            to_site=False,
+            queued=(),
+            target=None,
+            heedless=False,
         )
 
     def _released(self) -> RunControl:
@@ -194,6 +230,7 @@ class RunControl:
             reason="",
             steps_left=None,
             to_site=False,
+            queued=(),
             target=None,
             heedless=False,
         )

@@ -226,8 +226,8 @@ class Passage:
             raise
         finally:
             self.hit = None
-        if not self._gate.control.to_site:
-            self._debugger.capture.gate = None
+        # Not only set where it is asked for: what was queued behind other steps is due here.
+        self._debugger.capture.gate = self.at_site if self._gate.control.to_site else None
         if tokens:
             self._note(tokens, arguments)
         return True

@@ -136,7 +136,11 @@ class Session(Protocol):
         """Go on."""
 
     def step(self, count: int = 1) -> None:
-        """Let ``count`` steps pass and pause again; a negative count steps a replay back."""
+        """Let ``count`` steps pass and pause again; a negative count steps a replay back.
+
+        Steps asked for while others still pass, a token's or a site's, follow behind them unless something else stops
+        the run first.
+        """
 
     def step_layer(self) -> None:
         """Let the model go on to the next site and pause there."""

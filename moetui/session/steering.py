@@ -47,7 +47,10 @@ class Steering:
         self._gate.finish()
 
     def step(self, count: int = 1) -> None:
-        """Let ``count`` steps pass and pause again.
+        """Let ``count`` steps pass and pause again; while the run is still stepping, behind what was asked for before.
+
+        So keys that come in a burst are done one by one, in order. A breakpoint, a pause, any other command and the
+        run's end end what is left of them: nobody steps on from a stop by keys that were pressed before it was seen.
 
         Raises:
             UnsupportedError: a negative count: a model does not run backwards.
@@ -57,7 +60,7 @@ class Steering:
         self._gate.step(count)
 
     def step_layer(self) -> None:
-        """Go on to the next site and pause there, before its experts run."""
+        """Go on to the next site and pause there, before its experts run; while still stepping, as ``step`` does."""
         self._worker.watch_sites()
         self._gate.step_site()
 

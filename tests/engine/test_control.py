@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -147,6 +148,28 @@ class TestGate:
         thread.join()
         assert thread.passed == []
         assert gate.control.state is RunState.FINISHED
+
+    def test_what_is_asked_for_while_the_run_steps_is_done_behind_it_and_in_order(
+        self, watched: tuple[Gate, Watcher]
+    ) -> None:
+        gate, watcher = watched
+        gate.apply(lambda control: control.started(paused=True))
+        gate.step()  # nothing generates yet: all of this comes before the first step is done
+        gate.step(2)
+        for _ in range(4):
+            gate.step_site()
+        gate.step()
+        gate.step_site()
+        gate.step_site()
+        thread = GeneratingThread(gate, sites=3)
+        watcher.wait_for(RunState.PAUSED)
+        assert (gate.control.reason, thread.passed[-1]) == ("before L1", ("site", 5, 0))
+        assert [state for state, _ in watcher.seen][1:] == [RunState.RUNNING, RunState.PAUSED]
+        gate.step()
+        watcher.wait_for(RunState.PAUSED, 2)
+        assert thread.passed[-1] == ("site", 5, 2), "nothing was left over"
+        gate.quit()
+        thread.join()
 
     def test_run_to_stops_before_the_token(self, watched: tuple[Gate, Watcher]) -> None:
         gate, watcher = watched
@@ -311,6 +334,9 @@ class ControlMachine(RuleBasedStateMachine):
         self.control = before.step(count)
         if count < 1 or not before.active or before.stopping:
             assert self.control == before
+        elif self.control.queued:
+            assert self.control == replace(before, queued=(*before.queued, count))
+            self.allowed = None if self.allowed is None else self.allowed + count
         else:
             rest = before.state is RunState.PAUSED and before.within_step
             self.allowed = count - rest
@@ -373,9 +399,13 @@ class ControlMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.control.active and self.control.within_step and not self.control.blocks)
     @rule()
     def meet_site(self) -> None:
-        wanted = self.control.to_site
-        self.control = self.control.at_site("L0")
-        assert self.control.blocks == wanted
+        before = self.control
+        self.control = before.at_site("L0")
+        if before.to_site and before.queued:
+            assert not self.control.blocks
+            assert self.control.queued == before.queued[1:]
+        else:
+            assert self.control.blocks == before.to_site
 
     @precondition(lambda self: self.control.active and self.control.within_step and not self.control.blocks)
     @rule()
@@ -397,7 +427,7 @@ class ControlMachine(RuleBasedStateMachine):
         assert not (control.idle and control.active)
         if control.state is RunState.PAUSED:
             assert control.reason
-            assert (control.steps_left, control.to_site, control.target) == (None, False, None)
+            assert (control.steps_left, control.to_site, control.target, control.queued) == (None, False, None, ())
             assert not control.quit().blocks
             assert control.resume().state is RunState.RUNNING
         if control.state is RunState.LOADING:
@@ -413,6 +443,34 @@ def test_reasons_say_who_paused() -> None:
     assert running.pause().at_step(3).reason == ON_REQUEST
     assert running.at_step(3, "entropy < 0.3").reason == "entropy < 0.3"
     assert running.step(1).pass_step().end_step().at_step(4).reason == "stepped"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda control: control.at_step(3, "entropy < 0.3"),
+        lambda control: control.pause().at_step(3),
+        lambda control: control.run_to(3).at_step(3),
+        lambda control: control.turn("before token 3", paused=True),
+        lambda control: control.ended().started(paused=True).at_step(0),
+        lambda control: control.failed("it broke").started(paused=True).at_step(0),
+    ],
+)
+@pytest.mark.parametrize("first", [RunControl.step, RunControl.step_site])
+def test_what_stops_a_run_ends_what_is_queued(
+    first: Callable[[RunControl], RunControl], end: Callable[[RunControl], RunControl]
+) -> None:
+    stepping = first(RunControl().ready().started()).step(5).step_site().pass_step().end_step()
+    assert stepping.queued == (5, 0)
+    stopped = end(stepping)
+    assert (stopped.state, stopped.queued) == (RunState.PAUSED, ())
+    assert stopped.step().steps_left == 1
+
+
+def test_a_step_asked_for_while_the_run_goes_on_freely_pauses_it() -> None:
+    running = RunControl().ready().started()
+    assert (running.step().steps_left, running.finish().step_site().queued) == (1, ())
+    assert running.pause().step(2).steps_left == 2, "the pause was seen to by then"
 
 
 def test_a_failed_load_cannot_run() -> None:

@@ -66,6 +66,47 @@ class TestControl:
         assert reasons == [f"before L{layer} · token {token}" for layer, token in zip((0, 1, 2, 3, 0, 1), tokens)]
         assert len(session.ids()) == len(set(session.timeline.snapshot().tokens(0, 999).position.tolist()))
 
+    def test_steps_asked_for_in_a_burst_are_done_one_by_one_and_in_order(self, live: Make) -> None:
+        session = live(PROMPT, n=LONG, paused=True)
+        session.log.wait_state(RunState.PAUSED)
+        with held_forward(session) as hangs:
+            session.step()
+            assert hangs.wait(PATIENCE)
+            for _ in range(4):
+                session.step()
+            for _ in range(3):
+                session.step_layer()
+        session.settle()
+        assert session.reason == "before L2"
+        session.step()
+        session.settle()
+        assert (session.reason, len(session.timeline.snapshot().steps().index)) == ("stepped", 6)
+
+    def test_what_is_left_of_a_burst_of_steps_ends_at_a_breakpoint_and_with_the_run(self, live: Make) -> None:
+        session = live(PROMPT, n=6, paused=True)
+        session.log.wait_state(RunState.PAUSED)
+        session.add_breakpoint("step:2")
+        with held_forward(session) as hangs:
+            session.step()
+            assert hangs.wait(PATIENCE)
+            for _ in range(20):
+                session.step()
+        session.settle()
+        assert session.hit is not None
+        assert len(session.timeline.snapshot().steps().index) == 3
+        session.step()
+        session.settle()
+        assert (session.reason, len(session.timeline.snapshot().steps().index)) == ("stepped", 4)
+        with held_forward(session) as hangs:
+            session.step()
+            assert hangs.wait(PATIENCE)
+            for _ in range(20):
+                session.step()
+        session.settle()
+        assert session.state is RunState.FINISHED
+        begin_paused(session, lambda: session.generate(PROMPT))
+        assert session.reason == "on request"
+
     def test_time_between_layers_is_not_the_models(self, live: Make) -> None:
         session = live(PROMPT, paused=True)
         session.log.wait_state(RunState.PAUSED)
