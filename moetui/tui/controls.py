@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moetui.routing import MoetuiError, drawable
 from moetui.routing.events import RunState
@@ -48,6 +48,7 @@ _ONLY_IN = {
     "stop": (RunState.PAUSED, RunState.RUNNING),
     "finish": (RunState.PAUSED, RunState.RUNNING),
 }
+_IDLE = (RunState.READY, RunState.FINISHED, RunState.FAILED)
 _OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare", "restart")  # there will be none
 
 
@@ -56,6 +57,7 @@ class RunControls(_Base):
 
     session: Session
     _interrupted = -_TWICE
+    _answered = -_TWICE
 
     def can(self, action: str) -> bool | None:
         """Whether the session can do an action at all (False hides its key) and now (None dims it)."""
@@ -72,6 +74,26 @@ class RunControls(_Base):
     def needs_model_in_vain(self, action: str) -> bool:
         """Whether an action is of a model that failed to load."""
         return action in _OF_A_MODEL and self.session.info is None and self.session.state is RunState.FAILED
+
+    async def run_action(self, action: Any, *where: Any, **namespaces: Any) -> bool:
+        """Do what an action says; what is dim because no run goes on says so when its key is pressed all the same."""
+        if await super().run_action(action, *where, **namespaces):
+            return True
+        return isinstance(action, str) and self._in_vain(action.removeprefix("app."))
+
+    def _in_vain(self, action: str) -> bool:
+        """Answer a key of the run that is dim now; whether it is one."""
+        if action not in _ONLY_IN or self.can(action) is not None:
+            return False
+        if self.session.state in _IDLE:
+            now = time.monotonic()
+            if now - self._answered > _TWICE:  # of a burst of keys the first is answered
+                again = ", X runs the last one again" if self.session.branches else ""
+                self.say("nothing goes on", f"p types a prompt{again}")
+            self._answered = now
+        else:
+            self.action_resume()  # steps that were asked for just before still pass: go on beyond them
+        return True
 
     def ask(self, request: Callable[[], object]) -> bool:
         """Ask the session for something; what it refuses is shown. Returns whether it was accepted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -159,6 +160,36 @@ async def test_a_run_goes_to_its_end_or_begins_again_by_key() -> None:
         await until(pilot, lambda: "paused" in shown(app))
         await pilot.press("E", "X")
         assert session.asked[-2:] == [("finish", None), ("restart", None)]
+
+
+async def test_keys_of_a_run_say_that_none_goes_on() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        for key in ("space", "n", "s", "c", "x", "E", "f10"):
+            app._answered = -math.inf
+            app.clear_notifications()
+            burst(app, key, key)
+            await until(pilot, lambda: bool(app._notifications))
+            await calm(app, pilot)
+            assert [one.message for one in app._notifications] == ["nothing goes on\np types a prompt"], key
+        assert session.asked == [("open", None)]
+        app._answered = -math.inf
+        session.generate(PROMPT)
+        session.set_state(RunState.FINISHED)
+        await calm(app, pilot)
+        await pilot.press("n")
+        assert "X runs the last one again" in shown(app)
+
+
+async def test_going_on_right_behind_a_step_that_still_runs_goes_on() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        session.set_state(RunState.RUNNING)
+        await pilot.press("c")
+        assert session.asked[-1] == ("resume", None)
+        assert not app._notifications
 
 
 async def test_hits_are_counted_while_the_list_is_open() -> None:
