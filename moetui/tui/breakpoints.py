@@ -29,7 +29,7 @@ class BreakpointRows(RowList):
     """A row a breakpoint: on or off, number, what it does, hits to let pass, hits so far, condition."""
 
     HELP_TITLE = "breakpoints"
-    EMPTY = "no breakpoints: a adds one"
+    EMPTY = "no breakpoints: type a condition"
 
     def __init__(self) -> None:
         super().__init__(id="breakpoint-rows")
@@ -103,6 +103,7 @@ class BreakpointsScreen(ModalScreen[None]):
         self._session = session
         self._store = cast(Breakable, session)
         self._editing: Breakpoint | None = None
+        self._refused = False
 
     def compose(self) -> ComposeResult:
         """Rows, the line to edit in, what went wrong, keys."""
@@ -110,16 +111,24 @@ class BreakpointsScreen(ModalScreen[None]):
             box.border_title = "breakpoints"
             yield BreakpointRows()
             yield FilterLine(
-                self._parse, self._complete, label="condition", example="entropy < 0.3 and layer == 5", id="condition"
+                self._parse,
+                self._complete,
+                label="condition",
+                example="entropy < 0.3 and layer == 5",
+                opener="a",
+                id="condition",
             )
             yield LineWidget(id="breakpoint-note")
             yield LineWidget(id="breakpoint-keys")
             yield LineWidget(id="breakpoint-more-keys")
 
     def on_mount(self) -> None:
-        """Show what there is; hits go on being counted meanwhile."""
+        """Show what there is; hits go on being counted meanwhile. Where there is none, what is typed is a condition."""
         self._show()
-        self.query_one(BreakpointRows).focus()
+        if self._store.breakpoints:
+            self.query_one(BreakpointRows).focus()
+        else:
+            self._edit(None)
         self.call_after_refresh(self._show_keys)
         self.set_interval(_REFRESH, self._show)
 
@@ -205,19 +214,25 @@ class BreakpointsScreen(ModalScreen[None]):
         if not text:
             return
         if edited is None:
-            self._try(lambda: self._store.add_breakpoint(text))
+            self._refused = not self._try(lambda: self._store.add_breakpoint(text))
             rows = self.query_one(BreakpointRows)
             rows.move_cursor(rows.total - 1)
         else:
-            self._try(lambda: self._store.change_breakpoint(edited.id, expression=text))
+            self._refused = not self._try(lambda: self._store.change_breakpoint(edited.id, expression=text))
 
     @on(FilterLine.Left)
     def _left(self, event: FilterLine.Left) -> None:
         event.stop()
-        line = self.query_one(FilterLine)
+        refused, self._refused = self._refused, False
+        if refused:  # what is wrong with it is said below it
+            return
+        line, rows = self.query_one(FilterLine), self.query_one(BreakpointRows)
+        if not line.value and not rows.points and not event.down:  # there is no list to go back to
+            self.dismiss()
+            return
         line.value = ""
         self._note([])
-        self.query_one(BreakpointRows).focus()
+        rows.focus()
 
     def _parse(self, text: str) -> TokenQuery:
         info = self._session.info
@@ -236,13 +251,16 @@ class BreakpointsScreen(ModalScreen[None]):
         rows = self.query_one(BreakpointRows)
         return rows.points[rows.cursor] if rows.points else None
 
-    def _try(self, work: Callable[[], object]) -> None:
+    def _try(self, work: Callable[[], object]) -> bool:
         self._say("")
         try:
             work()
         except MoetuiError as error:
             self._say(error.message + (f" ({error.hint})" if error.hint else ""))
-        self._show()
+            return False
+        finally:
+            self._show()
+        return True
 
     def _show(self) -> None:
         self.query_one(BreakpointRows).show(self._store.breakpoints)

@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from moetui.routing import query
+from moetui.routing import UnsupportedError, query
 from moetui.routing.branches import BranchTree
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import Branch, BranchChanged, BreakpointHit, GenerationSettings, RunState
@@ -90,7 +90,7 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
     session = Debugged()
     async with running(session, size) as (app, pilot):
         screen = await opened(app, pilot)
-        assert "a adds one" in rows(screen)[0]
+        assert "type a condition" in rows(screen)[0]
         if size >= (80, 24):
             said = "".join(
                 screen.query_one(f"#breakpoint-{k}", LineWidget).render_line(0).text for k in ("keys", "more-keys")
@@ -148,6 +148,46 @@ async def test_a_condition_typed_in_one_burst_lands_in_the_dialog() -> None:
         burst(app, *"baentropy<1\r", "escape", *"2")
         await until(pilot, lambda: app.tab == "elements")
         assert held(session) == [("entropy<1", False, False, 0, True)]
+
+
+@pytest.mark.parametrize("condition", ["layer:3", "expert:3", "branch:1", "not nan"])
+async def test_with_no_breakpoint_what_is_typed_is_a_condition(condition: str) -> None:
+    session = Debugged()
+    async with running(session, (120, 40)) as (app, pilot):
+        app._leave_prompt()
+        burst(app, *f"b{condition}")
+        await until(pilot, lambda: [line.value for line in app.screen.query(Input)] == [condition])
+        await until(pilot, lambda: "adds it" in shown(app))
+
+
+async def test_escape_leaves_an_empty_list_at_once_and_first_what_is_typed() -> None:
+    session = Debugged()
+    async with running(session) as (app, pilot):
+        await opened(app, pilot)
+        await pilot.press("escape")
+        assert len(app.screen_stack) == 1
+        screen = await opened(app, pilot)
+        await pilot.press("a", "n", "escape")
+        assert (screen.query_one(FilterLine).value, len(app.screen_stack)) == ("", 2)
+        await pilot.press("l", "escape")
+        assert len(app.screen_stack) == 1
+
+
+async def test_a_condition_that_is_refused_stays_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Debugged()
+
+    def refuse(_: str) -> None:
+        raise UnsupportedError("entropy: the router logits are not captured", "leave out --no-logits")
+
+    monkeypatch.setattr(session, "add_breakpoint", refuse)
+    async with running(session, (120, 40)) as (app, pilot):
+        screen = await opened(app, pilot)
+        await pilot.press(*"entropy<1", "enter")
+        await until(pilot, lambda: "leave out --no-logits" in shown(app))
+        await calm(app, pilot)
+        assert screen.query_one(FilterLine).value == "entropy<1"
+        assert isinstance(app.focused, Input)
+        assert "leave out --no-logits" in shown(app)
 
 
 async def test_a_run_goes_to_its_end_or_begins_again_by_key() -> None:

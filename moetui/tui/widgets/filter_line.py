@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from rich.highlighter import Highlighter
 from rich.text import Text
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -57,9 +57,19 @@ class _QueryInput(Input):
     HELP_TITLE = "filter"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave the filter", show=False, id="filter.leave", tooltip="Back to the tokens"),
-        Binding("down", "leave", "To the tokens", show=False, id="filter.down", tooltip="Back to the tokens"),
+        Binding("down", "leave(True)", "To the tokens", show=False, id="filter.down", tooltip="Back to the tokens"),
         Binding("tab", "take", "Complete", show=False, id="filter.complete", tooltip="Take the completion"),
     ]
+
+    def __init__(self, opener: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._opener = opener
+
+    def on_key(self, event: events.Key) -> None:
+        """Whoever is in the line by itself may press the key that leads there all the same."""
+        if self._opener and event.character == self._opener and not self.value:
+            event.stop()
+            event.prevent_default()
 
     def on_mount(self) -> None:
         """Only asked for does the line take keys: going from part to part does not end up typing."""
@@ -74,9 +84,9 @@ class _QueryInput(Input):
         """The line is left."""
         self.can_focus = False
 
-    def action_leave(self) -> None:
+    def action_leave(self, down: bool = False) -> None:
         """Give the focus back; an empty or wrong query is left as it is."""
-        self.post_message(FilterLine.Left())
+        self.post_message(FilterLine.Left(down))
 
     def action_take(self) -> None:
         """Take the completion if there is one, else go on to the next widget."""
@@ -119,7 +129,15 @@ class FilterNote(Pens):
 
 
 class FilterLine(Horizontal):
-    """``filter  layer:3 entropy>1.2            12 of 37 tokens``."""
+    """``filter  layer:3 entropy>1.2            12 of 37 tokens``.
+
+    Args:
+        parse: reads a query.
+        complete: tells what may stand at a place of one.
+        label: before the line.
+        example: shown while the line is empty.
+        opener: the key that leads here, if no query begins with it: in the empty line it is not text.
+    """
 
     DEFAULT_CSS = """
     FilterLine {
@@ -151,7 +169,9 @@ class FilterLine(Horizontal):
 
     @dataclass
     class Left(Message):
-        """The person is done here."""
+        """The person is done here, or wants to go down from here."""
+
+        down: bool = False
 
     def __init__(
         self,
@@ -160,9 +180,11 @@ class FilterLine(Horizontal):
         *,
         label: str = "filter",
         example: str = 'layer:3 expert:5 entropy>1.2 token:"foo" phase:decode',
+        opener: str = "",
         id: str | None = None,  # noqa: A002
     ) -> None:
         super().__init__(id=id)
+        self._opener = opener
         self._parse, self._complete = parse, complete
         self._label, self._example = label, example
         self._wrong = _Wrong()
@@ -173,6 +195,7 @@ class FilterLine(Horizontal):
         """Label, input, note."""
         yield Static(Content(self._label), classes="filter--label")
         yield _QueryInput(
+            self._opener,
             placeholder=self._example,
             suggester=_Completion(self._complete),
             highlighter=self._wrong,
