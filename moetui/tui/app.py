@@ -87,6 +87,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._limits: dict[int, int] = {}  # by branch
         self._where: list[Part] = []
         self._stops = Stops()
+        self.start_log()
         self._reader: asyncio.Task[None] | None = None
         self._painter: asyncio.Task[None] | None = None
         self.ticker = Ticker(
@@ -204,6 +205,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     def _state_changed(self, state: RunState, reason: str, hint: str) -> None:
         self.hint = hint
         self._stops.state(state)
+        if state is not RunState.RUNNING:
+            self.stand_logged()
         if state is not RunState.PAUSED:
             self._where = []
         if state is RunState.FAILED:
@@ -305,6 +308,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             await self.query_one("#body").mount(panel, before=self._panels.get("console"))
             self._panels[name] = panel  # from here on it can be painted
             cast(Panel, panel).select(self.selection)
+            if name == "console":
+                self.open_log()
 
     def _focus_panel(self, name: str) -> None:
         panel = self._panels.get(name)

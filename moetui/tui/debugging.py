@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
 from moetui.session import Breakable, Halting, Rewindable, Session
 from moetui.tui.lines import Part
+from moetui.tui.logged import LoggedHits
 from moetui.tui.messages import ConsoleRequested, Selection
 from moetui.tui.status import hit_parts
 from moetui.tui.stops import Stops
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
         async def action_drawer(self) -> None: ...
         async def action_tab(self, name: str) -> None: ...
         def _spread_selection(self) -> None: ...
+        def _visible(self) -> Iterable[str]: ...
 else:
     _Base = object
 
+_UNWRITTEN = 1000  # lines; as many as the console's log keeps
 _MOMENT = 1.0  # s in which a key may still be meant for what has just ended
 
 
@@ -40,7 +45,13 @@ class Debugging(_Base):
     selection: Selection
     _where: list[Part]
     _stops: Stops
+    _logged: LoggedHits
+    _unwritten: deque[str]  # what log points saw before the console was there
     _selected_by_hit: int | None = None
+
+    def start_log(self) -> None:
+        """Begin with nothing logged."""
+        self._logged, self._unwritten = LoggedHits(), deque(maxlen=_UNWRITTEN)
 
     async def on_console_input_left(self) -> None:
         """From the console's tab: a terminal may keep the keys that go from tab to tab for itself."""
@@ -60,18 +71,44 @@ class Debugging(_Base):
 
     def show_hit(self, event: BreakpointHit) -> None:
         """Say where a breakpoint stopped the run and select the token, or say what a log point saw."""
-        if event.log_only:
-            self.say(f"{event.expression}: {event.values} at token {event.token}")
-            return
-        self._stops.hit(event)
         info = self.session.info
         site = info.sites[event.site].name if info is not None and 0 <= event.site < len(info.sites) else ""
+        if event.log_only:
+            self._log_hit(event, site)
+            return
+        self._stops.hit(event)
         if self.session.playback is not None and self.session.state is RunState.RUNNING:
             return  # it plays on, and whoever follows it goes on following
         self._where = hit_parts(event, site)
         self.selection = Selection(event.token, event.site if event.site >= 0 else None)
         self._selected_by_hit = event.token
         self._spread_selection()
+
+    def _log_hit(self, event: BreakpointHit, site: str) -> None:
+        place = f"token {event.token}" + (f" · {site}" if site else "")
+        text = f"{event.expression}: {event.values} at {place}"
+        line = self._logged.take(event)
+        if line:
+            self._write_log([text])
+        if line == 1 and "console" not in self._visible():
+            self.say(text, "what it sees from here on is in the console's log")
+
+    def stand_logged(self) -> None:
+        """The run stands: write down how many hits of log points have no line of their own."""
+        self._write_log(self._logged.stood(self.session.breakpoints if isinstance(self.session, Breakable) else ()))
+
+    def open_log(self) -> None:
+        """The console is there: write into its log what came before."""
+        lines, self._unwritten = list(self._unwritten), deque(maxlen=_UNWRITTEN)
+        self._write_log(lines)
+
+    def _write_log(self, lines: Iterable[str]) -> None:
+        panel: Any = self._panels.get("console")
+        if panel is None:
+            self._unwritten.extend(lines)
+        else:
+            for line in lines:
+                panel.note(line)
 
     def leave_hit(self) -> None:
         """The run goes on from where it stopped: follow it again, unless another token was selected there."""

@@ -77,7 +77,7 @@ class TestControl:
             for _ in range(3):
                 session.step_layer()
         session.settle()
-        assert session.reason == "before L2"
+        assert session.reason.startswith("before L2 · token ")
         session.step()
         session.settle()
         assert (session.reason, len(session.timeline.snapshot().steps().index)) == ("stepped", 6)

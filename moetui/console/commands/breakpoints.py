@@ -51,6 +51,9 @@ def break_when(
 def log_when(console: Context, condition: QueryText, *, ignore: Annotated[int, integer(0)] = 0) -> Result:
     """Write a line where a condition holds, and go on.
 
+    On the screen it is in the console's log: from one stop of the run to the next a log point writes 50 lines at most,
+    and says at the stop how many more hits there were. Without a screen its lines go to standard error.
+
     Args:
         condition: in the language of the filter line.
         ignore: let it hold so many times first.

@@ -204,6 +204,10 @@ class ConsolePanel(Vertical):
         for renderable in shown:
             self.log_view.put(Padding(renderable, (0, 0, 0, 2)))
 
+    def note(self, line: str) -> None:
+        """Append what nobody typed anything for; who reads further up is left there."""
+        self.log_view.put(Text(drawable(line), styles_of(self, "say")("dim")), follow=False)
+
     @on(ConsoleInput.LogScrolled)
     def _scrolled(self, event: ConsoleInput.LogScrolled) -> None:
         self.log_view.scroll_pages(event.pages)

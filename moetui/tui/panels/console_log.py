@@ -26,14 +26,14 @@ class ConsoleLog(RichLog):
         self._late = False
         self._at_end = True
 
-    def put(self, entry: RenderableType) -> None:
-        """Append an entry, and show the log's end."""
+    def put(self, entry: RenderableType, *, follow: bool = True) -> None:
+        """Append an entry, and show the log's end; without ``follow`` only where that was shown before."""
         self._entries.append(entry)
-        self._at_end = True
+        self._at_end = self._at_end or follow
         if self._width and not self.scrollable_content_region.width:  # hidden: there is no width to fit it into
             self._late = True
         else:
-            self.write(entry)
+            self.write(entry, scroll_end=self._at_end)
 
     def empty(self) -> None:
         """Forget all entries."""
