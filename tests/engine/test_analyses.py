@@ -17,10 +17,12 @@ from moetui.engine.analyses import ANALYSES, find_analysis, run_analysis
 from moetui.engine.analyses.passes import at_rest
 from moetui.engine.analyses.replacement import chosen, neutral
 from moetui.engine.analyses.subject import Subject
+from moetui.engine.interventions import plan
 from moetui.engine.texts import TokenTexts
 from moetui.engine.zoo import tokenizer
 from moetui.routing import NO_EXPERT, ModelError, Step, Timeline, UnsupportedError, UsageError
 from moetui.routing.events import Branch
+from moetui.routing.interventions import ForceExperts, ScaleExperts
 from tests.engine.interception import hook_state, intercepted
 
 MAIN = ["mixtral", "qwen3_moe", "deepseek_v3", "olmoe", "gpt_oss"]
@@ -300,6 +302,33 @@ def test_ablation(zoo_model: ZooModel, name: str) -> None:
     assert found.note == "computed in float32"
     with pytest.raises(UsageError, match=f"{handle.site.name} has no expert 8"):
         ask(on, "ablation", branch=0, site=1, expert=8)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "jetmoe", "llama4"])
+@torch.no_grad()
+def test_an_analysis_changes_what_is_in_force(name: str, zoo_model: ZooModel) -> None:
+    model = zoo_model(name).model
+    on = subject(model)
+    slots = min(handle.site.top_k for handle in on.handles)
+    force = plan((ForceExperts((0, 3)[:slots]),), lambda: on.handles).functions
+    silence = plan((ScaleExperts((0,), 0.0),), lambda: on.handles).functions[1]
+
+    def forced_and_silenced(context: Any, logits: Any, indices: Any, weights: Any) -> Any:
+        return silence(context, logits, *force[1](context, logits, indices, weights))
+
+    with Capture(model) as capture:
+        capture.set_functions(force)
+        with capture.muted():
+            found = ask(on, "ablation", branch=0, site=1, expert=0)
+            before = passed(model, IDS)[0]
+        capture.set_functions({**force, 1: forced_and_silenced})
+        with capture.muted():
+            after = passed(model, IDS)[0]
+    places = range(len(IDS) - 1)
+    assert found.positions.tolist() == list(places), "every token is sent there"
+    changes = [float(after[place, IDS[place + 1]] - before[place, IDS[place + 1]]) for place in places]
+    assert any(changes)
+    np.testing.assert_allclose(found.changes, changes, atol=1e-5)
 
 
 def test_what_cannot_be_analysed_is_said(zoo_model: ZooModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from time import perf_counter_ns
 from typing import Any
 
@@ -25,6 +26,7 @@ from moetui.engine.around import Arguments, Around, Before, Handle
 from moetui.engine.raw import SEEN
 from moetui.routing.model import SiteKind
 
+_AGES = count()  # of watches
 _INDICES = ("index", "indices")
 _WEIGHTS = ("weight", "weights")
 
@@ -97,6 +99,7 @@ class _IndexedWatch(RouterWatch):
         names = routing_parameters(handle.experts)
         assert names is not None
         self._names = names
+        self.age = next(_AGES)
         self._changes: Handle | None = None
         super().__init__(handle, tap)
         self.beside = _AroundExperts(self, before=self._reader())
@@ -124,6 +127,7 @@ class _IndexedWatch(RouterWatch):
         wanted = others and self.tap.functions[self.handle.site.index] is not None
         if wanted and self._changes is None:
             hook = experts.register_forward_pre_hook(self._on_experts, prepend=True, with_kwargs=True)
+            _in_order(experts)
             self._changes = self.add(hook)
             self.glance()
         elif not wanted and self._changes is not None:
@@ -183,6 +187,15 @@ class _IndexedWatch(RouterWatch):
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             tap.fail(error)
             return None
+
+
+def _in_order(experts: nn.Module) -> None:
+    """Of several watches' hooks on one module that of the newest comes last: it changes what is in force."""
+    hooks: Any = experts._forward_pre_hooks
+    owners = {key: getattr(hook, "__self__", None) for key, hook in hooks.items()}
+    ages = {key: owner.age for key, owner in owners.items() if isinstance(owner, _IndexedWatch)}
+    for key in sorted(ages, key=ages.__getitem__, reverse=True):
+        hooks.move_to_end(key, last=False)
 
 
 class _AroundExperts(Glancing):
