@@ -224,6 +224,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             prompt = self.query_one(PromptLine).input
             if prompt.has_focus and not prompt.value:
                 self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
+        if state is RunState.FINISHED:
+            self.log_run()
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
             self.query_one(PromptLine).hint("run", self._enter)
             if not self._script:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
-from moetui.session import Breakable, Halting, Rewindable, Session
+from moetui.session import Branched, Breakable, Halting, Rewindable, Session
 from moetui.tui.lines import Part
 from moetui.tui.logged import LoggedHits
 from moetui.tui.messages import ConsoleRequested, Selection
@@ -35,6 +35,7 @@ else:
     _Base = object
 
 _UNWRITTEN = 1000  # lines; as many as the console's log keeps
+_LINES_OF_A_RUN = 40
 _MOMENT = 1.0  # s in which a key may still be meant for what has just ended
 
 
@@ -96,6 +97,24 @@ class Debugging(_Base):
     def stand_logged(self) -> None:
         """The run stands: write down how many hits of log points have no line of their own."""
         self._write_log(self._logged.stood(self.session.breakpoints if isinstance(self.session, Breakable) else ()))
+
+    def log_run(self) -> None:
+        """A run is over: write its text into the log, unless a line that waited for it says so itself."""
+        session, panel = self.session, self._panels.get("console")
+        if session.playback is not None or (panel is not None and getattr(panel, "busy", False)):
+            return
+        # Not before the first picture, which waits for no array.
+        from moetui.console.outcome import outcome
+        from moetui.routing.branches import BranchTree
+
+        tree = session.tree if isinstance(session, Branched) else BranchTree(tuple(session.branches))
+        branch = None if tree.current is None else tree.find(tree.current)
+        if branch is None:
+            return
+        found = outcome(session, tree, branch)
+        lines = found.text.split("\n")
+        cut = ["…"] if len(lines) > _LINES_OF_A_RUN else []
+        self._write_log([*lines[:_LINES_OF_A_RUN], *cut, found.note])
 
     def open_log(self) -> None:
         """The console is there: write into its log what came before."""

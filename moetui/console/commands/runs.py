@@ -12,10 +12,10 @@ from moetui.console.context import Context
 from moetui.console.draw import lines, text
 from moetui.console.kinds import TEXT, Flag, MaybeToken, Prompt, Token, integer, real
 from moetui.console.needs import GENERATE, GO_BACK, REWIND, SEND, STEP, STEP_LAYER
+from moetui.console.outcome import outcome
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.routing import TimelineView, UsageError, join_texts
-from moetui.routing.branches import Line, line_rows
+from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings, RunState
 from moetui.session import Capability, Rewindable, Sendable
 
@@ -219,21 +219,15 @@ def _outcome(console: Context, before: int) -> Result:
     session = console.session
     if len(branches_) <= before:
         return _state(console)
-    branch = branches_[-1]
-    view = console.view
-    own = view.tokens(view.first, view.end)
-    count = int(((own.branch == branch.id) & ~own.pad).sum())
-    written = _text(view, console.tree.line(branch.id))
-    end = f"{session.state.value}{': ' + session.reason if session.reason else ''}"
-    note = text(f"{branch.name} · {count:,} tokens · {end}", "dim")
+    found = outcome(session, console.tree, branches_[-1])
     data = {
-        "branch": branch.id,
-        "tokens": count,
-        "text": written,
-        "state": session.state.value,
-        "reason": session.reason,
+        "branch": found.branch.id,
+        "tokens": found.tokens,
+        "text": found.text,
+        "state": found.state,
+        "reason": found.reason,
     }
-    return Result((*lines(written), note), data)
+    return Result((*lines(found.text), text(found.note, "dim")), data)
 
 
 def _commanded(console: Context, act: Callable[[], None]) -> Result:
@@ -251,13 +245,6 @@ def _state(console: Context) -> Result:
     state, reason = console.session.state, console.session.reason
     shown = f"{state.value}{': ' + reason if reason else ''}"
     return Result((text(shown),), {"state": state.value, "reason": reason})
-
-
-def _text(view: TimelineView, line: Line) -> str:
-    """A sequence's tokens that went through the model, as a person reads them."""
-    columns = view.tokens(view.first, view.end)
-    keep = line_rows(columns, line, view.stacks) & (columns.token_id >= 0) & (columns.sequence == 0)
-    return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
 
 
 def _sendable(console: Context) -> Sendable:
