@@ -33,6 +33,7 @@ from moetui.tui.panels.console_words import WordList
 from moetui.tui.widgets.sharing import Rows, Shared
 
 _MARK_WIDTH = 6
+_INDENT = (0, 0, 0, 2)  # of what a line gave
 _SOON = 0.4  # s; what is over by then is not worth a word
 
 
@@ -202,11 +203,11 @@ class ConsolePanel(Vertical):
         if result.hint:
             shown.append(Text(f"hint: {result.hint}", style("dim")))
         for renderable in shown:
-            self.log_view.put(Padding(renderable, (0, 0, 0, 2)))
+            self.log_view.put(Padding(renderable, _INDENT))
 
     def note(self, line: str) -> None:
         """Append what nobody typed anything for; who reads further up is left there."""
-        self.log_view.put(Text(drawable(line), styles_of(self, "say")("dim")), follow=False)
+        self.log_view.put(Padding(Text(drawable(line), styles_of(self, "say")("dim")), _INDENT), follow=False)
 
     @on(ConsoleInput.LogScrolled)
     def _scrolled(self, event: ConsoleInput.LogScrolled) -> None:
