@@ -305,6 +305,9 @@ def test_sglang_s_shape_is_given_or_found(tmp_path, out):
     (tmp_path / "x.json").write_text(json.dumps({"routed_experts": text}))
     with pytest.raises(TraceError, match="without a shape"):
         import_file(tmp_path / "x.json", out, overwrite=True)
+    (tmp_path / "x.json").write_text(json.dumps({"routed_experts": base64.b64encode(bytes(96)).decode()}))
+    with pytest.raises(TraceError, match="capture failed"):
+        import_file(tmp_path / "x.json", out, overwrite=True)
 
 
 def test_zero_blocks_are_unknown_and_told_of(tmp_path, out):

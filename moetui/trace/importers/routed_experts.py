@@ -123,12 +123,16 @@ def _routed_layers(blocks: list[Array], findings: list[Finding]) -> list[int]:
     everywhere = range(blocks[0].shape[1])
     silent = [layer for layer in everywhere if not any(block[:, layer].any() for block in blocks)]
     if len(silent) == len(everywhere):
-        raise TraceError("all routed experts are zero: the server's capture failed", "capture again")
+        raise _all_zero()
     if silent:
         names = ", ".join(map(str, silent[:8])) + (" ..." if len(silent) > 8 else "")
         message = f"layers {names} hold zeros only: dense layers, or not captured; they are left out"
         findings.append(Finding("import_silent_layers", "info", message, "compare with the model's configuration"))
     return [layer for layer in everywhere if layer not in silent]
+
+
+def _all_zero() -> TraceError:
+    return TraceError("all routed experts are zero: the server's capture failed", "capture again")
 
 
 def _without_zeros(block: Array, findings: list[Finding]) -> Array:
@@ -247,6 +251,8 @@ def _raw(data: bytes, beside: list[Any], findings: list[Finding]) -> Array:
     prompt, generated = _number(beside, ("prompt_tokens",)), _number(beside, ("completion_tokens",))
     rows = (prompt or 0) + (generated or 0) - 1 - (_number(beside, _START_KEYS) or 0)
     if not prompt or rows < 1 or len(flat) % rows:
+        if not flat.any():  # a shape would not help
+            raise _all_zero()
         raise TraceError(
             "routed experts without a shape", "put num_hidden_layers and top_k beside routed_experts in the file"
         )
