@@ -15,13 +15,13 @@ import click
 
 from moetui.routing.errors import TraceError, UsageError
 
-FILE = click.Path(readable=False, path_type=Path)
-"""A file to read. Whether it can be is for who opens it to say: click calls it a mistake in the call."""
-
 if TYPE_CHECKING:
     from moetui.routing.events import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(readable=False, path_type=Path)
+"""A file to read. Whether it can be is for who opens it to say: click calls it a mistake in the call."""
 
 
 @dataclass
