@@ -14,6 +14,7 @@ from moetui.routing.steps import Steps
 
 _BLOCK = 400_000  # numbers worked on at once: they stay in the processor's cache, which halves the time
 _SOFTMAX = ("softmax", "softmax_top_k")
+_SMALL = 16.0  # up to it, an entropy from exponentials of the logits themselves is exact to 1e-5
 _SPARE_BITS = 11  # of a float32's 24: logits are half floats and have 11, so that these of a score say nothing
 
 
@@ -41,7 +42,7 @@ def probabilities(logits: NDArray[Any], site: Site) -> F32:
             scores = np.asarray(np.sqrt(np.logaddexp(0.0, values)), np.float32)
         else:
             return np.full_like(values, np.nan)
-        total = scores.sum(-1, keepdims=True)
+        total = _sum(scores)[..., None]
         known = np.isfinite(total) & (total > 0) & ~(np.isnan(values) | np.isposinf(values)).any(-1, keepdims=True)
         return np.asarray(np.where(known, scores / total, np.nan), np.float32)
 
@@ -70,13 +71,24 @@ def margins(logits: NDArray[Any], k: int) -> F32:
 
 
 def widen(values: NDArray[Any]) -> F32:
-    """``values`` as float32; half floats by table, at half the time of NumPy's own conversion."""
-    if values.dtype == np.float16 and values.size > 10_000:
-        return np.take(_HALF_FLOATS, values.view(np.uint16), mode="clip")
+    """``values`` as float32; finite half floats by their bits, in a fraction of the time of NumPy's own conversion."""
+    if values.dtype == np.float16:
+        bits = values.view(np.int16)
+        if ((bits & _EXPONENT) != _EXPONENT).all():  # all finite
+            # The sign stays on top, exponent and fraction move to their places; what a half's exponent means is
+            # 2^112 times what the same number means in a float. Numbers below 2^-14 come out right, too.
+            wide = bits.astype(np.int32)
+            wide <<= 13
+            wide &= _HALF_IN_FLOAT
+            out: F32 = wide.view(np.float32)
+            out *= _EXPONENTS_APART
+            return out
     return np.asarray(values, np.float32)
 
 
-_HALF_FLOATS = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+_EXPONENT = np.int16(0x7C00)  # of a half float; all ones at infinity and NaN
+_HALF_IN_FLOAT = np.int32(-0x70002000)  # bits of a float that a half float fills
+_EXPONENTS_APART = np.float32(2.0**112)
 
 
 def passed(indices: NDArray[Any], flags: NDArray[Any]) -> Bool:
@@ -121,11 +133,13 @@ def router_entropy(logits: NDArray[Any], site: Site, known: tuple[F32, F32, F32]
     """Entropy of ``probabilities(logits, site)`` in nats, ``[..., E]`` to ``[...]``, without forming them where it can.
 
     For a softmax, H = log Z − Σ e^z z / Z with z shifted by the maximum and Z = Σ e^z; ``known`` are z, e^z and Z.
+    Where no logit is large, z as they are do as well: the maximum is a third of the work.
     """
     values = widen(logits[..., : site.num_classes])
     if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX:
         return entropy(probabilities(values, site))
-    shifted, exponentials, total = known or _exponentials(values)
+    small = known is None and np.abs(values).max(initial=0.0) <= _SMALL
+    shifted, exponentials, total = known or _exponentials(values, shift=not small)
     with np.errstate(all="ignore"):
         out = np.asarray(np.log(total) - np.einsum("...e,...e->...", exponentials, shifted) / total, np.float32)
     masked = np.isnan(out) & np.isfinite(total)  # 0 · −inf: a masked class, no unknown
@@ -189,12 +203,17 @@ def _three(logits: NDArray[Any], site: Site) -> tuple[F32, F32, F32]:
     )
 
 
-def _exponentials(values: F32) -> tuple[F32, F32, F32]:
+def _exponentials(values: F32, *, shift: bool = True) -> tuple[F32, F32, F32]:
     """Values less their largest, the exponentials of that, and their sum; over the last axis."""
     with np.errstate(all="ignore"):
-        shifted = values - values.max(-1, keepdims=True)
+        shifted = values - values.max(-1, keepdims=True) if shift else values
         exponentials = np.exp(shifted)
-        return shifted, exponentials, exponentials.sum(-1)
+        return shifted, exponentials, _sum(exponentials)
+
+
+def _sum(values: F32) -> F32:
+    """Over the last axis, several times faster than ``values.sum(-1)`` where that is short."""
+    return np.asarray(np.einsum("...e->...", values), np.float32)
 
 
 def _rounded(values: F32) -> F32:

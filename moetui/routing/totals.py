@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from moetui.routing.branches import Line, line_rows
 from moetui.routing.metrics.loads import loads, mass_and_known
 from moetui.routing.model import Site
+from moetui.routing.parallel import in_order
 from moetui.routing.phase import Phase
 from moetui.routing.scores import passed, site_entropy
-from moetui.routing.step import F64, I64, Bool, SiteFlag
-from moetui.routing.timeline import RoutingBlock, TimelineView
+from moetui.routing.step import F16, F64, I64, Bool, SiteFlag
+from moetui.routing.timeline import TimelineView
 
 _CHUNK_BYTES = 16_000_000
 _MAX_CHUNK = 4096
@@ -98,46 +100,88 @@ class RoutingTotals:
                 self.start = view.first
             self.end = view.first
         stop = view.end if limit is None else min(view.end, self.end + max(1, limit))
-        step = chunk_tokens(self.sites)
-        while self.end < stop:
-            until = min(self.end + step, stop)
-            self._count(view, self.end, until)
+        # Side by side when all is wanted at once; smaller then, so that a trace keeps what several threads read.
+        step = chunk_tokens(self.sites) if limit else max(1, chunk_tokens(self.sites) // 2)
+        pieces = [(start, min(start + step, stop)) for start in range(self.end, stop, step)]
+
+        def count(piece: tuple[int, int]) -> _Counts | None:
+            return _counts(view, *piece, self.sites, self._line, entropy=self._entropy)
+
+        counted = map(count, pieces) if limit or len(pieces) == 1 else in_order(count, pieces)
+        for (_, until), counts in zip(pieces, counted, strict=True):
+            if counts is not None:
+                self._add(counts)
             self.end = until
         return self.end == view.end
 
-    def _count(self, view: TimelineView, start: int, stop: int) -> None:
-        columns = view.tokens(start, stop)
-        keep = ~columns.pad if self._line is None else line_rows(columns, self._line, view.stacks)
-        if not keep.any():
-            return
-        self.tokens += np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)]
-        for number, count in enumerate(np.bincount(columns.stack[keep], minlength=len(view.stacks)).tolist()):
-            self.stack_tokens[view.stacks[number]] = self.stack_tokens.get(view.stacks[number], 0) + count
-        block = view.routing(start, stop)
-        seen = passed(block.indices, block.flags) & keep[:, None]
-        self.routed += seen.sum(0)
-        self.loads += loads(block.indices, self.sites, keep)
-        if block.weights is not None:
-            mass, known = mass_and_known(block.indices, block.weights, self.sites, keep)
+    def _add(self, counts: _Counts) -> None:
+        self.tokens += counts.tokens
+        for stack, count in counts.stack_tokens.items():
+            self.stack_tokens[stack] = self.stack_tokens.get(stack, 0) + count
+        self.routed += counts.routed
+        self.loads += counts.loads
+        self.dropped += counts.dropped
+        self.forced += counts.forced
+        self.non_finite += counts.non_finite
+        if counts.mass is not None:
+            mass, known = counts.mass
             self._mass += mass
             self._mass_known += known
-        for flag, counter in (
-            (SiteFlag.DROPPED, self.dropped),
-            (SiteFlag.FORCED, self.forced),
-            (SiteFlag.NON_FINITE, self.non_finite),
-        ):
-            counter += ((block.flags & flag) != 0)[keep].sum(0)
-        self._count_entropy(block, seen)
+        self.has_logits |= counts.has_logits
+        if counts.entropy is not None:
+            total, number = counts.entropy
+            self._entropy_sum += total
+            self._entropy_known += number
 
-    def _count_entropy(self, block: RoutingBlock, seen: Bool) -> None:
-        if block.logits is None:
-            return
-        self.has_logits = True
-        if self._entropy:
-            values = site_entropy(block.logits, self.sites)
-            known = seen & ~np.isnan(values)
-            self._entropy_sum += np.where(known, values, 0.0).sum(0, dtype=np.float64)
-            self._entropy_known += known.sum(0)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counts:
+    """What some tokens add to the totals, named as there; ``mass`` and ``entropy`` are sums, and of how many."""
+
+    tokens: I64
+    stack_tokens: dict[str, int]
+    routed: I64
+    loads: I64
+    dropped: I64
+    forced: I64
+    non_finite: I64
+    has_logits: bool
+    mass: tuple[F64, I64] | None
+    entropy: tuple[F64, I64] | None
+
+
+def _counts(
+    view: TimelineView, start: int, stop: int, sites: tuple[Site, ...], line: Line | None, *, entropy: bool
+) -> _Counts | None:
+    columns = view.tokens(start, stop)
+    keep = ~columns.pad if line is None else line_rows(columns, line, view.stacks)
+    if not keep.any():
+        return None
+    stacks = np.bincount(columns.stack[keep], minlength=len(view.stacks)).tolist()
+    block = view.routing(start, stop)
+    seen = passed(block.indices, block.flags) & keep[:, None]
+    dropped, forced, non_finite = (
+        np.asarray(((block.flags & flag) != 0)[keep].sum(0), np.int64)
+        for flag in (SiteFlag.DROPPED, SiteFlag.FORCED, SiteFlag.NON_FINITE)
+    )
+    return _Counts(
+        tokens=np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)],
+        stack_tokens={view.stacks[number]: count for number, count in enumerate(stacks)},
+        routed=np.asarray(seen.sum(0), np.int64),
+        loads=loads(block.indices, sites, keep),
+        dropped=dropped,
+        forced=forced,
+        non_finite=non_finite,
+        has_logits=block.logits is not None,
+        mass=None if block.weights is None else mass_and_known(block.indices, block.weights, sites, keep),
+        entropy=_entropy_sum(block.logits, seen, sites) if entropy and block.logits is not None else None,
+    )
+
+
+def _entropy_sum(logits: F16, seen: Bool, sites: tuple[Site, ...]) -> tuple[F64, I64]:
+    values = site_entropy(logits, sites)
+    known = seen & ~np.isnan(values)
+    return np.where(known, values, 0.0).sum(0, dtype=np.float64), np.asarray(known.sum(0), np.int64)
 
 
 def chunk_tokens(sites: Sequence[Site]) -> int:

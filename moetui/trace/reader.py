@@ -262,9 +262,7 @@ class Trace:
     def _set_widths(self, widths: Widths) -> None:
         if not widths.plausible or widths.sites != len(self._info.sites):
             raise TraceError(f"{self.path.name} is damaged: its arrays are said to be impossibly large", _ANOTHER)
-        if widths != self._store.widths:
-            self._store.set_widths(widths)
-            self._steps.forget()
+        self._store.widths = widths
 
     def _take_metas(self) -> None:
         metas = self._catalog.metas

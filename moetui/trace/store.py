@@ -19,13 +19,14 @@ Table: TypeAlias = dict[str, Array]
 
 _LIGHT_BYTES = 48 << 20
 _HEAVY_BYTES = 48 << 20
+_STRIPES = 64
 
 
 class Store:
     """The tables of a file's chunks.
 
-    What damage took stands as unknown; ``damage`` counts the records that it took. Who puts several tables together
-    holds ``lock`` meanwhile, so that all have the same widths.
+    What damage took stands as unknown; ``damage`` counts the records that it took. Several threads may ask at once:
+    chunks are unpacked side by side, each by one thread.
 
     Args:
         source: the file.
@@ -35,7 +36,8 @@ class Store:
     def __init__(self, source: FileSource, catalog: Catalog) -> None:
         self._source = source
         self._catalog = catalog
-        self.lock = threading.RLock()
+        # Tables of a chunk ask for others of the same chunk only, so that nobody waits in a circle.
+        self._unpacking = tuple(threading.RLock() for _ in range(_STRIPES))
         self._light = _Cache(_LIGHT_BYTES)
         self._heavy = _Cache(_HEAVY_BYTES)
         self._broken: set[tuple[int, str]] = set()
@@ -68,21 +70,18 @@ class Store:
         return range(max(low, 0), high)
 
     def table(self, number: int, kind: str) -> Table:
-        """One kind of columns of chunk ``number``, with as many slots, classes and candidates as stand in the file."""
+        """One kind of columns of chunk ``number``, with as many slots, classes and candidates as stand in the file.
+
+        Where damage took a column it has as many as ``widths`` said when it was read; who puts tables together
+        brings them to one width.
+        """
         cache = self._heavy if kind in ("routing", "logits") else self._light
-        with self.lock:
+        with self._unpacking[number % _STRIPES]:
             found = cache.get((number, kind))
             if found is None:
                 found = self._load(self._catalog.chunks[number], kind, number)
                 cache.put((number, kind), found)
             return found
-
-    def set_widths(self, widths: Widths) -> None:
-        """Give all tables other widths, those read before as well."""
-        with self.lock:
-            self.widths = widths
-            self._light.clear()
-            self._heavy.clear()
 
     def _load(self, chunk: Chunk, kind: str, number: int) -> Table:
         columns = CHUNK_KINDS[kind]
@@ -158,24 +157,23 @@ class _Cache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
+        self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[int, str], Table] = OrderedDict()
 
     def get(self, key: tuple[int, str]) -> Table | None:
-        table = self._tables.get(key)
-        if table is not None:
-            self._tables.move_to_end(key)
-        return table
+        with self._lock:
+            table = self._tables.get(key)
+            if table is not None:
+                self._tables.move_to_end(key)
+            return table
 
     def put(self, key: tuple[int, str], table: Table) -> None:
-        self._tables[key] = table
-        self._held += _size(table)
-        while self._held > self._limit and len(self._tables) > 1:
-            _, old = self._tables.popitem(last=False)
-            self._held -= _size(old)
-
-    def clear(self) -> None:
-        self._tables.clear()
-        self._held = 0
+        with self._lock:
+            self._tables[key] = table
+            self._held += _size(table)
+            while self._held > self._limit and len(self._tables) > 1:
+                _, old = self._tables.popitem(last=False)
+                self._held -= _size(old)
 
 
 def _size(table: Table) -> int:

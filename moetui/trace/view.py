@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -12,7 +13,7 @@ from moetui.routing.model import Site
 from moetui.routing.step import F16, U8, U16
 from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns, unknown_text
 from moetui.trace.arrays import Array, unknown, widen
-from moetui.trace.layout import CHUNK_KINDS, Column
+from moetui.trace.layout import CHUNK_KINDS, Column, Widths
 from moetui.trace.store import Store
 
 
@@ -83,8 +84,8 @@ class TraceView:
     def tokens(self, start: int, stop: int) -> TokenColumns:
         """Light columns of tokens ``start .. stop - 1``, clipped to what there is."""
         start, stop = self._clipped(start, stop)
-        with self._store.lock:
-            columns = {column.name: self._slice("tokens", column, start, stop) for column in CHUNK_KINDS["tokens"]}
+        widths = self._store.widths  # another thread may find wider ones meanwhile
+        columns = {column.name: self._slice("tokens", column, start, stop, widths) for column in CHUNK_KINDS["tokens"]}
         if int(columns["stack"].max(initial=0)) >= len(self.stacks):  # damage took the names, not the numbers
             columns["stack"] = np.minimum(columns["stack"], len(self.stacks) - 1)
         return TokenColumns(**columns)
@@ -92,13 +93,14 @@ class TraceView:
     def routing(self, start: int, stop: int) -> RoutingBlock:
         """Routing of tokens ``start .. stop - 1``, clipped to what there is."""
         start, stop = self._clipped(start, stop)
+        widths = self._store.widths
 
         def load(name: str) -> Array | None:
             if name in ("weights", "logits") and name not in self._present:
                 return None
             kind = "logits" if name == "logits" else "routing"
             column = next(column for column in CHUNK_KINDS[kind] if column.name == name)
-            return self._slice(kind, column, start, stop)
+            return self._slice(kind, column, start, stop, widths)
 
         return LazyBlock(load)
 
@@ -114,17 +116,15 @@ class TraceView:
         start = min(max(start, 0), self.end)
         return start, max(min(stop, self.end), start)
 
-    def _slice(self, kind: str, column: Column, start: int, stop: int) -> Array:
-        store = self._store
+    def _slice(self, kind: str, column: Column, start: int, stop: int, widths: Widths) -> Array:
+        store, shape = self._store, widths.shape(column, 0)
         parts = []
-        with store.lock:
-            shape = store.widths.shape(column, 0)
-            for number in store.chunk_range(start, stop):
-                first = store.chunks[number].first
-                part = store.table(number, kind)[column.name][max(0, start - first) : stop - first]
-                parts.append(widen(part, shape[-1], column.fill) if column.axis else part)
-            if not parts:
-                return unknown(shape, column.dtype, column.fill)
+        for number in store.chunk_range(start, stop):
+            first = store.chunks[number].first
+            part = store.table(number, kind)[column.name][max(0, start - first) : stop - first]
+            parts.append(widen(part, shape[-1], column.fill) if column.axis else part)
+        if not parts:
+            return unknown(shape, column.dtype, column.fill)
         out: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         out.flags.writeable = False
         return out
@@ -135,12 +135,13 @@ class StepTable:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()
         self._read = 0
         self._columns: dict[str, Array] = {}
 
     def until(self, end: int) -> StepColumns:
         """The steps that begin before token ``end``, with ``num_tokens`` clipped to it."""
-        with self._store.lock:
+        with self._lock:
             self._extend()
             held = dict(self._columns)
         rows = int(np.searchsorted(held["first_token"], end, "left"))
@@ -149,12 +150,6 @@ class StepTable:
         for array in columns.values():
             array.flags.writeable = False
         return StepColumns(**columns)
-
-    def forget(self) -> None:
-        """Read all again: numbers have changed their meaning."""
-        with self._store.lock:
-            self._read = 0
-            self._columns = {}
 
     def _extend(self) -> None:
         store, count = self._store, len(self._store.chunks)

@@ -82,13 +82,27 @@ def test_margin_agrees_with_sorting(values: np.ndarray, k: int) -> None:
         assert margin == pytest.approx(expected, rel=1e-3, nan_ok=True)
 
 
-def test_half_floats_by_table() -> None:
+def test_half_floats_by_their_bits() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    wide = scores.widen(every)
-    assert wide.dtype == np.float32
-    assert np.array_equal(wide, every.astype(np.float32), equal_nan=True)
-    strided = np.tile(every, (4, 1))[:, ::2]
-    assert np.array_equal(scores.widen(strided), strided.astype(np.float32), equal_nan=True)
+    for halves in (every, every[np.isfinite(every)]):  # with infinities and NaN, and without
+        wide = scores.widen(halves)
+        assert wide.dtype == np.float32
+        expected = halves.astype(np.float32)
+        assert np.array_equal(wide, expected, equal_nan=True)
+        assert np.array_equal(np.signbit(wide), np.signbit(expected))
+        strided = np.tile(halves, (4, 1))[:, ::2]
+        assert np.array_equal(scores.widen(strided), strided.astype(np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize("scale", [0.1, 4.0, 15.9, 16.1, 300.0])
+def test_entropy_is_exact_for_small_logits_and_large_ones(rng: np.random.Generator, scale: float) -> None:
+    site = make_site(experts=64)
+    logits = (rng.uniform(-1, 1, (500, 64)) * scale).astype(np.float16)
+    values = logits.astype(np.float64)
+    shares = np.exp(values - values.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    exact = -(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))).sum(-1)
+    np.testing.assert_allclose(scores.router_entropy(logits, site), exact, atol=1e-5, rtol=0)
 
 
 def test_sites_of_different_kinds_in_one_block(rng: np.random.Generator) -> None:

@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import numpy as np
@@ -155,6 +156,35 @@ def test_slices_over_chunks_are_what_the_whole_is(tmp_path, info):
         assert clipped.end == 8990
         assert clipped.steps().num_tokens.tolist() == [8990]
         assert clipped.tokens(8980, 9003).step.shape == (10,)
+
+
+def test_threads_that_read_the_same_places_see_the_same(tmp_path, info, monkeypatch):
+    monkeypatch.setattr("moetui.trace.store._HEAVY_BYTES", 1)  # nothing stays: every look unpacks
+    monkeypatch.setattr("moetui.trace.store._LIGHT_BYTES", 1)
+    timeline = Timeline(info)
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for number, step in enumerate(make_steps(info, prefill=100, decode=400)):
+            writer.write_step(step)
+            timeline.append(step)
+            if number % 20 == 0:
+                writer.flush()  # ends a chunk
+    live = timeline.snapshot()
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        view = trace.timeline
+
+        def differs(start):
+            rows = (start, start + 90)
+            got, want = view.routing(*rows), live.routing(*rows)
+            same = all(
+                getattr(got, name).tobytes() == getattr(want, name).tobytes()
+                for name in ("logits", "weights", "indices", "flags")
+            )
+            return not same or view.tokens(*rows).ms.tobytes() != live.tokens(*rows).ms.tobytes()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert not any(pool.map(differs, 10 * list(range(0, 500, 15))))
+        assert trace.complete
+        assert not trace.findings
 
 
 def test_scores_are_there_without_logits(tmp_path, info, steps):
