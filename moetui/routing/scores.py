@@ -42,17 +42,18 @@ def probabilities(logits: NDArray[Any], site: Site) -> F32:
             scores = np.asarray(np.sqrt(np.logaddexp(0.0, values)), np.float32)
         else:
             return np.full_like(values, np.nan)
-        total = _sum(scores)[..., None]
-        known = np.isfinite(total) & (total > 0) & ~(np.isnan(values) | np.isposinf(values)).any(-1, keepdims=True)
+        total = sum_last(scores)[..., None]
+        known = np.isfinite(total) & (total > 0)  # not with NaN, and a sigmoid's alone are finite at infinity
+        if site.scoring == "sigmoid":
+            known &= ~np.isposinf(values).any(-1, keepdims=True)
         return np.asarray(np.where(known, scores / total, np.nan), np.float32)
 
 
 def entropy(distribution: NDArray[Any]) -> F32:
     """Shannon entropy −Σ p log p over the last axis, in nats; NaN where the distribution is."""
     with np.errstate(all="ignore"):
-        terms = np.where(distribution > 0, distribution * np.log(distribution), 0.0)
-        out = -terms.sum(-1)
-    return np.asarray(np.where(np.isnan(distribution).any(-1), np.nan, out), np.float32)
+        out = -sum_last(np.where(distribution > 0, distribution * np.log(distribution), 0.0))
+    return np.asarray(np.where(np.isnan(sum_last(distribution)), np.nan, out), np.float32)
 
 
 def margins(logits: NDArray[Any], k: int) -> F32:
@@ -138,7 +139,7 @@ def router_entropy(logits: NDArray[Any], site: Site, known: tuple[F32, F32, F32]
     values = widen(logits[..., : site.num_classes])
     if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX:
         return entropy(probabilities(values, site))
-    small = known is None and np.abs(values).max(initial=0.0) <= _SMALL
+    small = known is None and values.max(initial=0.0) <= _SMALL and values.min(initial=0.0) >= -_SMALL
     shifted, exponentials, total = known or _exponentials(values, shift=not small)
     with np.errstate(all="ignore"):
         out = np.asarray(np.log(total) - np.einsum("...e,...e->...", exponentials, shifted) / total, np.float32)
@@ -208,11 +209,11 @@ def _exponentials(values: F32, *, shift: bool = True) -> tuple[F32, F32, F32]:
     with np.errstate(all="ignore"):
         shifted = values - values.max(-1, keepdims=True) if shift else values
         exponentials = np.exp(shifted)
-        return shifted, exponentials, _sum(exponentials)
+        return shifted, exponentials, sum_last(exponentials)
 
 
-def _sum(values: F32) -> F32:
-    """Over the last axis, several times faster than ``values.sum(-1)`` where that is short."""
+def sum_last(values: NDArray[Any]) -> F32:
+    """Sum over the last axis, several times faster than ``values.sum(-1)`` where that is short."""
     return np.asarray(np.einsum("...e->...", values), np.float32)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moetui.routing.branches import Line, line_rows
-from moetui.routing.metrics.loads import loads, mass_and_known
+from moetui.routing.metrics.loads import loads_and_mass
 from moetui.routing.model import Site
 from moetui.routing.parallel import in_order
 from moetui.routing.phase import Phase
@@ -123,10 +123,8 @@ class RoutingTotals:
         self.dropped += counts.dropped
         self.forced += counts.forced
         self.non_finite += counts.non_finite
-        if counts.mass is not None:
-            mass, known = counts.mass
-            self._mass += mass
-            self._mass_known += known
+        self._mass += counts.mass
+        self._mass_known += counts.mass_known
         self.has_logits |= counts.has_logits
         if counts.entropy is not None:
             total, number = counts.entropy
@@ -136,7 +134,7 @@ class RoutingTotals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Counts:
-    """What some tokens add to the totals, named as there; ``mass`` and ``entropy`` are sums, and of how many."""
+    """What some tokens add to the totals, named as there; ``entropy`` is a sum, and of how many."""
 
     tokens: I64
     stack_tokens: dict[str, int]
@@ -146,7 +144,8 @@ class _Counts:
     forced: I64
     non_finite: I64
     has_logits: bool
-    mass: tuple[F64, I64] | None
+    mass: F64
+    mass_known: I64
     entropy: tuple[F64, I64] | None
 
 
@@ -159,6 +158,7 @@ def _counts(
         return None
     stacks = np.bincount(columns.stack[keep], minlength=len(view.stacks)).tolist()
     block = view.routing(start, stop)
+    load, mass, known = loads_and_mass(block.indices, block.weights, sites, keep)
     seen = passed(block.indices, block.flags) & keep[:, None]
     dropped, forced, non_finite = (
         np.asarray(((block.flags & flag) != 0)[keep].sum(0), np.int64)
@@ -168,12 +168,13 @@ def _counts(
         tokens=np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)],
         stack_tokens={view.stacks[number]: count for number, count in enumerate(stacks)},
         routed=np.asarray(seen.sum(0), np.int64),
-        loads=loads(block.indices, sites, keep),
+        loads=load,
         dropped=dropped,
         forced=forced,
         non_finite=non_finite,
         has_logits=block.logits is not None,
-        mass=None if block.weights is None else mass_and_known(block.indices, block.weights, sites, keep),
+        mass=mass,
+        mass_known=known,
         entropy=_entropy_sum(block.logits, seen, sites) if entropy and block.logits is not None else None,
     )
 

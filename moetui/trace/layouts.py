@@ -28,7 +28,7 @@ _PARTS: Mapping[str, tuple[int, type[np.signedinteger[Any]], type[np.floating[An
 }
 _WHOLE = 2.0**53  # beyond it, not every whole number is a double
 _MAX_CLASSES = (1 << 16) - 1  # ids of experts are 16-bit numbers
-_BLOCK = 1 << 17  # numbers worked on at once: they stay in the processor's cache
+_BLOCK = 1 << 18  # numbers worked on at once: they stay in the processor's cache
 _ONE, _INFINITY = 0x3C00, 0x7C00  # the bits of half floats; above the latter's are those of NaN
 _DOUBT = 2.0**-40  # by much less do exponentials and sums of doubles differ from one machine to another
 

@@ -12,7 +12,7 @@ from moetui.routing.compare.values import SiteComparison
 from moetui.routing.metrics.loads import loads, shares
 from moetui.routing.metrics.tokens import first_choices, overlap, set_sizes
 from moetui.routing.model import Site
-from moetui.routing.scores import entropy, passed, probabilities
+from moetui.routing.scores import entropy, passed, probabilities, sum_last
 from moetui.routing.step import F32, F64, I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock
 
@@ -83,7 +83,7 @@ def _distributions(
         with np.errstate(all="ignore"):
             terms = np.where(p > 0, p * (np.log(p) - np.log(np.maximum(q, _SMALLEST))), 0.0)
         known = ~(np.isnan(p[:, 0]) | np.isnan(q[:, 0]))
-        for number, values in enumerate((terms.sum(-1), np.abs(p - q).sum(-1), entropy(p), entropy(q))):
+        for number, values in enumerate((sum_last(terms), sum_last(np.abs(p - q)), entropy(p), entropy(q))):
             out[number, known, column] = values[known]
     np.maximum(out[0], 0.0, out=out[0])
     return out[0], out[1], out[2], out[3]

@@ -16,6 +16,7 @@ from moetui.routing.compare.values import Comparison, Divergence, Flip
 from moetui.routing.compare.words import pairs_around, probability_moved
 from moetui.routing.errors import UsageError
 from moetui.routing.model import Site
+from moetui.routing.parallel import in_order
 from moetui.routing.scores import site_margin
 from moetui.routing.step import I64, NO_EXPERT, Bool
 from moetui.routing.timeline import RoutingBlock, TimelineView
@@ -174,19 +175,23 @@ def _chunks(
     a: TimelineView, b: TimelineView, sites_a: tuple[Site, ...], sites_b: tuple[Site, ...], pairing: Alignment
 ) -> Iterator[tuple[I64, Pairs]]:
     """The pairs a piece at a time: their rows in the alignment, and what was measured of them."""
-    size = min(chunk_tokens(a.sites), chunk_tokens(b.sites))
-    for start in range(0, len(pairing.a), size):
+    # Several pieces are measured at once, so that each is smaller.
+    size = max(1, min(chunk_tokens(a.sites), chunk_tokens(b.sites)) // 2)
+
+    def measured(start: int) -> tuple[I64, Pairs]:
         rows = np.arange(start, min(start + size, len(pairing.a)), dtype=np.int64)
         block_a = _gather(a, pairing.a[rows], sites_a)
         block_b = _gather(b, pairing.b[rows], sites_b)
-        yield rows, measure(block_a, block_b, sites_a, sites_b)
+        return rows, measure(block_a, block_b, sites_a, sites_b)
+
+    return in_order(measured, range(0, len(pairing.a), size))
 
 
 def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...], *, choices: bool = False) -> RoutingBlock:
     """The routing of these tokens at these sites, as wide as the sites need; ``choices``: no weights or logits."""
     low = int(numbers.min())
     block = view.routing(low, int(numbers.max()) + 1)
-    rows, columns = numbers - low, [site.index for site in sites]
+    rows, columns = _in_a_row(numbers - low), _in_a_row(np.array([site.index for site in sites]))
     classes = max(site.num_classes for site in sites)
     return RoutingBlock(
         indices=block.indices[rows][:, columns],
@@ -194,6 +199,12 @@ def _gather(view: TimelineView, numbers: I64, sites: tuple[Site, ...], *, choice
         logits=None if choices or block.logits is None else block.logits[rows][:, columns, :classes],
         flags=block.flags[rows][:, columns],
     )
+
+
+def _in_a_row(numbers: I64) -> I64 | slice:
+    """Numbers to take along an axis, as a slice where they stand in a row: that copies nothing."""
+    first = int(numbers[0])
+    return slice(first, first + len(numbers)) if (np.diff(numbers) == 1).all() else numbers
 
 
 def _routed_apart(

@@ -48,26 +48,31 @@ def gate_mass(
         ``[S, E]``, summed over the finite weights; NaN at experts that got tokens but no finite weight; 0 at experts
         without tokens.
     """
-    counts = loads(indices, sites, keep)
-    if weights is None:
-        return np.where(counts > 0, np.nan, 0.0)
-    mass, known = mass_and_known(indices, weights, sites, keep)
+    counts, mass, known = loads_and_mass(indices, weights, sites, keep)
     return np.where((counts > 0) & (known == 0), np.nan, mass)
 
 
-def mass_and_known(
-    indices: NDArray[Any], weights: NDArray[Any], sites: Sequence[Site], keep: Bool | None = None
-) -> tuple[F64, I64]:
-    """The two sums behind ``gate_mass`` that add up over chunks: mass, and how many finite weights it is of."""
+def loads_and_mass(
+    indices: NDArray[Any], weights: NDArray[Any] | None, sites: Sequence[Site], keep: Bool | None = None
+) -> tuple[I64, F64, I64]:
+    """``loads``, and what ``gate_mass`` is made of and adds up over chunks: sums, and how many weights are in them."""
     width = _width(sites)
     size = len(sites) * (width + 1)
-    values = np.asarray(weights if keep is None or keep.all() else weights[keep], np.float64).ravel()
+
+    def counted(keys: I64) -> I64:
+        return _trim(np.bincount(keys, minlength=size), sites, width).astype(np.int64)
+
     keys = _keys(indices, width, keep)
+    load = counted(keys)
+    if weights is None:
+        return load, np.zeros(load.shape), np.zeros_like(load)
+    values = np.asarray(weights if keep is None or keep.all() else weights[keep], np.float64).ravel()
     finite = np.isfinite(values)
+    known = load
     if not finite.all():
         keys, values = keys[finite], values[finite]
-    mass = _trim(np.bincount(keys, weights=values, minlength=size), sites, width)
-    return mass, _trim(np.bincount(keys, minlength=size), sites, width).astype(np.int64)
+        known = counted(keys)
+    return load, _trim(np.bincount(keys, weights=values, minlength=size), sites, width), known
 
 
 def by_site(counts: NDArray[Any], sites: Sequence[Site]) -> F64:
