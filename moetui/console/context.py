@@ -19,7 +19,17 @@ from moetui.routing.branches import BranchTree, Line
 from moetui.routing.events import Branch, GenerationSettings, RunState
 from moetui.routing.query import Query, parse
 from moetui.routing.totals import RoutingTotals
-from moetui.session import Branched, Branching, Configurable, Halting, Recording, Session, Waitable
+from moetui.session import (
+    Branched,
+    Branching,
+    Configurable,
+    Halting,
+    Layered,
+    Recording,
+    Session,
+    Underway,
+    Waitable,
+)
 
 if TYPE_CHECKING:
     from moetui.console.registry import Registry
@@ -151,6 +161,11 @@ class Context:
         if newest is None:
             raise UsageError("no tokens yet", "generate a prompt first")
         return newest if hit is None else hit.token
+
+    @property
+    def underway(self) -> Underway | None:
+        """The step that the run stands within; None while it does not."""
+        return self.session.underway if isinstance(self.session, Layered) else None
 
     @property
     def branch_names(self) -> dict[str, int]:

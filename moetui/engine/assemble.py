@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,33 @@ class Assembler:
         texts = {} if number < 0 else {number: self._texts.text(number)}
         times, unknown = self._times([raw], columns), self._predictions(None, tokens)
         return self._made([raw], "decoder", tokens, routing, flags, times, unknown, known, texts)
+
+    def so_far(
+        self, raw: RawStep, stack: str, sites: Sequence[SiteTensors], inputs: TokenInputs | None
+    ) -> Steps | None:
+        """The step of a stack in a pass that is not over; nothing is noted for the steps to come.
+
+        Args:
+            sites: those passed, on the host; of other stacks, too.
+            inputs: the stack's.
+
+        Returns:
+            None where nothing tells how many tokens there are.
+        """
+        passed = [site for site in sites if self._kept[site.number] and self._sites[site.number].stack == stack]
+        rows = _rows(inputs, passed)
+        if not rows:
+            return None
+        tokens = token_arrays(inputs, rows)
+        routing = RoutingArrays(self._sites, self._options, rows, 1)
+        columns = SiteColumns.of([site for site in passed if site.indices.shape[0] == rows], 1)
+        routing.fill(columns)
+        flags = routing.flags()
+        texts = {number: self._texts.text(number) for number in set(tokens.token_id.tolist()) if number >= 0}
+        unknown, scores = self._predictions(None, tokens), self._scores(routing, flags)
+        times = self._times([raw], columns)
+        made = self._made([raw], stack, tokens, routing, flags, times, unknown, scores, texts)
+        return replace(made, duration=np.full(1, np.nan))
 
     def _tokens(self, inputs: Sequence[TokenInputs | None], stack: str, rows: int) -> TokenArrays:
         tokens = token_arrays(inputs[0], rows) if len(inputs) == 1 else decode_arrays(inputs)

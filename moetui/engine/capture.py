@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
+from moetui.engine.adapters import Gate, RoutingFunction, SiteContext, SiteHandle
 from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.around import Handle
 from moetui.engine.assemble import Assembler
@@ -33,7 +33,7 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
-from moetui.routing import ModelError, ModelInfo, Site, Step
+from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.steps import Steps
 
@@ -230,6 +230,12 @@ class Capture:
         finally:
             self.before_step, self.gate, self._muted = held
             self.current.frame = frame
+
+    def so_far(self, context: SiteContext) -> TimelineView | None:
+        """The tokens that stand before a site, with their routing so far; for the gate. See ``Glance.so_far``."""
+        if self._recorder is None or not isinstance(context.step, RawStep):
+            return None
+        return self._recorder.glance(context.step).so_far(context)
 
     def set_functions(self, functions: Mapping[int, RoutingFunction]) -> None:
         """Replace the functions that change the routing, by site number; they hold from the next site passed on."""

@@ -1,24 +1,30 @@
-"""A look at a decode step right behind it, before it is recorded together with others."""
+"""A look at a pass that is not recorded yet: at a decode step right behind it, or at one that stands before a site."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from time import perf_counter_ns
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from moetui.engine.adapters.base import SiteContext
 from moetui.engine.assemble import Assembler
-from moetui.engine.gather import Gatherer
-from moetui.engine.raw import RawStep
+from moetui.engine.gather import Gatherer, SiteTensors
+from moetui.engine.raw import RawStep, TokenInputs
 from moetui.routing import TimelineView
 from moetui.routing.timeline import view_of
+
+_Held = TypeVar("_Held", SiteTensors, TokenInputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """One pass that has ended.
+    """One pass.
 
-    To record it would take several times as long, and so would to have the recorder's thread do it and wait for that.
+    To record one that has ended would take several times as long, and so would to have the recorder's thread do it and
+    wait for that.
 
     Attributes:
         raw: the pass.
@@ -45,6 +51,35 @@ class Glance:
         if columns is None:
             return None
         return view_of(self.assembler.glimpse(self.raw, columns, scores=scores), self.assembler.described())
+
+    def so_far(self, context: SiteContext) -> TimelineView | None:
+        """The tokens that stand before a site, with the routing of the sites that they passed and what that one gave.
+
+        They are numbered from 0 in a view that has nothing else. At the site that they stand before, the routing is the
+        router's own: what interventions make of it is known when they go on. Unknown are probabilities, durations, and
+        which tokens are padding behind the end of their sequence. Waits for the device.
+
+        Returns:
+            None where nothing tells how many tokens there are.
+        """
+        assert context.routing is not None
+        number, stack = context.site.index, context.site.stack
+        indices, weights = context.routing
+        output = context.call.output
+        logits = None if output is None else context.handle.adapter.logits(context.handle, output)
+        here = SiteTensors(number, perf_counter_ns(), indices, weights, logits)
+        gathered = self.gatherer.gather(self.raw)
+        sites = [_on_host(site) for site in (*gathered.sites, here) if site is here or site.number != number]
+        inputs = self.raw.inputs.get(stack)
+        steps = self.assembler.so_far(self.raw, stack, sites, None if inputs is None else _on_host(inputs))
+        return None if steps is None else view_of(steps, self.assembler.described())
+
+
+def _on_host(held: _Held) -> _Held:
+    """The same with every tensor on the host and without a graph."""
+    values: dict[str, Any] = {field.name: getattr(held, field.name) for field in fields(held)}
+    moved = {name: value.detach().cpu() for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(held, **{**values, **moved})
 
 
 def _is_one_token(raw: RawStep) -> bool:

@@ -16,12 +16,14 @@ from moetui.session.offers import (
     Configurable,
     Filing,
     Halting,
+    Layered,
     Mark,
     MarkKind,
     Playable,
     Recording,
     Rewindable,
     Sendable,
+    Underway,
     Waitable,
 )
 from moetui.session.protocol import Capability, Playback, Session
@@ -42,6 +44,7 @@ __all__ = [
     "Configurable",
     "Filing",
     "Halting",
+    "Layered",
     "LiveOptions",
     "LiveSession",
     "Mark",
@@ -53,6 +56,7 @@ __all__ = [
     "Rewindable",
     "Sendable",
     "Session",
+    "Underway",
     "Waitable",
 ]
 

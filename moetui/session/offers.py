@@ -13,7 +13,7 @@ from moetui.routing.model import ModelInfo
 
 if TYPE_CHECKING:
     from moetui.routing.branches import BranchTree
-    from moetui.routing.timeline import TimelineSource
+    from moetui.routing.timeline import TimelineSource, TimelineView
 
 
 @runtime_checkable
@@ -230,6 +230,31 @@ class Halting(Protocol):
     @property
     def hit(self) -> BreakpointHit | None:
         """Where the run stands, if it stands at a breakpoint."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Underway:
+    """A step that stands before a site.
+
+    Attributes:
+        view: its tokens alone, numbered from 0, with the routing of the sites that they passed; at ``site`` that of the
+            router itself. Probabilities and durations are unknown yet.
+        site: index of the site that it stands before.
+        first: the number that its first token will have in the timeline.
+    """
+
+    view: TimelineView
+    site: int
+    first: int
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A session whose run can stand within a step."""
+
+    @property
+    def underway(self) -> Underway | None:
+        """The step that the run stands within; None while it does not."""
 
 
 @runtime_checkable

@@ -19,9 +19,11 @@ from moetui.routing.events import (
 )
 from moetui.session.lineage import Lineage, Origin
 from moetui.session.meter import Meter
+from moetui.session.offers import Underway
 
 if TYPE_CHECKING:
     from moetui.debugger import MoEDebugger
+    from moetui.engine import SiteContext
     from moetui.engine.generation import Prompt
     from moetui.engine.track import Pass, Start, Track
     from moetui.session.watch import Watch
@@ -62,6 +64,7 @@ class Passage:
     Attributes:
         error: what the last run failed with.
         hit: of the breakpoint that the run stands at, or would if it were not to pass all.
+        underway: the step that the run stands within, or is about to.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Passage:
     ) -> None:
         self.error: Exception | None = None
         self.hit: BreakpointHit | None = None
+        self.underway: Underway | None = None
         self._debugger, self._gate, self._emit, self._arrived = debugger, gate, emit, arrived
         self._lineage, self._watch, self._meter = lineage, watch, meter
         self._encodes = bool(debugger.model.config.is_encoder_decoder)
@@ -266,17 +270,32 @@ class Passage:
         if kept is not None:
             self._debugger.capture.set_functions({number: each for number, each in enumerate(kept) if each is not None})
 
-    def at_site(self, context: Any) -> None:
+    def at_site(self, context: SiteContext) -> None:
         """See ``Capture.gate``."""
         if context.step is None or context.step.index < 0:
             return
         if not self._gate.control.to_site:
             return
         before = self._gate.waited
-        self._gate.before_site(context.place, self._debugger.keep)
+        self.underway = self._look(context)
+        try:
+            self._gate.before_site(context.place, self._debugger.keep)
+        finally:
+            self.underway = None
         waited = self._gate.waited - before
         if waited:
             context.step.stood(int(waited * 1e9))
+
+    def _look(self, context: SiteContext) -> Underway | None:
+        """The step that stands before a site, as far as it has come."""
+        try:
+            view = self._debugger.capture.so_far(context)
+        except Exception as error:  # noqa: BLE001 - what cannot be shown must not end the capture
+            self._emit(Notice(f"the step's routing so far cannot be shown: {error}", "warning"))
+            return None
+        self._debugger.flush()
+        end = self._debugger.live_timeline.snapshot().end
+        return None if view is None else Underway(view, context.site.index, end)
 
     def changed_within(self) -> None:
         """Interventions changed while a step stood between two sites."""

@@ -9,11 +9,12 @@ from moetui.routing import UnsupportedError
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import Branch, GenerationSettings
 from moetui.routing.interventions import Intervention
+from moetui.session.offers import Underway
 from moetui.session.worker import Worker
 
 
 class Steering:
-    """Implements the verbs of ``Session``, ``Rewindable``, ``Branching`` and ``Configurable`` for a live session."""
+    """What a live session has of ``Session``, ``Rewindable``, ``Branching``, ``Layered`` and ``Configurable``."""
 
     _gate: Gate
     _worker: Worker
@@ -106,6 +107,11 @@ class Steering:
     def tree(self) -> BranchTree:
         """Runs and the branches forked from them, and the one that the session stands on."""
         return self._worker.tree
+
+    @property
+    def underway(self) -> Underway | None:
+        """The step that the run stands within, with its routing so far; None while it does not."""
+        return self._worker.underway
 
     @property
     def branches(self) -> Sequence[Branch]:

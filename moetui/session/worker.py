@@ -29,6 +29,7 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention
 from moetui.session.keeping import Keeper
 from moetui.session.meter import Meter
+from moetui.session.offers import Underway
 from moetui.session.runs import Runs
 from moetui.session.watch import Watch
 
@@ -91,6 +92,12 @@ class Worker:
         """Of the breakpoint that the run stands at."""
         paused = self._gate.control.state is RunState.PAUSED
         return self.runs.passage.hit if self.runs is not None and paused else None
+
+    @property
+    def underway(self) -> Underway | None:
+        """The step that the run stands within."""
+        paused = self._gate.control.state is RunState.PAUSED
+        return self.runs.passage.underway if self.runs is not None and paused else None
 
     @property
     def error(self) -> Exception | None:

@@ -29,6 +29,7 @@ _PARTS = 6
 def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, rows: Rows = 3) -> Result:
     """Why a token went to its experts: what the router made of each, who was next, and how narrow it was.
 
+    Where the run stands within a step, and no token is named: of that step's last token, as far as it has come.
     With --site the whole distribution there; live, also which parts of the residual stream pushed the chosen experts.
 
     Args:
@@ -41,17 +42,27 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
         why garden --site L2
     """
     view = console.view
-    number_ = console.place if token is None else token if isinstance(token, int) else _newest(console, view, token)
+    underway = console.underway if token is None else None
+    if underway is not None:
+        view, number_ = underway.view, underway.view.end - 1
+    else:
+        number_ = console.place if token is None else token if isinstance(token, int) else _newest(console, view, token)
     columns = view.tokens(number_, number_ + 1)
     if columns.pad[0]:
         raise UsageError(
             f"token: {number_} is padding, or of a branch that was deleted", "'tokens' lists those that there are"
         )
     name = view.text(int(columns.token_id[0]))
-    head = Text.assemble(f"token {number_}  ", token_text(name, "bold"), f"  position {int(columns.position[0])}")
+    told = number_ if underway is None else underway.first + number_
+    before = None if underway is None else view.sites[underway.site].name
+    head = Text.assemble(f"token {told}  ", token_text(name, "bold"), f"  position {int(columns.position[0])}")
+    if before is not None:
+        head.append(f"  under way, before {before}")
     data = [_choice(view, number_, item, rows) for item in view.sites if site is None or item.index == site.index]
     data = [item for item in data if item["experts"] or item["dropped"]]
     if not data:
+        if before is not None:
+            raise UsageError(f"site: token {told} has not come there yet", f"it stands before {before}")
         raise UsageError(f"token: {number_} passed no router there", "'layers' lists the routers")
     shown: list[RenderableType] = [head]
     if site is None:
@@ -59,12 +70,12 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
     else:
         shown += [
             _distribution(view, number_, site, data[0], console.ascii),
-            *_decomposed(console, number_, site, data[0]),
+            *_decomposed(console, view, number_, site, data[0]),
         ]
     if any(item["forced"] for item in data):
         own = "H, margin and probabilities" if site is None else "logits and probabilities"
         shown.insert(2, text(f"forced: {own} are the router's own, not of what ran", "dim"))
-    return Result(tuple(shown), plain({"token": number_, "text": name, "sites": data}))
+    return Result(tuple(shown), plain({"token": told, "text": name, "before": before, "sites": data}))
 
 
 def _newest(console: Context, view: TimelineView, needle: str) -> int:
@@ -144,14 +155,16 @@ def _distribution(
     return table(("expert", site.logits_form, "probability", "", "weight", " "), rows, left=("expert", "", " "))
 
 
-def _decomposed(console: Context, token: int, site: Site, choice: dict[str, Any]) -> list[RenderableType]:
+def _decomposed(
+    console: Context, view: TimelineView, token: int, site: Site, choice: dict[str, Any]
+) -> list[RenderableType]:
     """What pushed the first choice above the first runner-up, where the session can tell."""
     session = console.session
     if not isinstance(session, Analysing) or "router_decomposition" not in session.analyses:
         return []
     if not choice["experts"] or not choice["runners_up"]:
         return []
-    columns = console.view.tokens(token, token + 1)
+    columns = view.tokens(token, token + 1)
     try:
         found = console.result(
             session.analyze(

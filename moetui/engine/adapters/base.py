@@ -127,12 +127,15 @@ class SiteContext:
         step: the forward pass, or None when the routing runs outside of one (a gradient checkpoint's recomputation).
         call: the router's call that led here.
         hidden: ``[T, H]`` what the experts will get, where the adapter can see it.
+        routing: indices and weights, ``[T, K]`` each, before the site's function; told to the gate alone, as a function
+            gets them by themselves.
     """
 
     handle: SiteHandle
     step: StepFrame | None
     call: RouterCall
     hidden: Tensor | None = None
+    routing: tuple[Tensor, Tensor] | None = None
 
     @property
     def site(self) -> Site:
@@ -244,7 +247,7 @@ def run_function(
     if tap.gate is not None:
         # Whoever stands there may run other passes, which call the router again.
         call = RouterCall(call.args, call.kwargs, call.output)
-        tap.gate(SiteContext(handle, tap.current.frame, call, hidden))
+        tap.gate(SiteContext(handle, tap.current.frame, call, hidden, (indices, weights)))
     function = tap.functions[handle.site.index]
     if function is None or call.output is None:  # it came when the router had been called
         return None

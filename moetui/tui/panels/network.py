@@ -15,7 +15,7 @@ from moetui.routing.events import Branch
 from moetui.routing.metrics import dead_experts, dead_pairs
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals, chunk_tokens
-from moetui.session import Session
+from moetui.session import Layered, Session, Underway
 from moetui.tui.messages import Selection, SiteSelected, Stop, TokenSelected
 from moetui.tui.panels.network_keys import NetworkKeys
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
@@ -136,7 +136,9 @@ class NetworkPanel(NetworkKeys):
         self._drawn = time.perf_counter()
         self.set_class(self.tokens.ink.ascii_only, "-ascii")
         self.tokens.stop_at(None if self._stop is None else self._stop.token)
-        self.heatmap.stop_at(None if self._stop is None else self._stop.site)
+        underway = self._underway()
+        stopped = None if self._stop is None else self._stop.site
+        self.heatmap.stop_at(stopped if underway is None else underway.site)
         done = self.tokens.show(view)
         self._say_matches()
         done &= self._draw_heat(view)
@@ -212,17 +214,29 @@ class NetworkPanel(NetworkKeys):
 
     def _draw_detail(self, view: TimelineView) -> None:
         token, site = self.tokens.token, self.tokens.site
-        self.detail.show(view, token)
+        underway = self._underway()
+        if underway is not None:
+            self.detail.show_underway(underway)
+        else:
+            self.detail.show(view, token)
         self.tokens.relate(self.questions.overlay(view, site), self.questions.note)
-        self.detail.relate(self.questions.lines(view, token, site))
-        self._mark_changes(view)
+        self.detail.relate(self.questions.lines(view, token, site) if underway is None else ())
+        self._mark_changes(view, underway)
         self._arrange()
         flow = self.query_one(FlowView)
         if flow.display:
             flow.show(self.detail.facts, self.tokens.site)
 
-    def _mark_changes(self, view: TimelineView) -> None:
+    def _underway(self) -> Underway | None:
+        """The step that the run stands within, while the newest token is followed: it is newer still."""
+        if self.selection.token is not None:
+            return None
+        return self._session.underway if isinstance(self._session, Layered) else None
+
+    def _mark_changes(self, view: TimelineView, underway: Underway | None) -> None:
         stop, now = self._stop, self.detail.facts
+        if underway is not None:
+            stop = Stop(underway.first + underway.view.end - 1, underway.site, None if stop is None else stop.token)
         if stop == self._marked and now is self._compared:
             return
         self._marked, self._compared = stop, now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -14,6 +15,7 @@ from textual.strip import Strip
 
 from moetui.routing import drawable
 from moetui.routing.timeline import TimelineView
+from moetui.session import Underway
 from moetui.tui.cells import Line, chance, fit
 from moetui.tui.messages import SiteSelected
 from moetui.tui.widgets.context import Related
@@ -46,6 +48,7 @@ class TokenDetail(Pens, can_focus=True):
         self._top = 0
         self._key: object = None
         self._painter = SitePainter(self)
+        self._before: int | None = None  # the site that the token stands before, if it is still on its way
         self._related: tuple[Related, ...] = ()
         self._stopped_site: int | None = None
         self._changes: tuple[SiteChanges, ...] = ()
@@ -57,8 +60,18 @@ class TokenDetail(Pens, can_focus=True):
         key = (token, id(view.sites), token is not None and view.first <= token < view.end)
         if key == self._key:
             return
-        self._key = key
+        self._key, self._before = key, None
         self.facts = None if token is None else token_facts(view, token)
+        self._frame()
+
+    def show_underway(self, underway: Underway) -> None:
+        """Draw the last token of a step that stands before a site, as far as it has come."""
+        self.renew_ink()
+        if self._key is underway:
+            return
+        self._key, self._before = underway, underway.site
+        facts = token_facts(underway.view, underway.view.end - 1)
+        self.facts = None if facts is None else replace(facts, token=underway.first + facts.token)
         self._frame()
 
     def relate(self, related: tuple[Related, ...]) -> None:
@@ -145,8 +158,11 @@ class TokenDetail(Pens, can_focus=True):
             dash = self.ink.glyphs.dash
             text = fit(drawable(facts.text, spaces=True), 24, "left", self.ink.glyphs.ellipsis).rstrip()
             words = [f'token {facts.token}  "{text}"', "prefill" if facts.prefill else "decode"]
-            words.append(f"p {chance(facts.probability, dash)}")
-            words.append(f"{facts.ms:.1f} ms" if not math.isnan(facts.ms) else f"{dash} ms")
+            if self._before is None:
+                words.append(f"p {chance(facts.probability, dash)}")
+                words.append(f"{facts.ms:.1f} ms" if not math.isnan(facts.ms) else f"{dash} ms")
+            else:
+                words.append(f"before {drawable(facts.sites[self._before].site.name)}")
             self.border_title = Content("  ".join(words))
             below = []
             if len(facts.sites) > self._shown():
@@ -178,7 +194,7 @@ class TokenDetail(Pens, can_focus=True):
             return Strip.blank(width, plain)
         label = min(12, max(len(drawable(one.site.name)) for one in facts.sites)) + 1
         changed = self._changes[row] if row < len(self._changes) else UNCHANGED
-        look = SiteLook(label, row == self.site, row == self._stopped_site, changed)
+        look = SiteLook(label, row == self.site, row == self._stopped_site, self._before is not None, changed)
         return self._painter.line(facts.sites[row], look, width)
 
     def _shares(self, related: Related, width: int) -> Strip:

@@ -29,12 +29,14 @@ class SiteLook:
         label: cells for the site's name.
         lit: it is selected.
         stopped: the run stands there.
+        ahead: the token is still on its way.
         changes: what is marked as changed.
     """
 
     label: int
     lit: bool = False
     stopped: bool = False
+    ahead: bool = False
     changes: SiteChanges = UNCHANGED
 
 
@@ -55,7 +57,7 @@ class SitePainter:
         if facts.dropped and not facts.choices:
             line.add(f"{glyphs.dropped} dropped: no expert took it", self._pens.row_pen("bad", lit))
         elif not facts.choices:
-            line.add("not passed", dim)
+            line.add("not reached yet" if look.ahead else "not passed", dim)
         else:
             self._choices(line, facts, end - line.width, look)
         line = Line().extend(line.clip(end)).to(end, plain)
