@@ -64,12 +64,12 @@ class Glance:
         """
         assert context.routing is not None
         number, stack = context.site.index, context.site.stack
-        indices, weights = context.routing
-        output = context.call.output
-        logits = None if output is None else context.handle.adapter.logits(context.handle, output)
-        here = SiteTensors(number, perf_counter_ns(), indices, weights, logits)
+        handle, output = context.handle, context.call.output
+        logits = None if output is None else handle.adapter.logits(handle, output)
+        here = SiteTensors(number, perf_counter_ns(), *handle.adapter.decode(handle, *context.routing), logits)
         gathered = self.gatherer.gather(self.raw)
-        sites = [_on_host(site) for site in (*gathered.sites, here) if site is here or site.number != number]
+        others = [site for site in gathered.sites if site.number != number]  # of a site that is called again, its last
+        sites = [_on_host(site) for site in sorted((*others, here), key=lambda site: site.number)]
         inputs = self.raw.inputs.get(stack)
         steps = self.assembler.so_far(self.raw, stack, sites, None if inputs is None else _on_host(inputs))
         return None if steps is None else view_of(steps, self.assembler.described())

@@ -415,3 +415,20 @@ def test_a_run_is_sent_to_a_token_to_its_end_and_through_all_of_it_again(live: C
     assert len(again) == branches + 1
     assert (again[-1]["prompt"], again[-1]["tokens"]) == (again[-2]["prompt"], again[-2]["tokens"])
     assert live.run("run_to -1").error == "position: -1 is outside its range"
+
+
+def test_why_tells_of_the_step_that_the_run_stands_within(live: Console, session: LiveSession) -> None:
+    script(live, f"generate {PROMPT} -n 4")
+    newest = session.timeline.snapshot().end
+    *_, within = script(live, f"rewind {newest - 2}", "step_layer", "step_layer", "why")
+    assert (within["token"], within["before"]) == (newest, "L1")
+    assert [site["site"] for site in within["sites"]] == ["L0", "L1"]
+    told = drawn(live.run("why"))
+    assert f"token {newest}" in told
+    assert "under way, before L1" in told
+    assert live.run("why --site L1").data["sites"] == within["sites"][1:]
+    assert "has not come there yet" in live.run("why --site L2").error
+    assert live.run(f"why {newest - 1}").data["before"] is None
+    script(live, "step")
+    assert live.run("why").data["before"] is None
+    assert live.run(f"why {newest}").data["sites"][:2] == within["sites"]

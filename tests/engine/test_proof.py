@@ -185,3 +185,35 @@ def test_a_pass_that_breaks_leaves_nothing_behind(name: str, zoo_model: Any) -> 
         model(**inputs)
     assert steps
     assert hook_state(model) == before
+
+
+@pytest.mark.parametrize("name", buildable())
+@torch.no_grad()
+def test_a_pass_that_stands_before_a_site_shows_what_is_recorded_of_it_later(name: str, zoo_model: Any) -> None:
+    built = zoo_model(name)
+    steps: list[Step] = []
+    events: list[Event] = []
+    stood: list[tuple[Any, Any]] = []
+    with Capture(built.model, on_step=steps.append, on_event=events.append) as capture:
+        capture.gate = lambda context: stood.append((context.site, capture.so_far(context)))
+        built.model(**built.inputs(2, 8, padding="left"))
+        capture.flush()
+        assert {site.name for site, _ in stood} == {
+            site.name for site in capture.sites if not any(word in site.name for word in NOT_REACHED_BY_TEXT)
+        }
+    by_stack = {step.stack: step for step in steps}
+    last = {site.index: place for place, (site, _) in enumerate(stood)}
+    passed: dict[str, list[int]] = {}
+    for place, (site, view) in enumerate(stood):
+        before = passed.setdefault(site.stack, [])
+        before.append(site.index)
+        step, block, columns = by_stack[site.stack], view.routing(0, view.end), view.tokens(0, view.end)
+        np.testing.assert_array_equal(columns.token_id, step.token_id)
+        np.testing.assert_array_equal(columns.position, step.position)
+        np.testing.assert_array_equal(columns.pad, step.pad)
+        ahead = [each.index for each in view.sites if each.index not in before]
+        assert (block.indices[:, ahead] == NO_EXPERT).all()
+        # Of a site that is called again, the recording has the last call.
+        here = [number for number in before if last[number] <= place]
+        for kind in ("indices", "weights", "logits"):
+            np.testing.assert_array_equal(getattr(block, kind)[:, here], getattr(step, kind)[:, here], err_msg=kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moetui.routing import UnsupportedError, UsageError
+from moetui.routing import NO_EXPERT, UnsupportedError, UsageError
 from moetui.routing.events import (
     BranchAdded,
     GenerationSettings,
@@ -65,6 +65,39 @@ class TestControl:
         tokens = [prompt] * 4 + [prompt + 1] * 2
         assert reasons == [f"before L{layer} · token {token}" for layer, token in zip((0, 1, 2, 3, 0, 1), tokens)]
         assert len(session.ids()) == len(set(session.timeline.snapshot().tokens(0, 999).position.tolist()))
+
+    def test_a_step_that_stands_within_shows_its_routing_so_far(self, live: Make) -> None:
+        session = live(PROMPT, paused=True)
+        session.log.wait_state(RunState.PAUSED)
+        assert session.underway is None
+        session.step()
+        session.log.wait_state(RunState.PAUSED, 2)
+        seen = []
+        for number in range(3, 6):
+            session.step_layer()
+            session.log.wait_state(RunState.PAUSED, number)
+            seen.append(session.underway)
+        forced = [ForceExperts((6, 7))]
+        session.set_interventions(forced)
+        session.log.wait(lambda _: bool(session.log.of(InterventionsChanged)))
+        session.step_layer()
+        session.log.wait_state(RunState.PAUSED, 6)
+        last = session.underway
+        session.resume()
+        session.settle()
+        assert session.underway is None
+        prompt = int(session.timeline.snapshot().steps().num_tokens[0])
+        ran = session.timeline.snapshot().routing(prompt, prompt + 1)
+        for site, underway in enumerate((*seen, last)):
+            assert (underway.site, underway.first, underway.view.end) == (site, prompt, 1)
+            shown = underway.view.routing(0, 1)
+            assert (shown.indices[0, site + 1 :] == NO_EXPERT).all()
+            passed = slice(0, min(site + 1, 2))  # from the third on, what ran is not what the router gave
+            np.testing.assert_array_equal(shown.indices[0, passed], ran.indices[0, passed])
+            np.testing.assert_array_equal(shown.logits[0, : site + 1], ran.logits[0, : site + 1])
+        assert sorted(last.view.routing(0, 1).indices[0, 2].tolist()) == [6, 7]
+        assert last.view.routing(0, 1).flags[0].tolist() == [*ran.flags[0, :3].tolist(), 0]
+        assert last.view.tokens(0, 1).token_id[0] == session.ids()[prompt]
 
     def test_steps_asked_for_in_a_burst_are_done_one_by_one_and_in_order(self, live: Make) -> None:
         session = live(PROMPT, n=LONG, paused=True)

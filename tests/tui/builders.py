@@ -206,6 +206,7 @@ class HeldSession:
     findings: Sequence[Any] = ()
     interventions: Sequence[Any] = ()
     playback: Any = None
+    underway: Any = None
     costs: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
 import pytest
 
+from moetui.routing import NO_EXPERT, RoutingBlock, TimelineView
 from moetui.routing.events import BreakpointHit, RunState
+from moetui.session import Underway
 from moetui.tui.ink import Ink
-from moetui.tui.messages import Stop
+from moetui.tui.messages import Selection, Stop
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.stops import Stops
 from moetui.tui.widgets.token_changes import UNCHANGED, changes
@@ -107,6 +112,51 @@ async def test_other_panels_mark_the_router_too(tab: str, row: str) -> None:
         session.set_state(RunState.RUNNING)
         await calm(app, pilot)
         assert "▶" not in shown(app)
+
+
+async def test_the_panel_shows_the_step_that_the_run_stands_within() -> None:
+    timeline = make_timeline(INFO, prompt=4, decode=6)
+    under_way = make_timeline(INFO, prompt=1, decode=0)
+    indices = under_way.snapshot().routing(0, 1).indices.copy()
+    view = halfway(under_way.snapshot(), passed=3)
+    panel = NetworkPanel()
+    async with hosted(panel, (120, 40), Ink()) as pilot:
+        session = HeldSession(timeline, INFO, underway=Underway(view, 2, 10))
+        panel.show_stop(Stop(9))
+        panel.refresh_from(timeline.snapshot(), session)
+        await pilot.pause()
+        assert str(panel.detail.border_title).startswith("token 10 ")
+        assert str(panel.detail.border_title).endswith("before L2")
+        shown = lines_of(panel.detail)
+        assert [line[:3] for line in shown if "▶" in line] == ["▶L2"]
+        assert [line.split()[0] for line in shown if "not reached yet" in line] == ["L3"]
+        assert all(f"●{expert}" in shown[2] for expert in indices[0, 2].tolist())
+        assert [line[:3] for line in lines_of(panel.heatmap) if "▶" in line] == ["L2▶"]
+        panel.select(Selection(token=7))  # an older token is shown as ever
+        await pilot.pause()
+        assert str(panel.detail.border_title).startswith("token 7 ")
+        assert not any("not reached yet" in line for line in lines_of(panel.detail))
+        panel.select(Selection())
+        session.underway = None
+        panel.refresh_from(timeline.snapshot(), session)
+        await pilot.pause()
+        assert str(panel.detail.border_title).startswith("token 9 ")
+
+
+def halfway(view: TimelineView, passed: int) -> TimelineView:
+    """The same without the routing of the sites from ``passed`` on."""
+
+    class Halfway:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(view, name)
+
+        def routing(self, start: int, stop: int) -> RoutingBlock:
+            block = view.routing(start, stop)
+            indices, flags = block.indices.copy(), block.flags.copy()
+            indices[:, passed:], flags[:, passed:] = NO_EXPERT, 0
+            return replace(block, indices=indices, flags=flags)
+
+    return cast(TimelineView, Halfway())
 
 
 def _underlined(panel: NetworkPanel, line: int) -> set[str]:

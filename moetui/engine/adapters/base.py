@@ -127,15 +127,14 @@ class SiteContext:
         step: the forward pass, or None when the routing runs outside of one (a gradient checkpoint's recomputation).
         call: the router's call that led here.
         hidden: ``[T, H]`` what the experts will get, where the adapter can see it.
-        routing: indices and weights, ``[T, K]`` each, before the site's function; told to the gate alone, as a function
-            gets them by themselves.
+        routing: that before the site's function, as the site's adapter decodes it; told to the gate alone.
     """
 
     handle: SiteHandle
     step: StepFrame | None
     call: RouterCall
     hidden: Tensor | None = None
-    routing: tuple[Tensor, Tensor] | None = None
+    routing: tuple[Any, Any] | None = None
 
     @property
     def site(self) -> Site:
@@ -241,13 +240,24 @@ class Adapter(Protocol):
 
 
 def run_function(
-    handle: SiteHandle, tap: Tap, call: RouterCall, indices: Tensor, weights: Tensor, hidden: Tensor | None = None
+    handle: SiteHandle,
+    tap: Tap,
+    call: RouterCall,
+    routing: tuple[Any, Any],
+    indices: Tensor,
+    weights: Tensor,
+    hidden: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
-    """Let the gate and the site's function see the routing; return the changed one, or None if it stays."""
+    """Let the gate and the site's function see the routing; return the changed one, or None if it stays.
+
+    Args:
+        routing: as the adapter's ``decode`` takes it; ``indices`` and ``weights`` are what a function gets of it.
+        hidden: ``[T, H]`` what the experts will get.
+    """
     if tap.gate is not None:
         # Whoever stands there may run other passes, which call the router again.
         call = RouterCall(call.args, call.kwargs, call.output)
-        tap.gate(SiteContext(handle, tap.current.frame, call, hidden, (indices, weights)))
+        tap.gate(SiteContext(handle, tap.current.frame, call, hidden, routing))
     function = tap.functions[handle.site.index]
     if function is None or call.output is None:  # it came when the router had been called
         return None

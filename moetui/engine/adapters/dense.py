@@ -52,7 +52,8 @@ class DenseAdapter:
                 changed = None
                 if functions[number] is not None or tap.gate is not None:
                     call.args, call.kwargs, call.output = args, kwargs, output
-                    changed = run_function(handle, tap, call, *_chosen(scores, handle.site.top_k), args[0])
+                    chosen = _chosen(scores, handle.site.top_k)
+                    changed = run_function(handle, tap, call, (scores, None), *chosen, args[0])
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *(changed or (scores, None)))
                     frame.returned(number, output)

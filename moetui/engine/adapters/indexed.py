@@ -177,7 +177,7 @@ class _IndexedWatch(RouterWatch):
         try:
             given = pick(args, kwargs, names)
             hidden = args[0] if args else next(iter(kwargs.values()))
-            changed = run_function(self.handle, tap, self.call, *given, hidden)
+            changed = run_function(self.handle, tap, self.call, given, *given, hidden)
             if changed is None:
                 return None
             frame = tap.current.frame

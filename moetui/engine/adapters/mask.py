@@ -61,7 +61,8 @@ class MaskAdapter:
                 hidden, mask, gates = args
                 if tap.gate is not None or functions[number] is not None:
                     indices, weights = self.decode(handle, mask, gates)
-                    changed = run_function(handle, tap, watch.call, indices.clamp(min=0), weights, hidden)
+                    given = indices.clamp(min=0), weights
+                    changed = run_function(handle, tap, watch.call, (mask, gates), *given, hidden)
                 now = (mask, gates) if changed is None else _masked(changed, mask, gates)
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *now)

@@ -52,7 +52,7 @@ class ParallelAdapter:
                 frame, changed = current.frame, None
                 if functions[number] is not None or tap.gate is not None:
                     call.args, call.kwargs, call.output = args, kwargs, output
-                    changed = run_function(handle, tap, call, *_unsorted(output), args[0])
+                    changed = run_function(handle, tap, call, (output, None), *_unsorted(output), args[0])
                 if frame is not None:
                     frame.note(number, perf_counter_ns(), *(changed or (output, None)))
                     frame.returned(number, output)

@@ -113,8 +113,9 @@ class _Hooks:
             frame, call = tap.current.frame, self._call
             changed = None
             if tap.gate is not None or tap.functions[number] is not None:
-                indices, weights = self._adapter.decode(self._handle, args[0], call.output)
-                changed = run_function(self._handle, tap, call, indices, weights, call.args[0])
+                routing = args[0], call.output
+                indices, weights = self._adapter.decode(self._handle, *routing)
+                changed = run_function(self._handle, tap, call, routing, indices, weights, call.args[0])
                 if changed is not None:
                     self._indices, self._factors = changed[0], changed[1] / weights
             if frame is not None:
