@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
@@ -18,7 +19,8 @@ from moetui.tui.status import hit_parts
 from moetui.tui.stops import Stops
 
 if TYPE_CHECKING:
-    from textual.app import App
+    from textual.app import App, SystemCommand
+    from textual.screen import Screen
     from textual.widget import Widget
 
     from moetui.tui.controls import RunControls
@@ -180,6 +182,19 @@ class Debugging(_Base):
     def action_compare(self) -> None:
         """Compare the branch with its parent, in the console."""
         self.post_message(ConsoleRequested("compare", run=True))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: also the console's commands, which are looked for by name and typed there."""
+        from textual.app import SystemCommand
+
+        from moetui.console.commands import registry
+
+        yield from super().get_system_commands(screen)
+        for command in registry():
+            if not command.why_not(self.session):
+                line = f"{command.name} " if command.parameters else command.name
+                ask = partial(self.post_message, ConsoleRequested(line))
+                yield SystemCommand(command.name, command.doc.summary, ask, discover=False)
 
     async def on_console_requested(self, event: ConsoleRequested) -> None:
         """Open the console and type a line there, or run it."""

@@ -566,6 +566,20 @@ async def test_a_burst_of_messages_leaves_the_screen_to_be_seen() -> None:
         assert [shown(app).count(f"message {number}") for number in range(8)] == [0] * 5 + [1] * 3
 
 
+async def test_the_palette_finds_the_consoles_commands_and_types_them() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        commands = {each.title: each for each in app.get_system_commands(app.screen)}
+        assert "seek" not in commands, "what the session cannot do"
+        assert not any(commands[name].discover for name in ("ban_experts", "why", "stats")), "sixty more lines to read"
+        await pilot.press("ctrl+p")
+        await pilot.press(*"ban_exp")
+        await until(pilot, lambda: "ban_experts" in shown(app))
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: "moe› ban_experts" in shown(app))
+
+
 async def test_the_palette_lists_what_several_keys_do_once() -> None:
     async with running(ScriptedSession()) as (app, pilot):
         app._leave_prompt()
