@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from moetui.routing.model import LogitsForm, Scoring
+from moetui.routing.model import LogitsForm, Scoring, Site
 
 MIN_TOKENS = 3
 """Fewer tokens prove nothing."""
@@ -82,6 +82,23 @@ def find_rule(logits: Tensor, indices: Tensor, weights: Tensor, expert_scale: Te
         clear = max(_CLEARLY_BETTER * ranked[0].error, floor)
         return ranked[0].rule if all(other.error > clear for other in ranked[1:]) else None
     return Rule()
+
+
+def expert_scale(router: nn.Module) -> Tensor | None:
+    """``[E]`` constant factors that a router puts on its experts' weights, if it has any."""
+    scale = getattr(router, "per_expert_scale", None)
+    return scale.detach().cpu() if isinstance(scale, Tensor) and not scale.is_meta else None
+
+
+def with_rule(site: Site, rule: Rule, form: LogitsForm, *, by_expert: bool) -> Site:
+    """The site with what was found out.
+
+    Args:
+        by_expert: the weights have a factor of each expert's own besides, so that no constant one tells them.
+    """
+    scoring = "softmax" if form == "probabilities" and rule.scoring == "identity" else rule.scoring
+    scale = None if by_expert else rule.scale
+    return replace(site, scoring=scoring, logits_form=form, normalised=rule.normalised, scale=scale)
 
 
 def _whole_fits(scores: dict[Scoring, Tensor], gates: Tensor, allowed: float) -> list[_Fit]:

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from moetui.engine.adapters.base import Current, SiteHandle, rows
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
-from moetui.engine.scoring import Rule, find_form, find_rule
+from moetui.engine.scoring import Rule, expert_scale, find_form, find_rule, with_rule
 from moetui.routing import ModelInfo, Site
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 
@@ -100,7 +100,8 @@ class Study:
         logits, indices, weights = (torch.cat(parts) for parts in zip(*self._samples[number]))
         # An expert found by a pair of keys has no logit of its own that its weight could follow from.
         keys = handle.site.kind == "product_key"
-        rule = Rule() if keys else find_rule(logits, indices, weights, probe.expert_scale())
+        scale = expert_scale(handle.router)
+        rule = Rule() if keys else find_rule(logits, indices, weights, scale)
         self._attempts[number] += 1
         if rule is None and self._attempts[number] < _ATTEMPTS:
             return None
@@ -109,7 +110,7 @@ class Study:
         self._learned.add(number)
         self._samples.pop(number)
         probe.detach()
-        return _known(handle.site, rule or Rule(), form)
+        return with_rule(handle.site, rule or Rule(), form, by_expert=scale is not None)
 
     def _report_silent(self, gathered: Gathered) -> None:
         """Name the sites that a pass over their stack's tokens did not reach."""
@@ -137,13 +138,6 @@ def silent(site: Site) -> Finding:
     )
 
 
-def _known(site: Site, rule: Rule, form: Any) -> Site:
-    scoring = rule.scoring
-    if form == "probabilities" and scoring == "identity":
-        scoring = "softmax"
-    return replace(site, scoring=scoring, logits_form=form, normalised=rule.normalised, scale=rule.scale)
-
-
 class Probe:
     """Keeps a few rows of what a router gets in a pass, and of what a linear inside it makes of it."""
 
@@ -169,11 +163,6 @@ class Probe:
         hooks, self.hooks = self.hooks, []
         for hook in hooks:
             hook.remove()
-
-    def expert_scale(self) -> Tensor | None:
-        """``[E]`` constant factors that the router puts on the experts' weights, if it has any."""
-        scale = getattr(self._router, "per_expert_scale", None)
-        return scale.detach().cpu() if isinstance(scale, Tensor) and not scale.is_meta else None
 
     def compare(self, logits: Tensor, kept: ProbeRows | None) -> tuple[Tensor, Tensor | None]:
         """``[T, C]`` logits and the projection of the same tokens, as many as were kept."""

@@ -200,14 +200,20 @@ def test_uniform_weights_keep_the_mass_and_the_empty_slots(routing: tuple[Tensor
 def test_random_experts_repeat_by_seed_and_respect_bans(seed: int, number: int, banned: tuple[int, ...]) -> None:
     indices, weights = torch.zeros(12, 2, dtype=torch.int64), torch.ones(12, 2)
     positions = torch.arange(12)
-    first, kept = random_experts(indices, weights, E, seed, number, positions, banned)
-    again, _ = random_experts(indices, weights, E, seed, number, positions, banned)
+    shut = torch.zeros(1, E, dtype=torch.bool)
+    shut[:, list(banned)] = True
+    first, kept = random_experts(indices, weights, E, seed, number, positions, shut)
+    again, _ = random_experts(indices, weights, E, seed, number, positions, shut)
     assert torch.equal(first, again)
     assert kept is weights
     assert not among(first, banned).any()
     # A token's experts do not depend on which other tokens are in the step: rewinding repeats them.
-    alone, _ = random_experts(indices[5:6], weights[5:6], E, seed, number, positions[5:6], banned)
+    alone, _ = random_experts(indices[5:6], weights[5:6], E, seed, number, positions[5:6], shut)
     assert torch.equal(first[5:6], alone)
+    some = shut & (positions < 6).unsqueeze(-1)  # shut for these tokens alone
+    mixed, _ = random_experts(indices, weights, E, seed, number, positions, some)
+    free, _ = random_experts(indices, weights, E, seed, number, positions)
+    assert torch.equal(mixed, torch.cat([first[:6], free[6:]]))
 
 
 def test_noise_is_normal_and_uncorrelated_between_sites() -> None:

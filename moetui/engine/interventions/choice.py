@@ -104,6 +104,24 @@ class Choice:
         return ~among(indices, tuple(sorted(self.banned)))
 
 
+def preferring(scores: Tensor, indices: Tensor, held: Tensor) -> Tensor:
+    """``[T, E]`` scores by which experts that a token has come first, in slot order, then the others as they ranked.
+
+    Args:
+        scores: ``[T, E]``.
+        indices: ``[T, K]`` what the tokens have; ids past the experts are left out.
+        held: ``[T, K]`` which slots count.
+    """
+    lowest, slots = torch.finfo(torch.float32).min, indices.shape[-1]
+    ranked = torch.nan_to_num(scores.float(), nan=lowest)
+    places = -ranked.argsort(stable=True, dim=-1, descending=True).argsort(-1).float()
+    first = (slots - torch.arange(slots, device=scores.device, dtype=torch.float32)).expand(indices.shape)
+    counted = held & (indices >= 0) & (indices < scores.shape[-1])
+    at = torch.where(counted, indices, 0).long()
+    preferred: Tensor = places.scatter_reduce(-1, at, torch.where(counted, first, places.gather(-1, at)), "amax")
+    return preferred
+
+
 def among(indices: Tensor, experts: tuple[int, ...]) -> Tensor:
     """Where ``indices`` name one of ``experts``: a boolean tensor of the same shape."""
     if not experts:

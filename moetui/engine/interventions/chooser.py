@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moetui.engine.adapters.base import Direct, SiteContext
-from moetui.engine.interventions.choice import Choice, fit, merge
+from moetui.engine.interventions.choice import Choice, fit, merge, preferring
 from moetui.engine.interventions.direct import forcing, rankings, where_chosen
 from moetui.engine.interventions.noise import normal
 from moetui.engine.interventions.reroute import RouterTrace, reroute, trace_router
@@ -97,6 +97,8 @@ class Chooser:
     def __init__(self, rules: dict[str, Rule]) -> None:
         self._rules = rules
         self._trace: RouterTrace | None = None
+        self._looks_up = False
+        self._ranked = 0  # tokens whose experts were those of the largest logits, where no topk was found
         self._prepared: dict[tuple[int, ...], _Prepared] = {}
         self._last: _Prepared | None = None
 
@@ -159,18 +161,22 @@ class Chooser:
         choice = made.choice
         if self._trace is None:
             self._trace = trace_router(context, logits, indices)
+        if self._trace.choice is None and logits is not None and site.kind == "indexed" and self._ranked < _PROOF:
+            self._looks_up = self._looks_up or not _ranks(site, logits, indices)
+            self._ranked += indices.shape[0]
         change = (lambda values: made.changed(values, positions)) if made.changes else None
         found = reroute(context, self._trace, indices, select=choice.select, change=change)
         if found is None:
             return None
         if site.groups == 1 and choice.forced is None:
-            return _fitted(found, indices, weights)  # nothing shuts others out: none of them is banned
+            return _fitted(found, indices, weights)  # nothing shuts experts out: none that was chosen is banned
         routed = _settle(found, choice, indices, weights)
-        if not choice.banned or site.groups == 1:
+        if site.groups == 1:
             return routed
-        # Bans may have used up a group: rows that kept a banned expert choose among all others instead.
-        fallback = self._by_rule(site, logits, indices, weights, made, positions)
-        return merge(choice.allowed(found[0]).all(-1), routed, fallback)
+        # Groups shut experts out, as minus infinity or as weight zero. Where bans used up a group, more experts are
+        # wanted than it has, or a forced one is none of it, the token's are chosen and weighed without groups.
+        whole = choice.allowed(found[0]).all(-1) & (found[1] != 0).all(-1)
+        return merge(whole, routed, self._by_rule(site, logits, indices, weights, made, positions))
 
     def _prepare(self, site: Site, active: Sequence[Intervention], slots: int) -> _Prepared:
         """The choice that these make together, gathered once."""
@@ -204,7 +210,7 @@ class Chooser:
         positions: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What the logits and the rule give; without either, what comes closest."""
-        if logits is not None:
+        if logits is not None and not self._looks_up:
             if made.ways is None:
                 made.ways = _ways(made, logits, indices)
             found = made.ways[0](logits, indices, weights) if made.ways else None
@@ -224,7 +230,11 @@ class Chooser:
             kept = silence(weights, allowed)
             total, left = weights.sum(-1, keepdim=True), kept.sum(-1, keepdim=True)
             return indices, torch.where(left != 0, kept * (total / torch.where(left != 0, left, total)), kept)
-        chosen = choice.select(weights if ranked is None else _experts_of(site, ranked))
+        if ranked is None:
+            chosen = choice.select(weights)
+        else:
+            scores = _experts_of(site, ranked)
+            chosen = choice.select(preferring(scores, indices, weights != 0) if self._looks_up else scores)
         if ranked is not None and has_numeric_rule(site):
             # What the router chose itself when run again has to go on bit for bit when it no longer is.
             found = numeric_weights(site, ranked, chosen, weights, as_routers=choice.forced is None)
@@ -236,6 +246,12 @@ class Chooser:
 def _plain(site: Site, choice: Choice) -> bool:
     """Whether the order of the logits may be what selects."""
     return site.groups == 1 and not site.selection_bias and site.zero_experts == 0 and not choice.bias
+
+
+def _ranks(site: Site, logits: Tensor, indices: Tensor) -> bool:
+    """Whether the logits choose a call's experts, and not for instance a table by token. Waits for the device."""
+    best = torch.topk(_experts_of(site, logits), min(indices.shape[-1], site.num_experts), dim=-1).indices
+    return torch.equal(best.sort(-1).values, indices.long().sort(-1).values)
 
 
 def _ways(made: _Prepared, logits: Tensor, indices: Tensor) -> list[Direct]:

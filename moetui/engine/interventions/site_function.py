@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from moetui.engine.adapters.base import Direct, SiteContext, SiteHandle
-from moetui.engine.interventions.choice import among, fit, merge
+from moetui.engine.interventions.again import choose_again
+from moetui.engine.interventions.choice import fit, merge
 from moetui.engine.interventions.chooser import CHOICES, Chooser, Rule
 from moetui.engine.interventions.transforms import (
     limit_capacity,
@@ -20,15 +22,21 @@ from moetui.engine.interventions.transforms import (
     uniform_weights,
 )
 from moetui.engine.interventions.weights import expert_logits, has_numeric_rule, kept_mass, numeric_weights, silence
+from moetui.engine.scoring import Rule as Scored
+from moetui.engine.scoring import expert_scale, find_form, find_rule, with_rule
 from moetui.routing import Phase, Site
 from moetui.routing.interventions import (
     BanExperts,
+    BoostExperts,
     ExpertCapacity,
+    ForceExperts,
     Intervention,
     RandomRouting,
     ReplayRouting,
     RouterNoise,
+    RouterTemperature,
     ScaleExperts,
+    SetTopK,
     SwapExperts,
     UniformRouting,
 )
@@ -38,6 +46,8 @@ Recorded: TypeAlias = Callable[[Site, Tensor], "tuple[Tensor, Tensor, Tensor] | 
 
 _NOWHERE = torch.empty(0, dtype=torch.int64)  # the positions of tokens where nothing asks for them
 _BY_POSITION = (RouterNoise, RandomRouting, ExpertCapacity, ReplayRouting)
+_ON_SCORES = (BoostExperts, RouterTemperature, RouterNoise)  # they act before anything is chosen
+_SAMPLE = 64  # tokens looked at
 
 
 class SiteFunction:
@@ -57,9 +67,10 @@ class SiteFunction:
     ) -> None:
         self._number, self._handles, self._recordings = number, handles, recordings
         self._chooser = Chooser(rules)
-        self._choices = tuple(item for item in chain if isinstance(item, CHOICES))
-        self._others = tuple(item for item in chain if not isinstance(item, CHOICES))
-        self._banned = tuple(sorted({e for item in chain if isinstance(item, BanExperts) for e in item.experts}))
+        self._choices, self._others = _in_order(chain)
+        self._bans = tuple(item for item in chain if isinstance(item, BanExperts))
+        self._site: Site | None = None
+        self._samples: tuple[Tensor, Tensor, Tensor] | None = None
         self._positions: Tensor | None = None
         self.direct: Direct | None = None
         # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
@@ -71,7 +82,7 @@ class SiteFunction:
         self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See ``RoutingFunction``."""
-        site = self._handles()[self._number].site
+        site = self._site or self._look(context, logits, indices, weights)
         logits = None if logits is None else expert_logits(site, logits)
         if self._plain:
             out = self._chooser.route(site, context, logits, indices, weights, self._choices, _NOWHERE)
@@ -86,10 +97,35 @@ class SiteFunction:
             out = self._choose(site, context, logits, indices, weights, choices, positions)
         for item in self._others:
             if _in_phase(item, phase):
-                changed = self._change(item, site, logits, *out, positions)
+                changed = self._change(item, site, logits, *out, positions, phase)
                 rows = _rows(item, positions)
                 out = changed if rows is None else merge(rows, changed, out)
         return out
+
+    def _look(self, context: SiteContext, logits: Tensor | None, indices: Tensor, weights: Tensor) -> Site:
+        """The site with its scoring rule, from these very calls where the first of them came before it was known.
+
+        What a run computes must not hang on when the recorder's thread finds it out. Waits for the device.
+        """
+        handle = self._handles()[self._number]
+        site = handle.site
+        if self._samples is None and site.scoring != "unknown":
+            self._site = site
+            return site
+        if logits is None or site.kind == "product_key" or logits.shape[0] != indices.shape[0]:
+            self._site = replace(site, scoring="unknown", normalised=None, scale=None)
+            return self._site
+        logits, indices, weights = (tensor[:_SAMPLE].detach().cpu() for tensor in (logits, indices, weights))
+        if self._samples is not None:
+            logits, indices, weights = map(torch.cat, zip(self._samples, (logits, indices, weights)))
+        self._samples = logits, indices, weights
+        scale = expert_scale(handle.router)
+        rule = find_rule(logits, indices, weights, scale)
+        if rule is not None or logits.shape[0] > _SAMPLE:
+            form = find_form(logits, None)
+            self._site = with_rule(site, rule or Scored(), form, by_expert=scale is not None)
+            return self._site
+        return replace(site, scoring="unknown", normalised=None, scale=None)
 
     def _where(self, context: SiteContext, site: Site, indices: Tensor) -> Tensor:
         rows = indices.shape[0]
@@ -135,7 +171,10 @@ class SiteFunction:
         indices: Tensor,
         weights: Tensor,
         positions: Tensor,
+        phase: Phase | None,
     ) -> tuple[Tensor, Tensor]:
+        if isinstance(item, ForceExperts | BanExperts | SetTopK):
+            return choose_again(item, site, logits, indices, weights)
         if isinstance(item, ScaleExperts):
             return scale_experts(indices, weights, item.experts, item.factor)
         if isinstance(item, SwapExperts):
@@ -143,11 +182,25 @@ class SiteFunction:
         if isinstance(item, UniformRouting):
             return uniform_weights(indices, weights)
         if isinstance(item, RandomRouting):
-            return random_experts(indices, weights, site.num_experts, item.seed, site.index, positions, self._banned)
+            shut = self._shut(site, positions, phase)
+            return random_experts(indices, weights, site.num_experts, item.seed, site.index, positions, shut)
         if isinstance(item, ExpertCapacity):
             return limit_capacity(indices, weights, site.num_experts, item.factor, positions >= 0)
         assert isinstance(item, ReplayRouting)
-        return self._replay(item, site, logits, indices, weights, positions)
+        return self._replay(item, site, logits, indices, weights, positions, self._shut(site, positions, phase))
+
+    def _shut(self, site: Site, positions: Tensor, phase: Phase | None) -> Tensor | None:
+        """``[T, E]`` or ``[1, E]`` which experts are banned for which tokens; None for none."""
+        shut: Tensor | None = None
+        for item in self._bans:
+            if not _in_phase(item, phase):
+                continue
+            banned = torch.zeros(1, site.num_experts, dtype=torch.bool, device=positions.device)
+            banned[:, list(item.experts)] = True
+            rows = _rows(item, positions)
+            here = banned if rows is None else banned & rows.unsqueeze(-1)
+            shut = here if shut is None else shut | here
+        return shut
 
     def _replay(
         self,
@@ -157,6 +210,7 @@ class SiteFunction:
         indices: Tensor,
         weights: Tensor,
         positions: Tensor,
+        shut: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         found = self._recordings[item.source](site, positions)
         if found is None:
@@ -169,9 +223,28 @@ class SiteFunction:
             own = kept_mass(weights, chosen.shape[-1])
         # A recording of ids alone has no weights: the router's own rule supplies them.
         weighted = torch.where(unknown, own, recorded.to(own.dtype))
-        weighted = silence(weighted, ~among(chosen, self._banned))
+        if shut is not None:
+            closed = shut.expand(chosen.shape[0], -1).gather(-1, chosen.clamp(max=site.num_experts - 1))
+            weighted = silence(weighted, ~closed | (chosen >= site.num_experts))
         chosen, weighted = fit(chosen.to(indices.dtype), weighted.to(weights.dtype), indices.shape[-1])
         return merge(known, (chosen, weighted), (indices, weights))
+
+
+def _in_order(chain: tuple[Intervention, ...]) -> tuple[tuple[Intervention, ...], tuple[Intervention, ...]]:
+    """What the router's choice is made under, and what then changes the routing, in order.
+
+    A choice that stands behind what changes a routing chooses among what that left. Scaled weights alone are no reason
+    to: but for a forced choice, which forgets them, it comes to the same, and the router's own rule weighs better.
+    """
+    first: list[Intervention] = []
+    then: list[Intervention] = []
+    for item in chain:
+        scaled = all(isinstance(each, ScaleExperts) for each in then) and not (then and isinstance(item, ForceExperts))
+        if isinstance(item, _ON_SCORES) or (isinstance(item, CHOICES) and scaled):
+            first.append(item)
+        else:
+            then.append(item)
+    return tuple(first), tuple(then)
 
 
 def _are_first(output: Any, logits: Tensor | None) -> bool:

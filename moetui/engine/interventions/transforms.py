@@ -34,16 +34,21 @@ def random_experts(
     seed: int,
     site: int,
     positions: Tensor,
-    banned: tuple[int, ...] = (),
+    shut: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Different experts drawn uniformly without replacement, banned ones left out; each slot keeps its weight."""
+    """Different experts drawn uniformly without replacement; each slot keeps its weight.
+
+    Args:
+        shut: ``[T, E]`` or ``[1, E]`` experts that are left out; where too few are left, these are drawn again.
+    """
     draws = uniform(seed, site, positions, num_experts)
-    draws[:, list(banned)] = -1.0
     slots = indices.shape[-1]
-    chosen = torch.topk(draws, min(slots, num_experts - len(banned)), dim=-1).indices
-    if chosen.shape[-1] < slots:
-        chosen = chosen[:, torch.arange(slots, device=chosen.device) % chosen.shape[-1]]
-    return chosen.to(indices.dtype), weights
+    if shut is not None:
+        draws = draws.masked_fill(shut, -1.0)
+    drawn, chosen = torch.topk(draws, min(slots, num_experts), dim=-1)
+    left = (drawn >= 0).sum(-1, keepdim=True).clamp_min(1)
+    again = torch.arange(slots, device=chosen.device) % left
+    return chosen.gather(-1, again).to(indices.dtype), weights
 
 
 def limit_capacity(
