@@ -46,7 +46,7 @@ class ForceExperts:
 
 @dataclass(frozen=True, slots=True)
 class BanExperts:
-    """Never send tokens to these experts; the router chooses among the others."""
+    """Never send tokens to these experts; the router chooses among the others, a random draw leaves them out."""
 
     name: ClassVar[str] = "ban"
     experts: tuple[int, ...]
@@ -55,7 +55,7 @@ class BanExperts:
 
 @dataclass(frozen=True, slots=True)
 class BoostExperts:
-    """Add ``bias`` to these experts' selection scores before the choice."""
+    """Add ``bias`` to these experts' selection scores before the choice; at a router with groups, within the chosen."""
 
     name: ClassVar[str] = "boost"
     experts: tuple[int, ...]

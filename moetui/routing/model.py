@@ -51,7 +51,7 @@ class Site:
         top_k: slots a token gets by the model's own rule.
         stack: which token sequence passes here: ``decoder``, ``encoder``, ``vision`` ...
         normalised: whether the chosen weights are renormalised to a constant sum; None if not known.
-        scale: the constant factor on the weights; None if not known.
+        scale: the constant factor on the weights; None if not known, or if each expert has its own.
         selection_bias: a bias takes part in the choice but not in the weights.
         groups: expert groups that limit the choice (1: no limit).
         shared_experts: experts that every token passes besides the routed ones.

@@ -112,9 +112,10 @@ def test_every_architecture_s_rule(name: str, zoo_model: Any) -> None:
     if name == "deepseek_v4":
         expected = "sqrt_softplus"
     assert {site.scoring for site in sites} == {expected}
+    own_factors = name in ("gemma4", "diffusion_gemma")  # of each expert: no constant tells them
     if name not in UNKNOWN | {"inkling"}:
-        assert all(site.normalised is not None and site.scale is not None for site in sites)
-    probabilities = name in ("gemma4", "diffusion_gemma")
+        assert all(site.normalised is not None and (site.scale is None) == own_factors for site in sites)
+    probabilities = own_factors
     forms = {site.logits_form for site in sites}
     assert forms <= ({"probabilities"} if probabilities else {"logits", "scaled", "soft_capped", "unknown"})
     if not probabilities and name != "doge":

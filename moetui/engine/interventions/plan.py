@@ -35,8 +35,9 @@ def plan(
 ) -> Plan:
     """Check interventions and make a routing function for each site that they touch.
 
-    Choices (force, ban, boost, top-k, temperature, noise) act together, a later one on what earlier ones left; then the
-    others change the chosen routing in their order.
+    They act in their order. Choices (force, ban, boost, top-k, temperature, noise) that stand together act together, a
+    later one on what earlier ones left, by the router itself. Behind what changed a routing (swap, uniform ...) they
+    choose among what that left; but boost, temperature and noise act on the router's scores, before all else.
 
     Args:
         interventions: in order of application.

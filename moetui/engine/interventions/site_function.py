@@ -1,4 +1,4 @@
-"""The function that changes one site's routing: choices first, then what changes a routing, in order."""
+"""The function that changes one site's routing, by the rule that its first calls told, intervention by intervention."""
 
 from __future__ import annotations
 
