@@ -107,6 +107,8 @@ class Gatherer:
     def gather(self, raw: RawStep) -> Gathered:
         """Decode a pass. Nothing here waits for a device."""
         sites = [self._site(raw, number, time) for number, time in enumerate(raw.times) if time]
+        for inputs in raw.inputs.values():
+            inputs.place()  # a 4-D mask is too large to go to the host
         gathered = Gathered(raw, sites, raw.inputs)
         if raw.earlier:
             self._join_calls(raw, gathered)

@@ -174,9 +174,16 @@ def _last_column(inputs: TokenInputs, columns: int) -> Tensor | None:
     """``[B]`` column of each sequence's last real token, where padding may follow it; None for the last column."""
     assert inputs.shape is not None
     new, mask = inputs.shape[1], inputs.mask
-    if new == 1 or columns != new or mask is None or mask.shape[1] < new:
+    if new == 1 or columns != new:
         return None
-    return ((mask[:, -new:] != 0) * torch.arange(1, new + 1, device=mask.device)).argmax(-1)
+    places = inputs.place()
+    if places is not None:
+        real = places >= 0
+    elif mask is not None and mask.shape[1] >= new:
+        real = mask[:, -new:] != 0
+    else:
+        return None
+    return (real * torch.arange(1, new + 1, device=real.device)).argmax(-1)
 
 
 def _follows(before: _Last, branch: int, inputs: TokenInputs, columns: int) -> bool:

@@ -21,6 +21,9 @@ class TokenInputs:
         ids: ``[B, T]``, None where the stack got embeddings.
         shape: ``(B, T)``, None where nothing tells.
         mask: ``[B, L]`` 2-D attention mask over past and new tokens, None if there is none.
+        attention: ``[B, heads, T, L]`` 4-D mask that was given in its place (B and heads may be 1), bool or additive; L
+            may be all that a static cache has room for. None once ``place`` was asked.
+        places: ``[B, T]`` what ``place`` found.
         positions: ``[B, T]`` as given, used where there is no 2-D mask.
         modality: ``[B, T]`` 0 for text, where the model was told which tokens are not.
         past: cached tokens before this pass: a number, or a 0-d tensor where only the device knows it.
@@ -32,6 +35,8 @@ class TokenInputs:
     ids: Tensor | None = None
     shape: tuple[int, int] | None = None
     mask: Tensor | None = None
+    attention: Tensor | None = None
+    places: Tensor | None = None
     positions: Tensor | None = None
     modality: Tensor | None = None
     past: int | Tensor = 0
@@ -45,6 +50,16 @@ class TokenInputs:
         nothing_before = isinstance(self.past, int) and self.past == 0
         return Phase.PREFILL if new > 1 or nothing_before else Phase.DECODE
 
+    def place(self) -> Tensor | None:
+        """``[B, T]`` position of each token by the 4-D mask, -1 for padding; None if there is none.
+
+        Padding is what no token attends to. Nothing here waits for a device.
+        """
+        attention, self.attention = self.attention, None
+        if attention is not None and self.shape is not None:
+            self.places = _places(attention, self.shape, self.past, self.positions)
+        return self.places
+
 
 @dataclass(slots=True, eq=False)
 class ProbeRows:
@@ -57,6 +72,7 @@ class ProbeRows:
 SEEN = 4
 """Places that a site has in ``RawStep.seen``."""
 
+_MASKED: Final = -9e3  # additive masks give -10,000 or less; biases by distance come to a few thousand at most
 _NOTHING: Final[dict[int, Any]] = {}  # never written to
 
 
@@ -196,6 +212,9 @@ class RawStep:
         if inputs is None or inputs.shape is None or inputs.shape[0] * inputs.shape[1] != rows:
             return torch.arange(rows, device=device)
         batch, new = inputs.shape
+        places = inputs.place()
+        if places is not None:
+            return places.to(device).reshape(-1)
         mask = inputs.mask
         if mask is not None and mask.shape[1] >= new:
             kept = mask.to(device)
@@ -206,3 +225,21 @@ class RawStep:
         if inputs.positions is not None and tuple(inputs.positions.shape) == (batch, new):
             return inputs.positions.to(device).reshape(-1)
         return (torch.arange(new, device=device) + inputs.past).expand(batch, new).reshape(-1)
+
+
+def _places(attention: Tensor, shape: tuple[int, int], past: int | Tensor, positions: Tensor | None) -> Tensor | None:
+    """See ``TokenInputs.place``; None if the mask is of other tokens."""
+    rows, _, queries, keys = attention.shape
+    if rows not in (1, shape[0]) or queries != shape[1] or keys < queries:
+        return None
+    allowed = attention > _MASKED if attention.is_floating_point() else attention != 0
+    seen = allowed.any(1).any(1).expand(shape[0], -1)  # [B, L]
+    # The keys of a window that has moved on are the last ones.
+    latest = keys - queries
+    start = past.clamp(max=latest) if isinstance(past, Tensor) else min(past, latest)
+    own = (torch.arange(queries, device=seen.device) + start).expand(shape)
+    if positions is not None and positions.shape == shape:
+        place = positions.to(seen.device, torch.int64)
+    else:
+        place = seen.long().cumsum(1).gather(1, own) - 1
+    return place.masked_fill(~seen.gather(1, own), -1)

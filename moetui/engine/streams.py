@@ -59,18 +59,19 @@ class Stream:
                 continue
             ids, mask, positions = get(names.ids), get(names.mask), get(names.positions)
             known[stack] = inputs = TokenInputs(stack)
-            if mask is not None and isinstance(mask, Tensor) and mask.dim() == 2:
-                inputs.mask = mask
+            if mask is not None:
+                if isinstance(mask, Tensor) and mask.dim() == 2:
+                    inputs.mask = mask
+                else:
+                    inputs.attention = _attention_mask(mask)
             if positions is not None and isinstance(positions, Tensor) and positions.dim() == 2:
                 inputs.positions = positions
             source = ids if isinstance(ids, Tensor) else get(names.embeds)
-            if isinstance(source, Tensor):
-                shape = source.shape
-                if len(shape) >= 2:
-                    inputs.shape = (shape[0], shape[1])
-                    inputs.ids = ids if source is ids and len(shape) == 2 else None
-                    if shape[0] > 1 and not raw.reordered:
-                        raw.reordered = _reorders_rows()
+            if isinstance(source, Tensor) and len(shape := source.shape) >= 2:
+                inputs.shape = (shape[0], shape[1])
+                inputs.ids = ids if source is ids and len(shape) == 2 else None
+                if shape[0] > 1 and not raw.reordered:
+                    raw.reordered = _reorders_rows()
             for name in _MODALITIES:
                 modality = get(name)
                 if modality is not None and isinstance(modality, Tensor) and modality.dim() == 2:
@@ -148,6 +149,14 @@ def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames,
         elif stack == "encoder" or len(stacks) == 1:
             out.append(StackNames.of(stack, ""))
     return tuple(out)
+
+
+def _attention_mask(mask: Any) -> Tensor | None:
+    """A 4-D mask; of those that a model was given by type of attention, the one that sees farthest."""
+    if isinstance(mask, dict):
+        kinds = sorted(mask, key=lambda kind: kind != "full_attention")
+        return next((found for kind in kinds if (found := _attention_mask(mask[kind])) is not None), None)
+    return mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
 
 
 def _tensor(value: Any) -> Tensor | None:

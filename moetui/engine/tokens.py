@@ -64,7 +64,7 @@ def decode_arrays(run: Sequence[TokenInputs | None]) -> TokenArrays:
     assert first.shape is not None
     batch, count = first.shape[0], len(inputs)
     ids = [each.ids for each in inputs if each.ids is not None]
-    if all(each.mask is None and each.positions is None for each in inputs):
+    if all(each.mask is None and each.positions is None and each.place() is None for each in inputs):
         position = np.repeat(np.array([int(each.past) for each in inputs], np.int32), batch)
         pad: Bool = np.zeros(len(position), np.bool_)
     else:
@@ -101,6 +101,10 @@ def attribute_rows(inputs: TokenInputs | None, rows: int, count: int, *, vision:
 
 def _places(inputs: TokenInputs, batch: int, new: int, past: int) -> tuple[I32, Bool]:
     """Positions, padding not counted, and which tokens are padding, ``[B, T]``."""
+    places = inputs.place()
+    if places is not None:
+        position: I32 = places.numpy().astype(np.int32)
+        return position, position < 0
     pad: Bool = np.zeros((batch, new), np.bool_)
     if new == 1 and inputs.mask is not None and inputs.mask.shape[1] > 1:
         # The usual decode step: how many tokens there are is all that it takes.

@@ -35,6 +35,43 @@ def test_padding_at_the_right(model: Any) -> None:
     np.testing.assert_array_equal(step.candidate_ids[[5, 9]], logits[[0, 1], [5, 3]].topk(8).indices.numpy())
 
 
+@pytest.mark.parametrize("form", ["bool", "additive", "by_head"])
+@torch.no_grad()
+def test_padding_in_a_mask_of_four_dimensions(form: str, model: Any) -> None:
+    flat = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]], dtype=torch.bool)
+    allowed: Any = (flat[:, None, None, :] & torch.ones(6, 6, dtype=torch.bool).tril()).expand(2, 1, 6, 6)
+    if form == "additive":
+        allowed = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    elif form == "by_head":
+        allowed = allowed.expand(2, model.config.num_attention_heads, 6, 6)
+    seen: list[torch.Tensor] = []
+    with Watched(model) as watched:
+        watched.capture.set_functions({0: lambda context, _, *routing: (seen.append(places(context)), routing)[1]})
+        model.model(input_ids=ids(2, 6), attention_mask=allowed)
+    (step,) = watched.steps
+    assert step.pad.tolist() == [False] * 6 + [True] * 2 + [False] * 4
+    assert step.position.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, 0, 1, 2, 3] == seen[0].tolist()
+
+
+def places(context: Any) -> torch.Tensor:
+    return context.step.positions("decoder", 12, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "qwen3_vl_moe"])
+def test_a_static_cache_changes_no_token(name: str, zoo_model: Any) -> None:
+    built = zoo_model(name)
+    inputs = built.inputs(2, 7, padding="left")
+    found = []
+    for arguments in ({}, {"cache_implementation": "static"}):
+        with Watched(built.model) as watched:
+            built.model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False, **arguments)
+        steps = watched.steps
+        found.append([(step.pad.tolist(), step.position.tolist(), step.token_id.tolist()) for step in steps])
+        assert sum(int((~step.pad).sum()) for step in steps) == 12 + 3 * 2
+        assert not np.isnan(table(steps[1:], "logprob", 2)).any()
+    assert found[0] == found[1]
+
+
 @torch.no_grad()
 def test_the_first_real_token_behind_padding_has_no_probability(model: Any) -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1]])
