@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch.utils.hooks import RemovableHandle
 from moetui.engine.adapters import SiteHandle
 from moetui.engine.adapters.base import Current
 from moetui.engine.around import own_forward
+from moetui.engine.raw import RawStep
+from moetui.engine.tokens import attribute_rows
 from moetui.routing.events import Finding
-from moetui.routing.step import F32
+from moetui.routing.step import F32, Bool
 
 _ATTENTION = re.compile(r"(^|_)(attn|attention)$")
 _HELD = 256  # passes whose attention is held
@@ -30,7 +32,7 @@ class ExpertActivations:
     """Norms of what the experts of a site added to its output, gate weight included; ``[E]`` each.
 
     Attributes:
-        count: tokens that the expert got.
+        count: tokens that the expert got, padding left out.
         mean: mean Euclidean norm of its contributions, NaN where it got none.
         largest: the largest of them, 0 where it got none.
     """
@@ -99,17 +101,38 @@ class Extras:
         with self._lock:
             return self._attention.get(step)
 
-    def take(self, step: int, extras: Sequence[tuple[str, int, tuple[Tensor, ...]]]) -> None:
-        """Take in what one pass's hooks noted, on the host."""
-        for kind, number, tensors in extras:
+    def take(self, raw: RawStep, pads: Mapping[str, Bool]) -> None:
+        """Take in what one pass's hooks noted, on the host.
+
+        Args:
+            pads: by stack ``[T]`` which of the pass's tokens are padding.
+        """
+        calls: dict[int, list[list[NDArray[Any]]]] = {}
+        for kind, number, tensors in raw.extras:
             arrays = [tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in tensors]
+            if kind == "activations":
+                calls.setdefault(number, []).append(arrays)
+                continue
             with self._lock:
-                if kind == "attention":
-                    self._attention.setdefault(step, {})[number] = arrays[0].astype(np.float32)
-                    while len(self._attention) > _HELD:
-                        self._attention.popitem(last=False)
-                else:
-                    self._add_norms(number, *arrays)
+                self._attention.setdefault(raw.index, {})[number] = arrays[0].astype(np.float32)
+                while len(self._attention) > _HELD:
+                    self._attention.popitem(last=False)
+        for number, found in calls.items():
+            indices, norms = (np.concatenate(arrays) for arrays in zip(*found))
+            real = self._real(raw, number, pads, len(indices))
+            with self._lock:
+                self._add_norms(number, indices[real], norms[real])
+
+    def _real(self, raw: RawStep, number: int, pads: Mapping[str, Bool], rows: int) -> Bool:
+        """Which of a site's rows, those of all its calls in a pass, are no padding; all where nothing tells."""
+        site = self._handles[number].site
+        pad = pads.get(site.stack)
+        if pad is None or not pad.any():
+            return np.ones(rows, np.bool_)
+        if rows % len(pad) == 0:  # once, in pieces, or several times
+            return np.tile(~pad, rows // len(pad))
+        at = attribute_rows(raw.inputs.get(site.stack), len(pad), rows, vision="vision" in site.name)
+        return np.ones(rows, np.bool_) if at is None else ~pad[at]
 
     def _add_norms(self, number: int, indices: NDArray[Any], norms: NDArray[Any]) -> None:
         classes = self._handles[number].site.num_classes

@@ -218,9 +218,8 @@ class Recorder:
         sent = raws[0].sent is not None
         columns = self._gatherer.columns(raws) if len(raws) > 1 and not sent else None
         if columns is not None:
-            self._take_extras(raws)
             prediction = None if self._predictor is None else self._predictor.predict_run(raws)
-            self._on_steps(self._assembler.alike_steps(raws, columns, prediction))
+            self._hand_on(raws, [self._assembler.alike_steps(raws, columns, prediction)])
             return
         passes = [self._arrived(raw) for raw in raws]
         prediction = None
@@ -230,14 +229,14 @@ class Recorder:
             prediction = self._predictor.predict_run(raws)
         if self._study.open:
             self._study(passes[0])
-        self._take_extras(raws)
-        for steps in self._assembler.steps(passes, prediction):
-            self._on_steps(steps)
+        self._hand_on(raws, list(self._assembler.steps(passes, prediction)))
 
-    def _take_extras(self, raws: list[RawStep]) -> None:
-        for raw in raws:
+    def _hand_on(self, raws: list[RawStep], stacks: list[Steps]) -> None:
+        for number, raw in enumerate(raws):
             if raw.extras:
-                self._extras.take(raw.index, raw.extras)
+                self._extras.take(raw, {steps.stack: steps.pad.reshape(len(raws), -1)[number] for steps in stacks})
+        for steps in stacks:
+            self._on_steps(steps)
 
     def _arrived(self, raw: RawStep) -> Gathered:
         if raw.sent is None:

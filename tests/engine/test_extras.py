@@ -51,6 +51,30 @@ def test_contributions_of_experts(zoo_model: Any) -> None:
 
 
 @torch.no_grad()
+def test_padding_contributes_nothing(zoo_model: Any) -> None:
+    built = zoo_model("qwen3_moe")
+    with Capture(built.model, CaptureOptions(activations=True), on_step=lambda _: None) as capture:
+        built.model.generate(**built.inputs(2, 7, padding="left"), max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert contributions(capture, 0) == (7 + 5 + 2 * 2) * capture.sites[0].top_k
+
+
+@torch.no_grad()
+def test_padding_among_a_modality_s_tokens_contributes_nothing(zoo_model: Any) -> None:
+    built = zoo_model("ernie4_5_vl_moe")
+    pictures = torch.tensor([[0, 0, 0, 1, 1, 0, 0]] * 2)
+    with Capture(built.model, CaptureOptions(activations=True), on_step=lambda _: None) as capture:
+        built.model(**built.inputs(2, 7, padding="left"), moe_mm_token_type_ids=pictures)
+    text = next(site for site in capture.sites if "vision" not in site.name)
+    assert contributions(capture, text.index) == (5 + 3) * text.top_k
+
+
+def contributions(capture: Capture, site: int) -> int:
+    found = capture.extras.activations(site)
+    assert found is not None
+    return int(found.count.sum())
+
+
+@torch.no_grad()
 def test_contributions_that_cannot_be_had_are_said(zoo_model: Any) -> None:
     events: list[Any] = []
     model = zoo_model("jetmoe").model
