@@ -103,11 +103,20 @@ class RoutingArrays:
         """Take a site that only the tokens ``at`` passed."""
         self._parts.append(part)
         number, slots = part.number, part.indices.shape[1]
+        if slots > self._slots:
+            self._widen(slots)
         self.indices[at, number, :slots] = part.indices.numpy().astype(np.uint16)
         if self.weights is not None:
             self.weights[at, number, :slots] = half(part.weights)
         if self.logits is not None and part.logits is not None:
             self.logits[at, number, : part.logits.shape[1]] = half(part.logits)
+
+    def _widen(self, slots: int) -> None:
+        more = (0, 0), (0, 0), (0, slots - self._slots)
+        self._slots = slots
+        self.indices = np.pad(self.indices, more, constant_values=NO_EXPERT)
+        if self.weights is not None:
+            self.weights = np.pad(self.weights, more, constant_values=np.nan)
 
     def flags(self) -> U8:
         """``[T, S]`` ``SiteFlag`` bits; slots that a function silenced become empty."""

@@ -304,6 +304,27 @@ def test_each_modality_has_its_own_router(zoo_model: Any) -> None:
 
 
 @torch.no_grad()
+def test_a_modality_s_router_may_choose_more_experts_than_its_own_number(zoo_model: Any) -> None:
+    def first_three(context: Any, logits: Any, indices: torch.Tensor, weights: torch.Tensor) -> Any:
+        return torch.arange(3).expand(len(indices), 3), torch.full((len(indices), 3), 0.25)
+
+    built = zoo_model("ernie4_5_vl_moe")
+    kinds = torch.tensor([[0, 0, 1, 1, 0, 1]])
+    with Watched(built.model) as watched:
+        sites = watched.capture.sites
+        watched.capture.set_functions({site.index: first_three for site in sites})
+        built.model(input_ids=ids(1, 6), moe_mm_token_type_ids=kinds)
+    (step,) = watched.steps
+    for site in sites:
+        here = kinds[0].numpy() == ("vision" in site.name)
+        assert site.top_k < 3
+        assert (step.indices[here, site.index] == [0, 1, 2]).all()
+        assert step.weights is not None
+        assert (step.weights[here, site.index] == 0.25).all()
+        assert (step.indices[~here, site.index] == NO_EXPERT).all()
+
+
+@torch.no_grad()
 def test_rows_that_nothing_attributes_are_left_out_and_said(zoo_model: Any) -> None:
     built = zoo_model("mixtral")
     block = built.model.model.layers[1].mlp
