@@ -74,7 +74,8 @@ def find_rule(logits: Tensor, indices: Tensor, weights: Tensor, expert_scale: Te
         gates = gates / expert_scale.float()[chosen]
     scores = {scoring: score(logits[used].float()).gather(1, chosen) for scoring, score in _RULES.items()}
     floor = max(_ROUNDING.get(tensor.dtype, 1e-5) for tensor in (logits, weights))
-    for fits in (_whole_fits(scores, gates, allowed), _share_fits(scores, gates)):
+    slacks = _slack(weights), _slack(logits, weights)
+    for fits in (_whole_fits(scores, gates, allowed, *slacks), _share_fits(scores, gates)):
         ranked = sorted(fits, key=lambda fit: fit.error)
         if not ranked or ranked[0].error > allowed:
             continue
@@ -101,18 +102,24 @@ def with_rule(site: Site, rule: Rule, form: LogitsForm, *, by_expert: bool) -> S
     return replace(site, scoring=scoring, logits_form=form, normalised=rule.normalised, scale=scale)
 
 
-def _whole_fits(scores: dict[Scoring, Tensor], gates: Tensor, allowed: float) -> list[_Fit]:
-    """Each rule with its best constant: over the chosen's sum where every token has the same mass."""
+def _whole_fits(
+    scores: dict[Scoring, Tensor], gates: Tensor, allowed: float, of_mass: float, of_scores: float
+) -> list[_Fit]:
+    """Each rule with its best constant: over the chosen's sum where every token has the same mass.
+
+    Args:
+        of_mass, of_scores: how far rounding moves a constant that is found from the gates alone, or from scores, too.
+    """
     mass = gates.sum(-1)
     if gates.shape[1] > 1 and bool((mass - mass.median()).abs().max() <= allowed * mass.median().abs()):
         constant = float(mass.median())
         return [
-            _Fit(Rule(scoring, True, _rounded(constant)), _error(gates, constant * _shares(values)))
+            _Fit(Rule(scoring, True, _rounded(constant, of_mass)), _error(gates, constant * _shares(values)))
             for scoring, values in scores.items()
         ]
     constants = {scoring: float((gates / values).median()) for scoring, values in scores.items()}
     return [
-        _Fit(Rule(scoring, False, _rounded(constants[scoring])), _error(gates, constants[scoring] * values))
+        _Fit(Rule(scoring, False, _rounded(constants[scoring], of_scores)), _error(gates, constants[scoring] * values))
         for scoring, values in scores.items()
     ]
 
@@ -134,10 +141,15 @@ def _error(gates: Tensor, predicted: Tensor) -> float:
     return float(relative) if relative.isfinite() else float("inf")
 
 
-def _rounded(value: float) -> float:
+def _slack(*tensors: Tensor) -> float:
+    """How far, relatively, two roundings to the coarsest of these tensors' types move a constant."""
+    return max(1e-4, *(torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.is_floating_point()))
+
+
+def _rounded(value: float, slack: float) -> float:
     """A constant as it was written in a configuration: 2.5, not 2.4999998."""
     candidates = (float(f"{value:.{digits}g}") for digits in (1, 2, 3, 4))
-    return next((short for short in candidates if abs(short - value) <= 1e-4 * abs(value)), value)
+    return next((short for short in candidates if abs(short - value) <= slack * abs(value)), value)
 
 
 def find_form(logits: Tensor, projected: Tensor | None) -> LogitsForm:

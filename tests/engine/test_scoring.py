@@ -37,7 +37,7 @@ def test_rules_are_found(scoring: str, normalised: bool, scale: float, dtype: to
     rule = find_rule(*routed(scoring, dtype, normalised=normalised, scale=scale))
     assert rule is not None
     assert (rule.scoring, rule.normalised) == (scoring, normalised)
-    assert rule.scale == pytest.approx(scale, rel=1e-2)
+    assert rule.scale == scale
 
 
 def test_a_single_slot_that_is_normalised_tells_no_rule() -> None:
