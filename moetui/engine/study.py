@@ -16,6 +16,7 @@ from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
 from moetui.engine.scoring import Rule, expert_scale, find_form, find_rule, with_rule
 from moetui.routing import ModelInfo, Site
+from moetui.routing.diagnostics import OTHER_INPUT, serves_other_input
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 
 _SAMPLE = 64  # tokens looked at
@@ -126,9 +127,9 @@ class Study:
 
 def silent(site: Site) -> Finding:
     """A site that no token reached in the first pass."""
-    if "vision" in site.name or "audio" in site.name:
+    if serves_other_input(site):
         message = f"no token reached {site.name} in the first pass: it serves images or sound"
-        return Finding("site_silent", "info", message, "give the model such input to see its routing", site.name)
+        return Finding("site_silent", "info", message, OTHER_INPUT, site.name)
     return Finding(
         "site_silent",
         "warning",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from moetui.routing.metrics.loads import (
     load_imbalance,
     tokens_needed,
 )
+from moetui.routing.model import Site
 from moetui.routing.step import F64
 from moetui.routing.totals import RoutingTotals
 
@@ -174,11 +175,25 @@ def find_non_finite(totals: RoutingTotals, _: Thresholds) -> Iterator[Finding]:
         )
 
 
+OTHER_INPUT: Final = "give the model such input to see its routing"
+"""What is suggested of a site that ``serves_other_input``."""
+
+
+def serves_other_input(site: Site) -> bool:
+    """Whether a site is for images or sound, so that text alone does not reach it."""
+    return "vision" in site.name or "audio" in site.name
+
+
 def find_silent_sites(totals: RoutingTotals, _: Thresholds) -> Iterator[Finding]:
     """Sites that routed no token although their stack had some."""
     for row, site in enumerate(totals.sites):
         tokens = totals.stack_tokens.get(site.stack, 0)
-        if tokens and not totals.routed[row]:
+        if not tokens or totals.routed[row]:
+            continue
+        if serves_other_input(site):
+            message = f"no token reached {site.name}: it serves images or sound"
+            yield Finding("site_silent", "info", message, OTHER_INPUT, site.name)
+        else:
             yield Finding(
                 "site_silent",
                 "warning",

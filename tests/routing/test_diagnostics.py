@@ -122,6 +122,15 @@ def test_silent_sites_are_those_whose_stack_ran() -> None:
     assert kinds(found) == [("site_silent", "warning", "L1")]
 
 
+def test_a_site_that_text_does_not_reach_is_no_defect() -> None:
+    info = make_info(make_site(0), make_site(1, name="L0.vision"))
+    table = np.full((30, 2, 2), NO_EXPERT)
+    table[:, 0] = even(30) % 4
+    (found,) = findings(info, make_step(info, table))
+    assert (found.kind, found.severity, found.site) == ("site_silent", "info", "L0.vision")
+    assert "images or sound" in found.message
+
+
 def test_dropped_tokens() -> None:
     flags = np.zeros((80, 2), np.uint8)
     flags[:10, 0] = SiteFlag.DROPPED
