@@ -226,7 +226,10 @@ class TestConfiguration:
         assert caught.value.hint == "did you mean logits?"
         with pytest.raises(UsageError):
             debugger.configure_hooks({"sample_rate": 2})
+        with pytest.raises(UsageError, match="layer 99 has no router"):
+            debugger.configure_hooks({"layers": [0, 99]})
         assert debugger.capture.options.logits
+        assert debugger.capture.options.layers is None
 
 
 class TestRecording:

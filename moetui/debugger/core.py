@@ -71,7 +71,7 @@ class MoEDebugger:
     Raises:
         ModelError: the model has no router.
         UnsupportedError: it is compiled, so that hooks would be skipped.
-        UsageError: an option outside its range.
+        UsageError: an option outside its range, or a layer that has no router.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class MoEDebugger:
         would have columns that the new ones lack.
 
         Raises:
-            UsageError: an unknown name, with the nearest; or a value outside its range.
+            UsageError: an unknown name, with the nearest; a value outside its range; or a layer that has no router.
         """
         for name in options:
             if name not in _HOOKABLE:
@@ -264,6 +264,7 @@ class MoEDebugger:
         return int(importlib.import_module("moetui.tui").run_app(session))
 
     def _configure(self, options: CaptureOptions) -> None:
+        self.capture.check_layers(options)
         attached = self.capture.attached
         before = self.capture.options
         self.capture.close()

@@ -22,6 +22,7 @@ from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
 from moetui.engine.glance import Glance
+from moetui.engine.interventions.support import ranges
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Predictor
@@ -33,7 +34,7 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
-from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView
+from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, UsageError
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.steps import Steps
 
@@ -67,6 +68,7 @@ class Capture:
     Raises:
         ModelError: no router was found in the model.
         UnsupportedError: the model is compiled, so that hooks would be skipped (by ``attach`` too).
+        UsageError: the options keep a layer that has no router.
 
     Attributes:
         handles: the sites with their modules and adapters.
@@ -103,6 +105,7 @@ class Capture:
         self.handles = find_sites(model)
         if not self.handles:
             raise ModelError(f"found no router in {type(model).__name__}", "moetui debugs Mixture-of-Experts models")
+        self.check_layers(self.options)
         self.current = Current()
         self.functions: list[RoutingFunction | None] = [None] * len(self.handles)
         self._gate: Gate | None = None
@@ -177,6 +180,17 @@ class Capture:
     def recorder_ns(self) -> int:
         """Nanoseconds of processor time that the recorder's thread has spent so far."""
         return self._recorder.work_ns if self._recorder is not None else 0
+
+    def check_layers(self, options: CaptureOptions) -> None:
+        """Refuse options for other layers than the model's.
+
+        Raises:
+            UsageError: they keep a layer that has no router.
+        """
+        layers = sorted({handle.site.layer for handle in self.handles})
+        for layer in options.layers or ():
+            if layer not in layers:
+                raise UsageError(f"layer {layer} has no router", f"layers with routers: {ranges(layers)}")
 
     def attach(self) -> None:
         """Put the hooks on and start the recorder's thread; no effect when attached."""

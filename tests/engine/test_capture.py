@@ -13,7 +13,7 @@ from transformers import CompileConfig
 
 from moetui.engine import Capture, CaptureOptions
 from moetui.engine.zoo import build
-from moetui.routing import NO_EXPERT, ModelError, SiteFlag, Step, UnsupportedError
+from moetui.routing import NO_EXPERT, ModelError, SiteFlag, Step, UnsupportedError, UsageError
 from moetui.routing.events import FindingRaised
 from tests.engine.interception import hook_state
 from tests.engine.watched import Watched, ids
@@ -275,6 +275,13 @@ def test_layers_that_are_not_kept_have_no_hooks(model: Any) -> None:
     (step,) = watched.steps
     assert [(step.indices[:, number] != NO_EXPERT).all() for number in range(4)] == [False, True, True, False]
     assert not [finding for finding in watched.findings if finding.kind == "site_silent"]
+
+
+@pytest.mark.parametrize("layers", [(99,), (1, -1)])
+def test_layers_without_a_router_are_refused(layers: tuple[int, ...], model: Any) -> None:
+    with pytest.raises(UsageError, match=f"layer {layers[-1]} has no router") as raised:
+        Capture(model, CaptureOptions(layers=layers))
+    assert raised.value.hint == "layers with routers: 0-3"
 
 
 @torch.no_grad()
