@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moetui.routing import Site, TraceError, UsageError
+from moetui.routing import Site, TraceError, UnsupportedError, UsageError
 from moetui.routing.branches import BranchTree
+from moetui.routing.events import Finding
 from moetui.routing.interventions import Intervention, ReplayRouting
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
-    from moetui.engine.interventions import Plan
+    from moetui.engine.interventions import Plan, Recorded
 
 
 class InterventionSet:
@@ -27,6 +28,7 @@ class InterventionSet:
         self._current: tuple[Intervention, ...] = ()
         self._plan: Plan | None = None
         self._recordings: dict[str, Any] = {}
+        self._repeated: dict[str, frozenset[str]] = {}
         self._given: set[str] = set()
 
     def __iter__(self) -> Iterator[Intervention]:
@@ -63,6 +65,9 @@ class InterventionSet:
         from moetui.engine.interventions import plan
 
         self._open(interventions)
+        for item in interventions:
+            if isinstance(item, ReplayRouting):
+                self._refuse_repeated(item)
         return plan(tuple(interventions), lambda: self._capture.handles, self._recordings)
 
     def _open(self, interventions: Sequence[Intervention]) -> None:
@@ -70,10 +75,22 @@ class InterventionSet:
         held = {item.source for item in self._current if isinstance(item, ReplayRouting)} | self._given
         for source in sorted(sources - held):  # anew each time: the file may be another by now
             try:
-                self._recordings[source] = _read_routing(source, self._capture.sites)
+                found = _read_routing(source, self._capture.sites, self._capture.report)
+                self._recordings[source], self._repeated[source] = found
             except TraceError:
                 if source not in self._recordings:  # it was there before: ``undo`` needs it no more
                     raise
+
+    def _refuse_repeated(self, item: ReplayRouting) -> None:
+        """Of a site that a pass goes through several times a step has the last routing, and all would get that."""
+        repeated = self._capture.repeated | self._repeated.get(item.source, frozenset())
+        sites = [site for site in self._capture.sites if item.scope.holds_site(site)]
+        for site in sites:
+            if site.name in repeated:
+                others = [other.name for other in sites if other.name not in repeated]
+                reason = "a pass goes through it several times, and a recording has its last routing only"
+                hint = f"leave it out: --sites {','.join(others)}" if others else ""
+                raise UnsupportedError(f"{item.name} is not possible at {site.name}: {reason}", hint)
 
     def put(self, interventions: Sequence[Intervention], prepared: Plan) -> None:
         """Put what ``prepare`` made ready in force, in the place of all before."""
@@ -94,7 +111,10 @@ class InterventionSet:
         self.set(())
 
 
-def _read_routing(path: str, sites: Sequence[Site]) -> Any:
+def _read_routing(
+    path: str, sites: Sequence[Site], on_finding: Callable[[Finding], None]
+) -> tuple[Recorded, frozenset[str]]:
+    """What a file's tokens did, and the names of the sites of which it has the last routing of several only."""
     from moetui.engine.interventions import recorded_routing
     from moetui.trace import open_trace
 
@@ -104,4 +124,7 @@ def _read_routing(path: str, sites: Sequence[Site]) -> Any:
         if not shared or any(site.num_experts != here[site.name] for site in shared):
             raise UsageError(f"{path} is of another model: its routers have other experts", "record this one")
         tree = BranchTree.of(item.event for item in trace.events)
-        return recorded_routing(trace.timeline, tree.line(0 if tree.current is None else tree.current))
+        line = tree.line(0 if tree.current is None else tree.current)
+        repeated = {finding.site for finding in trace.findings if finding.kind == "site_repeated"}
+        routing = recorded_routing(trace.timeline, line, on_finding=on_finding)
+        return routing, frozenset(name for name in repeated if name is not None)

@@ -79,6 +79,8 @@ class Capture:
         after_step: called in the generating thread after each pass that is recorded, not part of its duration.
         look_first: asked before it of each pass: where it says False, that pass is recorded as if nobody waited for it.
         gate: called in the generating thread at each site before the experts get their routing; it may block.
+        repeated: names of sites that a pass was seen to go through several times, so that a step has their last routing
+            only.
         hook_ns: nanoseconds spent in hooks so far, those of routing functions and the gate's waiting left out; taken in
             one pass of several.
         put_ns: nanoseconds spent on handing passes to the recorder so far, waiting for it included; or on
@@ -111,6 +113,7 @@ class Capture:
         self._gate: Gate | None = None
         self.wants_logits = self.options.logits
         self.branch = 0
+        self.repeated: set[str] = set()
         self.before_step: Callable[[Mapping[str, Any]], bool] | None = None
         self.after_step: Callable[[], None] | None = None
         self.look_first: Callable[[Glance], bool] | None = None
@@ -119,7 +122,7 @@ class Capture:
         self._linger = linger
         self._on_step, self._on_steps, self._on_event, self._memory = on_step, on_steps, on_event, memory
         self._study = Study(self.handles, self._info, self.current, self._emit)
-        self.extras = Extras(self.handles, self.current, self._find)
+        self.extras = Extras(self.handles, self.current, self.report)
         self._vocabulary = next_tokens(model)
         self._texts = TokenTexts(tokenizer)
         self._epoch = perf_counter_ns() if epoch is None else epoch
@@ -258,6 +261,12 @@ class Capture:
         if self.attached:
             self._watch_sites()
 
+    def report(self, finding: Finding) -> None:
+        """Hand a finding to ``on_event``."""
+        if finding.kind == "site_repeated" and finding.site is not None:
+            self.repeated.add(finding.site)
+        self._emit(FindingRaised(finding))
+
     def fail(self, error: Exception) -> None:
         """See ``Tap``: a bug in a hook ends the capture, never the model's forward."""
         self.detach()
@@ -285,7 +294,7 @@ class Capture:
                 options,
                 self._texts,
                 self._epoch,
-                self._find,
+                self.report,
                 lambda: self.sites,
                 Endings.of(self.model),
                 self._memory,
@@ -305,9 +314,6 @@ class Capture:
         if self._on_step is not None:
             for step in steps:
                 self._on_step(step)
-
-    def _find(self, finding: Finding) -> None:
-        self._emit(FindingRaised(finding))
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, ModelChanged):

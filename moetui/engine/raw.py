@@ -206,6 +206,17 @@ class RawStep:
         inputs = self.inputs.get(stack)
         return Phase.PREFILL if inputs is None else inputs.phase
 
+    def passed(self, number: int) -> bool:
+        """See ``StepFrame``."""
+        return bool(self.seen[SEEN * number + 1]) or number in self.earlier
+
+    def sequences(self, stack: str, rows: int) -> int:
+        """See ``StepFrame``."""
+        inputs = self.inputs.get(stack)
+        if inputs is None or inputs.shape is None:
+            return 1
+        return inputs.shape[0] if inputs.shape[0] * inputs.shape[1] == rows else 0
+
     def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
         """See ``StepFrame``."""
         inputs = self.inputs.get(stack)

@@ -173,7 +173,9 @@ def replay_routing(
     positions: Positions = None,
     phase: OnlyPhase = None,
 ) -> Result:
-    """Run with the routing of a recording, position by position.
+    """Run with the routing of a recording, sequence by sequence and position by position.
+
+    What the recording lacks keeps its own routing.
 
     Args:
         source: the recording.

@@ -117,6 +117,12 @@ class StepFrame(Protocol):
     def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
         """``[rows]`` int64 position of each routed row in its sequence, -1 for padding; no wait for the device."""
 
+    def sequences(self, stack: str, rows: int) -> int:
+        """How many sequences the routed rows are of, one after the other and equally long; 0 if they are not all."""
+
+    def passed(self, number: int) -> bool:
+        """Whether the experts of the site of that number got a routing in this pass already."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteContext:

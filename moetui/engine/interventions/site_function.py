@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moetui.engine.adapters.base import Direct, SiteContext, SiteHandle
+from moetui.engine.adapters.indexed import masks_skip
 from moetui.engine.interventions.again import choose_again
 from moetui.engine.interventions.choice import fit, merge
 from moetui.engine.interventions.chooser import CHOICES, Chooser, Rule
@@ -41,8 +42,13 @@ from moetui.routing.interventions import (
     UniformRouting,
 )
 
-Recorded: TypeAlias = Callable[[Site, Tensor], "tuple[Tensor, Tensor, Tensor] | None"]
-"""``(site, positions [T]) -> (indices [T, K], weights [T, K], known [T])`` of a recording; None without such a site."""
+Recorded: TypeAlias = Callable[[Site, Tensor, int], "tuple[Tensor, Tensor, Tensor] | None"]
+"""``(site, positions [T], sequences) -> (indices [T, K], weights [T, K], known [T])`` of a recording.
+
+The tokens are those of so many sequences, one after the other and of equal length; 0 where that cannot be told. Slots
+of weight 0 are empty ones; weights that the recording lacks are NaN. None where nothing is known of the site or its
+tokens.
+"""
 
 _NOWHERE = torch.empty(0, dtype=torch.int64)  # the positions of tokens where nothing asks for them
 _BY_POSITION = (RouterNoise, RandomRouting, ExpertCapacity, ReplayRouting)
@@ -72,6 +78,7 @@ class SiteFunction:
         self._site: Site | None = None
         self._samples: tuple[Tensor, Tensor, Tensor] | None = None
         self._positions: Tensor | None = None
+        self._sequences, self._several = 1, False
         self.direct: Direct | None = None
         # Working out positions takes as long as forcing an expert, and most interventions do not ask where a token is.
         self._placed = any(isinstance(item, _BY_POSITION) or item.scope.positions is not None for item in chain)
@@ -131,6 +138,8 @@ class SiteFunction:
         rows = indices.shape[0]
         if context.step is not None:
             self._positions = context.step.positions(site.stack, rows, indices.device)
+            self._several = self._several or context.step.passed(self._number)
+            self._sequences = 0 if self._several else context.step.sequences(site.stack, rows)
         elif self._positions is None or self._positions.shape[0] != rows:
             self._positions = torch.arange(rows, device=indices.device)
         # Outside of a step the routing is a gradient checkpoint's recomputation: the positions are those of before.
@@ -212,7 +221,7 @@ class SiteFunction:
         positions: Tensor,
         shut: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        found = self._recordings[item.source](site, positions)
+        found = self._recordings[item.source](site, positions, self._sequences)
         if found is None:
             return indices, weights
         chosen, recorded, known = found
@@ -222,7 +231,10 @@ class SiteFunction:
         else:
             own = kept_mass(weights, chosen.shape[-1])
         # A recording of ids alone has no weights: the router's own rule supplies them.
-        weighted = torch.where(unknown, own, recorded.to(own.dtype))
+        weighted = torch.where(unknown, own.masked_fill(recorded == 0, 0.0), recorded.to(own.dtype))
+        if masks_skip(self._handles()[self._number]):
+            skipped = chosen >= site.num_experts  # the experts have no such row
+            chosen, weighted = chosen.masked_fill(skipped, 0), weighted.masked_fill(skipped, 0.0)
         if shut is not None:
             closed = shut.expand(chosen.shape[0], -1).gather(-1, chosen.clamp(max=site.num_experts - 1))
             weighted = silence(weighted, ~closed | (chosen >= site.num_experts))
