@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,8 +128,8 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None, opt
         source: what will be read meanwhile.
 
     Raises:
-        UsageError: the file exists (without ``force``), is a directory, a device or ``source`` itself, or its folder
-            does not exist.
+        UsageError: the file exists (without ``force``), is a directory, a device or ``source`` itself, its folder
+            does not exist, or no file can be made there.
     """
     if target.is_dir():
         raise UsageError(f"{target} is a directory", "name a file")
@@ -140,6 +141,21 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None, opt
         raise UsageError(f"{target} exists already", f"{option} replaces it")
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
+    try:
+        _try_to_make(target)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"cannot write {target}: {reason}", "write somewhere else") from error
+
+
+def _try_to_make(target: Path) -> None:
+    """Make a file there and remove it again: what a folder's permissions say is not all that may forbid it."""
+    final = Path(os.path.realpath(target))  # behind a link, what it points to is replaced
+    if final.exists():  # it is replaced by one beside it
+        with tempfile.TemporaryFile(dir=final.parent):
+            return
+    os.close(os.open(final, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    final.unlink()
 
 
 def warn_of_file(path: Path, findings: Iterable[Finding]) -> None:

@@ -20,8 +20,8 @@ def _option(*names: str, **attributes: Any) -> Decorator:
     return click.option(*names, **attributes)
 
 
-def _share(low: float, high: float, *, open_low: bool = False) -> click.FloatRange:
-    return click.FloatRange(low, high, min_open=open_low)
+def _share() -> click.FloatRange:
+    return click.FloatRange(0, 1, min_open=True)
 
 
 PROMPT = (
@@ -34,7 +34,7 @@ PROMPT = (
 
 GENERATION = (
     _option("--temperature", type=click.FloatRange(0, min_open=True), help="Sample with this temperature."),
-    _option("--top-p", type=_share(0, 1, open_low=True), help="Sample from the nucleus of this mass."),
+    _option("--top-p", type=_share(), help="Sample from the nucleus of this mass."),
     _option("--top-k-sampling", type=click.IntRange(1, 2**31 - 1), help="Sample from this many candidates."),
     _option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeat a sampled run exactly."),
     _option("--chat/--no-chat", default=None, help="Use the chat template (default: if the tokenizer has one)."),
@@ -54,7 +54,7 @@ MODEL = (
 
 CAPTURE = (
     _option("--logits/--no-logits", default=True, help="Keep the router logits."),
-    _option("--sample-rate", type=_share(0, 1), default=1.0, help="Share of the steps to capture."),
+    _option("--sample-rate", type=_share(), default=1.0, help="Share of the steps to capture."),
     _option("--buffer-tokens", type=click.IntRange(min=1), default=100_000, help="Tokens held in memory."),
 )
 

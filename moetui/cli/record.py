@@ -92,6 +92,8 @@ def _record(
                 progress.wrote(target)
     if run.problem:
         raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")
+    if not run.view.end:
+        raise TraceError("nothing was recorded: no token went through the model", "add -p, or 'generate' to the script")
     if as_json:
         from moetui.trace import trace_stats
 

@@ -40,7 +40,7 @@ class Target:
         except FileExistsError:
             raise TraceError(f"{path.name} exists already", "--force or overwrite=True replaces it") from None
         except OSError as error:
-            raise TraceError(f"cannot write {path.name}: {_reason(error)}", "choose another place") from None
+            raise TraceError(f"cannot write {path}: {_reason(error)}", "choose another place") from None
 
     def write(self, data: bytes) -> bool:
         """Append ``data`` whole; on failure nothing of it stays, ``problem`` says why, and later calls do nothing."""

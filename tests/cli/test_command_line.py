@@ -13,6 +13,7 @@ from textual.binding import Binding
 
 from moetui import tui
 from moetui.cli import cli
+from moetui.cli.common import check_writable
 from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
@@ -61,6 +62,10 @@ def test_no_command_at_all_is_answered_with_the_help(call: Call, args: list[str]
         (["record", "demo", "-p", "", "-o", "x"], "the prompt is empty"),
         (["record", "demo", "-p", "a", "-o", "/no/such/folder/x"], "no such folder"),
         (["record", "demo", "-p", "a", "-o", "."], "is a directory"),
+        (["record", "demo", "-p", "a", "-o", "/proc/x"], "error: cannot write /proc/x: "),
+        (["run", "demo", "--record", "/proc/x.msgpack"], "error: cannot write /proc/x.msgpack: "),
+        (["record", "demo", "-p", "a", "-o", "x", "--sample-rate", "0"], "sample-rate"),
+        (["run", "demo", "--sample-rate", "0"], "sample-rate"),
         (["record", "demo", "-p", "a", "-o", __file__, "--force", "0"], "--overwrite replaces it"),
         (["record", "demo", "-p", "a", "-o", "x", "--layers", "1"], "--layers"),
         (["record", "demo", "-p", "a", "-o", "x", "--force", "a,b"], "is no number"),
@@ -307,6 +312,30 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
             with open_trace(output) as trace:
                 assert (trace.timeline.end, trace.complete) == (kept, True)
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_script_that_runs_nothing_leaves_no_recording_and_says_so(
+    call: Call, tmp_path: Path, flags: list[str]
+) -> None:
+    script, output = tmp_path / "x.moe", tmp_path / "x.msgpack"
+    script.write_text("config max_new_tokens 3\n")
+    called = call("-q", "record", "demo", "-o", output, "--exec", script, *flags)
+    assert (called.status, called.out) == (1, "")
+    error, hint = called.err.splitlines()
+    assert error == "error: nothing was recorded: no token went through the model"
+    assert hint.startswith("hint: ")
+    assert not output.exists()
+
+
+def test_whether_a_file_can_be_made_is_tried_without_a_trace(tmp_path: Path) -> None:
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    kept.write_bytes(b"precious")
+    link.symlink_to("behind")
+    for path in (tmp_path / "new", kept, link):
+        check_writable(path, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "link"]
+    assert kept.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("quiet", [False, True])
