@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from moetui.cli.app import cli, entry, main
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from moetui.cli.app import cli, main
 
 __all__ = ["cli", "entry", "main"]
+
+
+def entry() -> NoReturn:
+    """The console script; Ctrl-C while it is still being imported ends it like any other."""
+    try:
+        from moetui.cli.app import run_and_leave
+
+        run_and_leave()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from moetui.cli import app
+
+    return getattr(app, name)

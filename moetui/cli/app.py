@@ -106,14 +106,18 @@ def main(args: list[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments or os.environ.get("MOETUI_DEBUG", "") not in ("", "0")
     try:
         with interruptible():
-            status = cli.main(arguments, prog_name="moetui", standalone_mode=False)
+            status = _call(arguments)
         _flush()
         sys.exit(status if isinstance(status, int) else 0)
-    except (KeyboardInterrupt, click.exceptions.Abort) as error:
-        sys.exit(128 + _signal(error))
+    except KeyboardInterrupt as error:
+        number = _signal(error)
+        if number == signal.SIGINT and sys.stderr.isatty():
+            sys.stderr.write("\n")  # what the terminal wrote as ^C stands by itself
+        sys.exit(128 + number)
     except BrokenPipeError:
-        # The reader of our output has left: nothing to say, and nothing more to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from moetui.cli.common import leave_stdout
+
+        leave_stdout()  # who reads has left: nothing to say
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the last place where an error can become one line
         if debug and not isinstance(error, click.ClickException):
@@ -123,8 +127,19 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(status)
 
 
-def entry() -> NoReturn:
-    """The console script: ``main``, and no waiting for the interpreter to take torch apart, which is seconds."""
+def _call(arguments: list[str]) -> object:
+    """What click's own ``main`` does, but for what it writes and how it ends when interrupted or on a closed pipe."""
+    if "_MOETUI_COMPLETE" in os.environ:  # the shell asks for completions
+        cli.main(arguments, prog_name="moetui")
+    try:
+        with cli.make_context("moetui", list(arguments)) as context:
+            return cli.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+
+
+def run_and_leave() -> NoReturn:
+    """``main``, and no waiting for the interpreter to take torch apart, which is seconds."""
     try:
         main()
     except SystemExit as end:
@@ -136,10 +151,9 @@ def entry() -> NoReturn:
         os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
-def _signal(error: BaseException) -> int:
-    """The signal that ended it: click hides it behind an exception of its own."""
-    source = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error.__context__
-    number = source.args[0] if source is not None and source.args else signal.SIGINT
+def _signal(error: KeyboardInterrupt) -> int:
+    """The signal that ended it; Ctrl-C names none."""
+    number = error.args[0] if error.args else signal.SIGINT
     return int(number) if isinstance(number, int) else int(signal.SIGINT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -87,21 +88,53 @@ def warn_of_variables() -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity are not JSON and become null upstream."""
-    click.echo(json.dumps(document, allow_nan=False, ensure_ascii=True, indent=2))
+    print_text(json.dumps(document, allow_nan=False, ensure_ascii=True, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print a report on standard output; a reader that leaves, as ``head`` does, has seen what it wanted."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        leave_stdout()
+
+
+def leave_stdout() -> None:
+    """Let what is still to be written there vanish: its reader has left, and the interpreter flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def pass_on(recording: Path) -> None:
+    """Copy a recording to standard output.
+
+    Raises:
+        TraceError: its reader left before the end.
+    """
+    try:
+        with recording.open("rb") as stream:
+            shutil.copyfileobj(stream, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        leave_stdout()
+        raise TraceError("cannot write standard output: its reader has left", "name a file after -o") from None
 
 
 @contextmanager
 def output_stream(path: str, *, force: bool, source: Path | None = None) -> Iterator[BinaryIO]:
     """Open an output file for binary writing; ``-`` is standard output.
 
-    An existing file is never touched without ``force``, and is replaced only when everything was written.
+    An existing file is never touched without ``force``, and is replaced only when everything was written. A reader of
+    standard output that leaves early has seen what it wanted.
 
     Raises:
         UsageError: as ``check_writable``.
     """
     if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            leave_stdout()
         return
     target = Path(path)
     check_writable(target, force=force, source=source)

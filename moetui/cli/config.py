@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from moetui.cli.common import Common, common_options, print_json, warn_of_variables
+from moetui.cli.common import Common, common_options, print_json, print_text, warn_of_variables
 
 
 @click.command("config")
@@ -36,13 +36,13 @@ def command(ctx: click.Context, as_json: bool, names: bool) -> None:
             }
         )
         return
-    click.echo(f"{drawable(str(settings.path))}{'' if settings.exists else '  (not there: all defaults)'}")
+    lines = [f"{drawable(str(settings.path))}{'' if settings.exists else '  (not there: all defaults)'}"]
     width = max(len(row.name) for row in rows)
     for row in rows:
         value = "–" if row.value is None or row.value == "" else str(row.value)
-        click.echo(f"  {row.name:<{width}}  {drawable(value):<12}  {row.origin}")
-    for name, keys in settings.keys.items():
-        click.echo(f"  key {drawable(name)}: {drawable(keys)}")
+        lines.append(f"  {row.name:<{width}}  {drawable(value):<12}  {row.origin}")
+    lines += [f"  key {drawable(name)}: {drawable(keys)}" for name, keys in settings.keys.items()]
+    print_text("\n".join(lines))
 
 
 def _print_names(as_json: bool) -> None:
@@ -51,6 +51,4 @@ def _print_names(as_json: bool) -> None:
     if as_json:
         print_json({"actions": sorted(NAMES)})
         return
-    for part, names in ACTIONS.items():
-        for name in names.split():
-            click.echo(f"{part}.{name}".lstrip("."))
+    print_text("\n".join(f"{part}.{name}".lstrip(".") for part, names in ACTIONS.items() for name in names.split()))

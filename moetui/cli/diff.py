@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import FILE, Common, common_options, print_json, warn_of_file
+from moetui.cli.common import FILE, Common, common_options, print_json, print_text, warn_of_file
 from moetui.cli.options import SCREEN, grouped
 
 
@@ -46,5 +46,5 @@ def command(ctx: click.Context, /, a: Path, b: Path, as_json: bool, deleted: boo
         else:
             from moetui.cli.tables import diff_text
 
-            click.echo(diff_text(result.to_dict()))
+            print_text(diff_text(result.to_dict()))
     return 0

@@ -13,7 +13,7 @@ from typing import Literal
 
 import click
 
-from moetui.cli.common import common_options, print_json
+from moetui.cli.common import common_options, print_json, print_text
 
 _PACKAGES = ("torch", "transformers", "accelerate", "textual", "rich", "numpy", "msgpack", "zstandard")
 _OPTIONAL = {
@@ -58,10 +58,12 @@ def command(as_json: bool) -> int:
     else:
         marks = {"ok": "✓", "note": "•", "missing": "✗"}
         width = max(len(check.name) for check in checks)
+        lines = []
         for check in checks:
-            click.echo(f" {marks[check.state]} {check.name:<{width}}  {drawable(check.detail)}")
+            lines.append(f" {marks[check.state]} {check.name:<{width}}  {drawable(check.detail)}")
             if check.advice:
-                click.echo(f"   {'':<{width}}  → {drawable(check.advice)}")
+                lines.append(f"   {'':<{width}}  → {drawable(check.advice)}")
+        print_text("\n".join(lines))
     return int(any(check.state == "missing" for check in checks))
 
 
@@ -105,6 +107,8 @@ def _terminal(environment: dict[str, str], is_terminal: bool) -> list[Check]:
 def _colour(environment: dict[str, str], term: str) -> Check:
     if environment.get("NO_COLOR"):
         return Check("colour", "note", "NO_COLOR is set: no colour", "")
+    if term in ("", "dumb"):
+        return Check("colour", "note", "none: the terminal says that it has none", "")
     if environment.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
         return Check("colour", "ok", "truecolor")
     if "256color" in term:

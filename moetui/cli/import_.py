@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, check_writable, common_options
+from moetui.cli.common import FILE, check_writable, common_options, pass_on
 
 
 @click.command("import")
@@ -36,8 +34,7 @@ def command(file: Path, output: Path, force: bool) -> None:
     if str(output) == "-":
         with tempfile.TemporaryDirectory() as folder:
             summary = replace(import_file(file, Path(folder) / "trace.msgpack"), path=Path("standard output"))
-            with (Path(folder) / "trace.msgpack").open("rb") as stream:
-                shutil.copyfileobj(stream, sys.stdout.buffer)
+            pass_on(Path(folder) / "trace.msgpack")
     else:
         check_writable(output, force=force, source=file)
         summary = import_file(file, output, overwrite=force)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from moetui.cli.common import common_options, print_json, progress_wanted
+from moetui.cli.common import common_options, print_json, print_text, progress_wanted
 
 
 @click.command("models")
@@ -33,4 +33,4 @@ def command(ctx: click.Context, /, as_json: bool, fresh: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        click.echo(models_text(document))
+        print_text(models_text(document))

@@ -25,12 +25,13 @@ class Progress:
     Args:
         wanted: whether to show progress.
         total: tokens to generate.
-        quiet: do not even write the lines that log points were set for.
+        quiet: do not even write the lines that log points were set for, or that it was interrupted.
     """
 
     def __init__(self, wanted: bool, total: int, *, quiet: bool = False) -> None:
         self._wanted, self._total, self._quiet = wanted, total, quiet
         self._shown = self._tokens = 0
+        self._told = False
 
     def __enter__(self) -> Progress:
         return self
@@ -59,10 +60,22 @@ class Progress:
             sys.stderr.write(f"{drawable(text)}\n")
 
     def wrote(self, path: Path) -> None:
-        """Say which recording the tokens are in, also when it was interrupted."""
-        if self._wanted and self._tokens and path.exists():
+        """Say which recording the tokens are in."""
+        if self._wanted and self._tokens and not self._told and path.exists():
             self._draw("")
-            sys.stderr.write(f"{drawable(str(path))}: {self._tokens:,} tokens, {path.stat().st_size:,} bytes\n")
+            sys.stderr.write(f"{drawable(str(path))}: {self._told_of(path)}\n")
+
+    def interrupted(self, path: Path, name: str) -> None:
+        """Say that the recording ``name`` was cut short, wherever that is read; it is at ``path``."""
+        if self._quiet:
+            return
+        self._told = True
+        self._draw("")
+        kept = f"{drawable(name)}: {self._told_of(path)}" if self._tokens and path.exists() else "nothing was recorded"
+        sys.stderr.write(f"interrupted: {kept}\n")
+
+    def _told_of(self, path: Path) -> str:
+        return f"{self._tokens:,} tokens, {path.stat().st_size:,} bytes"
 
     def _draw(self, text: str) -> None:
         if not self._wanted:

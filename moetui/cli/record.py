@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from moetui.cli.common import Common, check_writable, common_options, print_json, progress_wanted
+from moetui.cli.common import Common, check_writable, common_options, pass_on, print_json, progress_wanted
 from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, grouped
 
 # `--force` names experts here, and replaces files everywhere else: without experts it does that here as well.
@@ -38,7 +37,7 @@ _FLAG = "overwrite"
 @click.pass_context
 def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **options: Any) -> int:
     """Run MODEL on a prompt and record it, without a screen."""
-    from moetui.routing.errors import UsageError
+    from moetui.routing.errors import TraceError, UsageError
 
     if options["force"] == _FLAG:
         options["force"], options["overwrite"] = None, True
@@ -48,11 +47,14 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "trace.msgpack"
             try:
-                return _record(ctx, model, target, as_json, options, named=False)
-            finally:  # what was recorded before something failed as well
+                status = _record(ctx, model, target, as_json, options, named=False)
+            except BaseException:  # what was recorded before that as well
                 if target.exists():
-                    with target.open("rb") as stream:
-                        shutil.copyfileobj(stream, sys.stdout.buffer)
+                    with suppress(TraceError):
+                        pass_on(target)
+                raise
+            pass_on(target)
+            return status
     check_writable(Path(output), force=options["overwrite"], option="--overwrite")
     return _record(ctx, model, Path(output), as_json, options)
 
@@ -87,6 +89,9 @@ def _record(
         prepare = None if lines is None else commands(lines, options["script"], quiet=quiet, python=python)
         try:
             run = run_headless(live, on_event=progress.take, prepare=prepare)
+        except KeyboardInterrupt:
+            progress.interrupted(target, str(target) if named else "standard output")
+            raise
         finally:
             if named:
                 progress.wrote(target)

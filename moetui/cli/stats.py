@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import FILE, common_options, print_json
+from moetui.cli.common import FILE, common_options, print_json, print_text
 
 _SEVERITIES = ("info", "warning", "error")
 
@@ -36,9 +36,8 @@ def command(
     if as_json:
         print_json({**stats, **({"regressions": worse} if baseline else {})})
     else:
-        click.echo(stats_text(stats))
-        for line in worse:
-            click.echo(f"worse than the baseline: {line['key']} {line['baseline']:.4g} → {line['value']:.4g}")
+        lines = [f"worse than the baseline: {x['key']} {x['baseline']:.4g} → {x['value']:.4g}" for x in worse]
+        print_text("\n".join([stats_text(stats), *lines]))
     failed = fail_on is not None and any(
         _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(fail_on) for finding in stats["findings"]
     )

@@ -115,7 +115,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         if isinstance(self._driver, TerminalDriver):
             self.set_interval(1.0, self._look_for_terminal)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             try:
                 loop.add_signal_handler(number, self.exit, 128 + number)
             except (NotImplementedError, RuntimeError, ValueError):  # no signals on this platform or thread

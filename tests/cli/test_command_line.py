@@ -14,6 +14,7 @@ from textual.binding import Binding
 from moetui import tui
 from moetui.cli import cli
 from moetui.cli.common import check_writable
+from moetui.cli.doctor import _terminal
 from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
@@ -312,6 +313,21 @@ def test_a_script_that_fails_says_where_and_keeps_what_was_recorded(call: Call, 
             with open_trace(output) as trace:
                 assert (trace.timeline.end, trace.complete) == (kept, True)
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["story.moe", "x.msgpack"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({"TERM": "dumb", "COLORTERM": "truecolor"}, "none"),
+        ({}, "none"),
+        ({"TERM": "xterm"}, "16 colours"),
+        ({"TERM": "xterm-256color"}, "256 colours"),
+        ({"TERM": "xterm", "COLORTERM": "truecolor"}, "truecolor"),
+    ],
+)
+def test_the_doctor_says_how_many_colours_there_are(environment: dict[str, str], colours: str) -> None:
+    (found,) = [check for check in _terminal(environment, True) if check.name == "colour"]
+    assert found.detail.startswith(colours)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])

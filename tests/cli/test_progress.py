@@ -26,3 +26,17 @@ def test_in_the_end_it_says_where_the_tokens_are(
     assert ("33 tokens, 1,234 bytes\n" in said) == wanted
     assert "none" not in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_an_interruption_is_told_wherever_it_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    path = tmp_path / "x.msgpack"
+    path.write_bytes(b"x" * 1234)  # from before: nothing of this run is in it
+    with Progress(False, 40, quiet=quiet) as progress:
+        progress.interrupted(path, "x.msgpack")
+        progress.take(StepCaptured(33))
+        progress.interrupted(path, "x.msgpack")
+    said = "interrupted: nothing was recorded\ninterrupted: x.msgpack: 33 tokens, 1,234 bytes\n"
+    assert capsys.readouterr().err == ("" if quiet else said)

@@ -277,3 +277,42 @@ def test_closed_standard_streams_are_no_error(trace: Write, closed: str) -> None
     done = subprocess.run(["sh", "-c", script, sys.executable, str(trace())], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert bool(done.stdout) == (closed == "2>&-")
+
+
+def into_a_closed_pipe(*args: object) -> subprocess.CompletedProcess[bytes]:
+    """Call moetui with nobody reading what it prints."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "moetui", *map(str, args)]
+        return subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+
+
+def test_a_reader_that_has_left_changes_no_verdict(trace: Write) -> None:
+    good, bad = trace("a.msgpack"), trace("b.msgpack", collapsed=True)
+    for args, status in (
+        (["config"], 0),
+        (["config", "--keys"], 0),
+        (["config", "--json"], 0),
+        (["doctor"], 0),
+        (["stats", good], 0),
+        (["stats", bad, "--baseline", good], 1),
+        (["stats", bad, "--baseline", good, "--json"], 1),
+        (["diff", good, bad], 0),
+        (["export", good, "--format", "csv", "-o", "-"], 0),
+    ):
+        done = into_a_closed_pipe(*args)
+        assert (done.returncode, done.stderr) == (status, b""), args
+
+
+@pytest.mark.parametrize("verb", ["record", "import"])
+def test_a_recording_that_nobody_took_is_an_error(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    what = ["demo", "-p", "Once", "-n", 2] if verb == "record" else [tmp_path / "x.csv"]
+    done = into_a_closed_pipe(verb, *what, "-o", "-")
+    assert done.returncode == 1
+    error, hint = done.stderr.decode().splitlines()
+    assert error == "error: cannot write standard output: its reader has left"
+    assert hint.startswith("hint: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,9 +57,54 @@ def test_an_import_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.S
     process = importing(tmp_path)
     process.send_signal(number)
     assert process.wait(60) == 128 + number
-    assert process.communicate()[1] == "\n"  # what a terminal wrote as ^C stands by itself
+    assert process.communicate()[1] == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.json", "x.msgpack"]
     assert (tmp_path / "x.msgpack").read_bytes() == b"precious"
+
+
+IMPORTING = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["moetui", "config"]
+from moetui.cli import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "moetui.cli.app", "moetui.cli.config"])
+def test_an_interruption_while_it_is_imported_is_no_traceback(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING.format(module=module)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("output", ["x.msgpack", "-"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_recording_that_is_ended_says_where_it_is(tmp_path: Path, number: signal.Signals, output: str) -> None:
+    (tmp_path / "x.moe").write_text("log_when position == 40\n")  # its line comes when the run is on its way
+    code = f"import signal\n{HEARD}\nfrom moetui.cli import entry\nentry()"
+    arguments = ["record", "random:mixtral", "-p", "some words", "-n", "480", "-o", output, "--exec", "x.moe"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"at token" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == 128 + number
+    name, data = ("standard output", out) if output == "-" else (output, (tmp_path / output).read_bytes())
+    (tmp_path / "kept").write_bytes(data)
+    with open_trace(tmp_path / "kept") as trace:
+        assert 40 < trace.num_tokens < 480
+    (told,) = err.decode().splitlines()
+    assert re.fullmatch(rf"interrupted: {name}: [\d,]+ tokens, {len(data):,} bytes", told)
 
 
 def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:

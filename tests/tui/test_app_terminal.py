@@ -95,7 +95,7 @@ def test_a_failure_is_told_after_leaving() -> None:
         assert "error: no such model: nothing\r\nhint: 'moetui models' lists names" in after
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_close_the_session_and_restore_the_terminal(number: int) -> None:
     def attempt() -> float:
         with terminal(PLAY) as opened:
