@@ -17,9 +17,9 @@ from moetui import MoEAnalyzer, MoEDebugger, open_trace
 from moetui.debugger.memory import MemoryMeter
 from moetui.engine.zoo import BuiltModel, build, tokenizer
 from moetui.routing import ModelError, UsageError, join_texts
-from moetui.routing.events import Event, Finding, InterventionsChanged
+from moetui.routing.events import Event, Finding, FindingRaised, InterventionsChanged
 from moetui.routing.interventions import BanExperts, ForceExperts
-from moetui.trace import Held, save_recorded
+from moetui.trace import Held, save_recorded, trace_stats
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,27 @@ class TestConfiguration:
             assert debugger.timeline.snapshot().end == held
             with pytest.raises(UsageError):
                 debugger.set_sampling_rate(1.5)
+
+    @pytest.mark.parametrize("attached", [True, False])
+    def test_a_sampled_recording_says_once_which_share_it_has(
+        self, model: Any, inputs: dict[str, Any], tmp_path: Path, attached: bool
+    ) -> None:
+        told: list[Event] = []
+        debugger = MoEDebugger(model, sample_rate=0.5, on_event=told.append)
+        for name in ("a", "b"):
+            if attached:
+                debugger.attach()
+            debugger.record(tmp_path / name)
+            debugger.attach()
+            run(model, inputs)
+            debugger.close()
+            stats = trace_stats(tmp_path / name)
+            (finding,) = [found for found in stats["findings"] if found["kind"] == "steps_sampled"]
+            assert finding["severity"] == "info"
+            assert finding["message"] == "50% of the steps are recorded, as the sample rate asks"
+            assert stats["complete"]
+        assert [finding.kind for finding in debugger.findings] == ["steps_sampled"]
+        assert FindingRaised(debugger.findings[0]) in told
 
     def test_clearing_forgets_and_numbers_go_on(self, model: Any, inputs: dict[str, Any]) -> None:
         with MoEDebugger(model) as debugger:

@@ -116,6 +116,7 @@ class MoEDebugger:
         self._findings: list[Finding] = []
         self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
+        self._told_rate = 1.0
 
     @property
     def info(self) -> ModelInfo:
@@ -124,11 +125,12 @@ class MoEDebugger:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the capture itself found: silent sites, lost steps."""
+        """What the capture itself found: silent sites, lost steps, and that steps are left out as was asked for."""
         return tuple(self._findings)
 
     def attach(self) -> MoEDebugger:
         """Put the hooks on; the same as entering the context."""
+        self._tell_rate()
         self.capture.attach()
         self.control.attach()
         return self
@@ -194,6 +196,7 @@ class MoEDebugger:
             UsageError: a rate outside 0..1.
         """
         self.capture.options = replace(self.capture.options, sample_rate=rate)
+        self._tell_rate()
 
     def clear_buffer(self) -> None:
         """Forget the tokens held; their numbering goes on. A recording keeps them."""
@@ -227,6 +230,8 @@ class MoEDebugger:
             linger=self.capture.linger,
         )
         self.recording = recording
+        self._told_rate = 1.0  # not to this recording
+        self._tell_rate()
         if len(self.interventions):
             self._tell_interventions()
         return recording
@@ -270,6 +275,7 @@ class MoEDebugger:
         self.capture.close()
         self.capture.options = options
         self.capture.wants_logits = options.logits
+        self._tell_rate()
         if any(getattr(before, name) != getattr(options, name) for name in _LAYOUT):
             self.live_timeline.clear()
         if attached:
@@ -299,6 +305,17 @@ class MoEDebugger:
             self.recording.write_event(event)
         if self._on_event is not None:
             self._on_event(event)
+
+    def _tell_rate(self) -> None:
+        """Say once which share of the steps is kept, if not all are: nothing else says that steps are missing."""
+        rate = self.capture.options.sample_rate
+        if rate < 1.0 and rate != self._told_rate:
+            message = f"{100 * rate:.3g}% of the steps are recorded, as the sample rate asks"
+            finding = Finding("steps_sampled", "info", message, "a sample rate of 1 records all")
+            if finding not in self._findings:
+                self._findings.append(finding)
+            self.tell(FindingRaised(finding))
+        self._told_rate = rate
 
     def _tell_interventions(self) -> None:
         self._told_rules = self.interventions.rules

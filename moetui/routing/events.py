@@ -80,7 +80,7 @@ class Finding:
 
     Attributes:
         kind: ``dead_expert``, ``router_collapse``, ``load_imbalance``, ``non_finite``, ``site_silent``,
-            ``trace_incomplete`` ... one word, stable.
+            ``steps_sampled``, ``trace_incomplete`` ... one word, stable.
         site: name of the site it is about, or None.
         message: one line.
         suggestion: what to do, one line.
