@@ -9,12 +9,13 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 import torch
 import transformers
@@ -30,6 +31,7 @@ from moetui.demo._measure import measure
 from moetui.demo._muon import Muon
 from moetui.demo._tokenizer import train_tokenizer
 from moetui.demo.corpus import training_documents
+from moetui.routing import MoetuiError, UsageError, drawable
 
 CONTEXT: Final = 512
 # Small steps: at three million tokens in all, the number of updates limits what is learnt, not their noise.
@@ -235,16 +237,64 @@ def _continued(model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerBase, pr
     return str(tokenizer.decode(output[0], skip_special_tokens=True))
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse's, that raises what is wrong with a call."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``UsageError``."""
+        raise UsageError(message, f"see '{self.prog} --help'")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {value}")
+        return value
+
+    number.__name__ = "whole number"  # what argparse calls it
+    return number
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder for the model, before minutes of training; raises ``UsageError`` if no file can be made there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {_reason(error)}", "--output names another folder") from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m moetui.demo.train", description="Train the embedded demo model.")
+    """The command line. Returns the exit status, as ``moetui`` has it."""
+    try:
+        _train_as_asked(arguments)
+    except MoetuiError as error:
+        sys.stderr.write(f"error: {drawable(error.message)}\nhint: {drawable(error.hint)}\n")
+        return error.exit_status
+    except OSError as error:
+        sys.stderr.write(f"error: {drawable(str(error.filename or 'the model'))}: {_reason(error)}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _train_as_asked(arguments: list[str] | None) -> None:
+    parser = _Parser(prog="python -m moetui.demo.train", description="Train the embedded demo model.")
     defaults = Settings()
     parser.add_argument("--output", type=Path, default=model_path(), help="folder to write (default: the package's)")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--seed", type=_at_least(0), default=defaults.seed)
+    parser.add_argument("--steps", type=_at_least(1), default=defaults.steps)
+    parser.add_argument("--threads", type=_at_least(1), default=defaults.threads)
     options = parser.parse_args(arguments)
     settings = Settings(seed=options.seed, steps=options.steps, threads=options.threads)
+    _make_folder(options.output)
     console = Console(stderr=True)
     wall, processor = time.perf_counter(), time.process_time()
     model, tokenizer = train(settings, console)
@@ -253,7 +303,6 @@ def main(arguments: list[str] | None = None) -> int:
     figures = report(options.output, tokenizer, settings, (seconds, cpu_seconds))
     mean = sum(figures.loss.values()) / len(figures.loss)
     console.print(f"{options.output}: held-out loss {mean:.3f} nats a token, {seconds:.0f} s")
-    return 0
 
 
 if __name__ == "__main__":

@@ -83,3 +83,22 @@ def test_the_rate_rises_then_falls():
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0.05 <= rates[-1] < 0.06
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--steps", "-1"], "argument --steps: must be a whole number from 1 on, not -1"),
+        (["--steps", "0"], "argument --steps: must be a whole number from 1 on, not 0"),
+        (["--steps", "many"], "argument --steps: invalid whole number value: 'many'"),
+        (["--threads", "0"], "argument --threads: must be a whole number from 1 on, not 0"),
+        (["--seed", "-1"], "argument --seed: must be a whole number from 0 on, not -1"),
+        (["--output", "/proc/x"], "cannot write /proc/x: no such file or directory"),
+        (["--stpes", "3"], "unrecognized arguments: --stpes 3"),
+    ],
+)
+def test_a_wrong_call_is_one_line_before_anything_is_trained(capsys, arguments, said):
+    assert main(arguments) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: {said}"
+    assert hint.startswith("hint: ")
