@@ -25,7 +25,7 @@ class Progress:
     Args:
         wanted: whether to show progress.
         total: tokens to generate.
-        quiet: do not even write the lines that log points were set for, or that it was interrupted.
+        quiet: do not even write warnings, the lines that log points were set for, and that it was interrupted.
     """
 
     def __init__(self, wanted: bool, total: int, *, quiet: bool = False) -> None:
@@ -54,6 +54,9 @@ class Progress:
         elif isinstance(event, BreakpointHit) and event.log_only and not self._quiet:
             self._draw("")
             sys.stderr.write(f"{drawable(event.expression)}: {drawable(event.values)} at token {event.token}\n")
+        elif isinstance(event, Notice) and event.severity != "info" and not self._quiet:
+            self._draw("")
+            sys.stderr.write(f"{event.severity}: {drawable(event.message)}\n")
         elif isinstance(event, Notice | FindingRaised) and self._wanted:
             text = event.message if isinstance(event, Notice) else event.finding.message
             self._draw("")

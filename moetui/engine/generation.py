@@ -73,8 +73,9 @@ def settle(settings: GenerationSettings, prompt: Prompt, context_length: int | N
     if context_length:
         left = context_length - len(prompt.ids)
         if left < 1:
+            full = "" if left else ", which leaves no room for one more"
             raise UsageError(
-                f"prompt is {len(prompt.ids)} tokens, the model's context is {context_length}",
+                f"prompt is {len(prompt.ids)} tokens, the model's context is {context_length}{full}",
                 "shorten the prompt",
             )
         settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, left))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moetui.cli.progress import Progress
-from moetui.routing.events import StepCaptured
+from moetui.routing.events import Notice, StepCaptured
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -40,3 +40,14 @@ def test_an_interruption_is_told_wherever_it_is_read(
         progress.interrupted(path, "x.msgpack")
     said = "interrupted: nothing was recorded\ninterrupted: x.msgpack: 33 tokens, 1,234 bytes\n"
     assert capsys.readouterr().err == ("" if quiet else said)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_warning_is_written_wherever_it_is_read(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    with Progress(False, 40, quiet=quiet) as progress:
+        progress.take(Notice("by the way"))
+        progress.take(Notice("the context\x1b[2J is short", "warning"))
+    err = capsys.readouterr().err
+    assert err.startswith("" if quiet else "warning: the context")
+    assert len(err.splitlines()) == (not quiet)
+    assert "\x1b" not in err
