@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.tui.pty_terminal import terminal
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 GOLDEN = Path(__file__).parent / "trace" / "golden" / "v1.msgpack"
 HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "safetensors")
@@ -44,6 +51,24 @@ def test_help_imports_click_alone() -> None:
     loaded = after_command("--help")
     assert "click" in loaded
     assert not loaded & {*HEAVY, "numpy", "textual", "rich", "msgpack", "moetui.routing"}
+
+
+def test_what_is_imported_is_declared_and_explained() -> None:
+    root = Path(__file__).parents[1]
+    imported = set()
+    for path in root.glob("moetui/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    names = {name.replace("_", "-") for name in imported - set(sys.stdlib_module_names) - {"moetui"}}
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = {re.split("[^a-z0-9-]", line)[0] for line in project["dependencies"]}
+    assert names - declared == {"pyarrow"}, "which only an extra asks for"
+    table = (root / "docs" / "dependencies.md").read_text().splitlines()
+    explained = {line.split()[1] for line in table if line.startswith("| ")} - {"package"}
+    assert declared <= explained
 
 
 @pytest.mark.parametrize("room", ["routing", "trace", "session", "console", "tui"])
