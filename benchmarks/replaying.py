@@ -1,6 +1,6 @@
 """What ``moetui replay`` of a file takes in a terminal of 120×40; ``trace.py`` asks it of a large one and a small one.
 
-    python benchmarks/replaying.py FILE...
+    python benchmarks/replaying.py FILE... [--rounds 5] [--json]
 
 Wall time and the process's highest resident memory, medians of turns: until the first picture, until tokens are on the
 screen, and from Enter in the dialog that goes to the last token until that token is there; then all that is counted
@@ -9,6 +9,8 @@ over the whole recording is waited for.
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import statistics
@@ -93,6 +95,19 @@ def memory_mb(name: str, process: int | str = "self") -> float:
     return int(line.split()[1]) / 1024
 
 
-if __name__ == "__main__":
-    for name, value in replays({argument: (Path(argument), False) for argument in sys.argv[1:]}).items():
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found = replays({str(path): (path, False) for path in options.files}, options.rounds)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
         print(f"  {name:<80} {value:>10,.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,16 @@
 """How long a command takes to start, as multiples of what it cannot do without, measured in the same run.
 
-``python benchmarks/startup.py``: help and statistics against importing click; the first picture of ``run`` and
-``replay`` against that of a Textual app of one label. Also asserts that torch is imported after the first picture.
-All run from bytecode, as what was installed does, whatever the environment says about writing it.
+    python benchmarks/startup.py [--times 5] [--json]
+
+Help and statistics against importing click; the first picture of ``run`` and ``replay`` against that of a Textual app
+of one label. Also asserts that torch is imported after the first picture. All run from bytecode, as what was installed
+does, whatever the environment says about writing it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -81,8 +84,9 @@ def watched(arguments: list[str], sign: str) -> Callable[[], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
@@ -101,11 +105,19 @@ def main() -> None:
             "moetui replay": watched(["replay", trace], "Profiler"),
             "moetui replay, tokens shown": watched(["replay", trace], "waterfall"),
         }
-        for title, measures in (("start to end", quick), ("start to first picture", pictures)):
-            report(title, measures, options.times)
+        kinds = {"start to end": quick, "start to first picture": pictures}
+        results = {title: medians(measures, options.times) for title, measures in kinds.items()}
+    if options.json:
+        print(json.dumps(results, indent=1))
+        return
+    for title, rows in results.items():
+        print(f"\n{title}")
+        for name, row in rows.items():
+            print(f"  {name:<30} {row['ms']:7.0f} ms  {row['ratio']:5.2f}×  (best {row['best_ms']:.0f} ms)")
 
 
-def report(title: str, measures: dict[str, Callable[[], float]], times: int) -> None:
+def medians(measures: dict[str, Callable[[], float]], times: int) -> dict[str, dict[str, float]]:
+    """Milliseconds by name: the median, the least, and the median as a multiple of the first one's."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for measure in measures.values():  # once unmeasured: it leaves its bytecode behind
         measure()
@@ -113,10 +125,14 @@ def report(title: str, measures: dict[str, Callable[[], float]], times: int) -> 
         for name, measure in measures.items():
             found[name].append(measure())
     base = statistics.median(next(iter(found.values())))
-    print(f"\n{title}")
-    for name, values in found.items():
-        median = statistics.median(values)
-        print(f"  {name:<30} {1e3 * median:7.0f} ms  {median / base:5.2f}×  (best {1e3 * min(values):.0f} ms)")
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(values),
+            "ratio": statistics.median(values) / base,
+            "best_ms": 1e3 * min(values),
+        }
+        for name, values in found.items()
+    }
 
 
 if __name__ == "__main__":
