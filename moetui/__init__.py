@@ -5,12 +5,12 @@ The names below are loaded when first used, so that importing ``moetui`` never i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from moetui._version import __version__
 
+TYPE_CHECKING = False  # type checkers take it for typing's: what is imported here comes before Ctrl-C is looked after
 if TYPE_CHECKING:
+    from typing import Any
+
     from moetui.debugger import MoEAnalyzer, MoEDebugger
     from moetui.trace import TraceWriter, open_trace
 
@@ -28,6 +28,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name from its room (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -47,6 +47,12 @@ def test_importing_moetui_imports_nothing_heavy() -> None:
     assert not loaded & {*HEAVY, "numpy", "textual", "rich", "click", "msgpack"}
 
 
+def test_the_console_script_begins_without_imports() -> None:
+    """Python prints a traceback for a Ctrl-C that comes before ``entry`` looks after it."""
+    loaded = modules_after("from moetui.cli import entry") - modules_after("")
+    assert loaded <= {"__future__", "moetui", "moetui._version", "moetui.cli"}
+
+
 def test_help_imports_click_alone() -> None:
     loaded = after_command("--help")
     assert "click" in loaded

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
-
+TYPE_CHECKING = False  # as in ``moetui/__init__.py``
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from moetui.cli.app import cli, main
 
 __all__ = ["cli", "entry", "main"]
