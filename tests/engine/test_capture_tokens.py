@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from moetui.engine.caches import returned_cache
+from moetui.engine.raw import TokenInputs
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Phase, SiteFlag
 from tests.engine.watched import Watched, ids, onto, table
@@ -55,6 +56,23 @@ def test_padding_in_a_mask_of_four_dimensions(form: str, model: Any) -> None:
 
 def places(context: Any) -> torch.Tensor:
     return context.step.positions("decoder", 12, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("past", [5, torch.tensor(5)], ids=["number", "tensor"])
+def test_tokens_cached_before_count_and_those_to_come_do_not(past: Any) -> None:
+    real = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    rows = torch.ones(2, 9, dtype=torch.bool).tril(5)
+    attention = (real[:, None, None, :] & rows).float().log()  # two new tokens after five; room for nine
+    inputs = TokenInputs("decoder", shape=(2, 2), attention=attention, past=past)
+    for _ in range(2):
+        assert inputs.place() is not None
+        assert inputs.place().tolist() == [[5, 6], [3, -1]]
+    # A window that has moved on has the new tokens last.
+    inputs = TokenInputs("decoder", shape=(1, 1), attention=torch.ones(1, 1, 1, 4, dtype=torch.bool), past=past)
+    inputs.positions = torch.tensor([[5]])
+    assert inputs.place().tolist() == [[5]]
+    # Of other tokens.
+    assert TokenInputs("decoder", shape=(1, 3), attention=attention, past=past).place() is None
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "qwen3_vl_moe"])
