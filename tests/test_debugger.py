@@ -372,10 +372,10 @@ class TestAnalyzer:
     ) -> None:
         seen: list[Any] = []
 
-        def run_app(session: Any) -> int:
+        def run_app(session: Any, options: Any) -> int:
             session.open()
             assert session.wait(20)
-            session.generate("some words")
+            session.generate(options.prompt)
             assert session.wait(20)
             seen.append((session.state.value, session.timeline.snapshot().end, session.info.name))
             session.close(5)
@@ -387,7 +387,7 @@ class TestAnalyzer:
         debugger = MoEDebugger(model, tokenizer(), name="mine")
         with debugger:
             run(model, inputs)
-            assert debugger.start() == 7
+            assert debugger.start("some words") == 7
         state, end, name = seen[0]
         assert (state, name) == ("finished", "mine")
         assert end > 16 + 64

@@ -49,7 +49,7 @@ def command(
             LiveOptions(
                 load=load_request(model, options),
                 prompt=prompt or "",
-                begin=not lines,
+                begin=False,
                 settings=settings,
                 record=record,
                 force=force,
@@ -60,7 +60,7 @@ def command(
             )
         )
 
+    # The screen begins the run, behind the script, when there is something to see it on.
     screen = screen_options(options, ctx.ensure_object(Common).keys)
-    if lines:  # the prompt runs behind them
-        screen = replace(screen, script=tuple(lines), script_name=script or "", prompt=prompt or "")
+    screen = replace(screen, script=tuple(lines), script_name=script or "", prompt=prompt or "")
     return run_app(ComingSession(model, live, settings=settings), screen)

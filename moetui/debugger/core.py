@@ -265,8 +265,9 @@ class MoEDebugger:
             The app's exit status.
         """
         # By name: the debugger lies below the session and the screen, and knows nothing of them otherwise.
-        session = importlib.import_module("moetui.session.live").LiveSession.on(self, prompt=prompt)
-        return int(importlib.import_module("moetui.tui").run_app(session))
+        session = importlib.import_module("moetui.session.live").LiveSession.on(self)
+        screen = importlib.import_module("moetui.tui")
+        return int(screen.run_app(session, screen.ScreenOptions(prompt=prompt)))
 
     def _configure(self, options: CaptureOptions) -> None:
         self.capture.check_layers(options)

@@ -58,7 +58,7 @@ class Passage:
         emit: takes notices, at once.
         arrived: called before each step that is recorded.
         lineage: of the session's branches.
-        watch: told when a run has ended.
+        watch: told when a run begins and when it has ended.
         meter: measures what watching costs.
 
     Attributes:
@@ -103,6 +103,7 @@ class Passage:
         try:
             self._prepare(job)
             self._meter.start(debugger)
+            self._watch.run_began()
             greedy = self._start is not None and not (job.origin or job).settings.sampled
             new = generate(
                 debugger.model,

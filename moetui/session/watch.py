@@ -13,6 +13,8 @@ from moetui.routing.totals import RoutingTotals
 
 _FINDINGS_SECONDS = 1.0
 _RECORDING_BYTES = 64_000
+_FIRST_LINGER = 0.03  # s
+_LINGER_SHARE = 0.25  # of the time that a run has gone on
 
 
 class Watch:
@@ -22,10 +24,20 @@ class Watch:
         debugger: its steps and events come here.
         emit: takes events at once.
         findings: gets what is found; what the diagnostics found stays for as long as they hold to it.
+        linger: seconds that a step may come later where a person looks on; None leaves it as it is.
     """
 
-    def __init__(self, debugger: MoEDebugger, emit: Callable[[Event], None], findings: list[Finding]) -> None:
+    def __init__(
+        self,
+        debugger: MoEDebugger,
+        emit: Callable[[Event], None],
+        findings: list[Finding],
+        linger: float | None = None,
+    ) -> None:
         self._debugger, self._emit, self._findings = debugger, emit, findings
+        self._linger, self._began = linger, perf_counter()
+        if linger is not None:
+            debugger.capture.linger = linger
         self._totals = RoutingTotals(debugger.info.sites)
         self._told: list[Finding] = []  # by the diagnostics, at some time
         self._raised: list[Finding] = []  # by others
@@ -33,6 +45,11 @@ class Watch:
         self._told_bytes = -1
         self._told_problem = ""
         debugger.listen(self._take_steps, self._take_event)
+
+    def run_began(self) -> None:
+        """In the generating thread: the first tokens are handed on as they come, as a short run has no others."""
+        if self._linger is not None:
+            self._began, self._debugger.capture.linger = perf_counter(), min(_FIRST_LINGER, self._linger)
 
     def run_ended(self) -> None:
         """In the generating thread, with the recorder flushed: look once more, at everything."""
@@ -42,6 +59,9 @@ class Watch:
     def _take_steps(self, _: Steps, end: int) -> None:
         self._emit(StepCaptured(end))
         now = perf_counter()
+        capture = self._debugger.capture
+        if self._linger is not None and capture.linger < self._linger:
+            capture.linger = min(self._linger, max(_FIRST_LINGER, _LINGER_SHARE * (now - self._began)))
         if now - self._diagnosed >= _FINDINGS_SECONDS:
             self._diagnose()
             self._diagnosed = perf_counter()

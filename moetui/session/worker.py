@@ -134,11 +134,9 @@ class Worker:
             self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
 
     def _set_up(self, debugger: MoEDebugger) -> Runs:
-        watch = Watch(debugger, self._emit, self.findings)
+        watch = Watch(debugger, self._emit, self.findings, self._options.linger)
         runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
-        if self._options.linger is not None:
-            debugger.capture.linger = self._options.linger
         for problem in self.plugins.load_entry_points():
             self._emit(Notice(problem, "warning"))
         if self._options.record is not None:

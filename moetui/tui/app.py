@@ -39,7 +39,7 @@ from moetui.tui.lines import LineWidget, Part
 from moetui.tui.loading import LoadingView
 from moetui.tui.messages import MarksStops, Panel, Selection, SiteSelected, TokenSelected
 from moetui.tui.options import Look, ScreenOptions
-from moetui.tui.prompt import PromptLine
+from moetui.tui.prompt import PromptLine, on_one_line
 from moetui.tui.prompting import Prompting
 from moetui.tui.shell import Shell
 from moetui.tui.stops import Stops
@@ -78,7 +78,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self.tab = "network"
         self.selection = Selection()
         self.hint = ""
-        self._pending, self._script = options.prompt, options.script
+        self._given, self._script = options.prompt, options.script
         self._refused: MoetuiError | None = None
         self._panels: dict[str, Widget] = {}
         self._mounting = asyncio.Lock()
@@ -86,6 +86,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._limit = session.settings.max_new_tokens
         self._limits: dict[int, int] = {}  # by branch
         self._where: list[Part] = []
+        self._viewed = False
         self._stops = Stops()
         self.start_log()
         self._reader: asyncio.Task[None] | None = None
@@ -124,8 +125,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             if self.look.ascii:
                 line.plain()
             line.hint("when ready", self._enter)
-            if not self._pending:
-                line.input.focus()
+            line.input.focus()
+            self._show_given(line)
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -172,6 +173,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                     await self._run_script()
             case BranchAdded(branch, settings):
                 self._limit = self._limits[branch.id] = settings.max_new_tokens
+                if not self.replaying:
+                    self.ticker.begin()
             case BranchChanged(number, "switched"):
                 self._limit = self._limits.get(number, self._limit)
             case BreakpointHit():
@@ -210,6 +213,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         if state is not RunState.PAUSED:
             self._where = []
         if state is RunState.FAILED:
+            self._typed = ""  # it stands in its line; whether to run it after that is the person's
             loading = self.query(LoadingView)
             if loading:
                 loading.first().fail(reason, hint)
@@ -222,14 +226,13 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             self.leave_hit()
         if state is RunState.RUNNING and not self.replaying:
             prompt = self.query_one(PromptLine).input
-            if prompt.has_focus and not prompt.value:
+            if prompt.has_focus and (not prompt.value or prompt.value == on_one_line(self.options.prompt)):
                 self._leave_prompt()  # a run that began without being typed here: its keys are meant for the panel
         if state is RunState.FINISHED:
             self.log_run()
         if state in (RunState.READY, RunState.FINISHED) and not self.replaying:
             self.query_one(PromptLine).hint("run", self._enter)
-            if not self._script:
-                self._run_pending()
+            self._run_pending()
         self.refresh_bindings()
 
     # ------------------------------------------------------------------ painting
@@ -251,6 +254,9 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 if isinstance(panel, MarksStops):
                     panel.show_stop(None if self.replaying else self._stops.at(view))
                 cast(Panel, panel).refresh_from(view, self.session)
+                if not self._viewed and not self.replaying:
+                    self._viewed = True
+                    self.call_after_refresh(self._run_pending)
 
     def mark_dirty(self, tab: str) -> None:
         """Let a tab be drawn again at the next tick, if it is visible then."""

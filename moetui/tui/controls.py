@@ -48,7 +48,7 @@ _ONLY_IN = {
     "stop": (RunState.PAUSED, RunState.RUNNING),
     "finish": (RunState.PAUSED, RunState.RUNNING),
 }
-_IDLE = (RunState.READY, RunState.FINISHED, RunState.FAILED)
+IDLE = (RunState.READY, RunState.FINISHED, RunState.FAILED)
 _OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare", "restart")  # there will be none
 
 
@@ -85,7 +85,7 @@ class RunControls(_Base):
         """Answer a key of the run that is dim now; whether it is one."""
         if action not in _ONLY_IN or self.can(action) is not None:
             return False
-        if self.session.state in _IDLE:
+        if self.session.state in IDLE:
             now = time.monotonic()
             if now - self._answered > _TWICE:  # of a burst of keys the first is answered
                 again = ", X runs the last one again" if self.session.branches else ""

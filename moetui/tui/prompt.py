@@ -17,6 +17,11 @@ from moetui.tui.lines import LineWidget, Part
 NEWLINE = "↵"  # stands for a line break while a prompt is edited on one line
 
 
+def on_one_line(prompt: str) -> str:
+    """A prompt as it stands on one line while it is edited."""
+    return prompt.replace("\n", NEWLINE)
+
+
 class PromptInput(Input):
     """An input that keeps pasted line breaks and remembers earlier prompts."""
 
@@ -57,12 +62,12 @@ class PromptInput(Input):
 
     def _go(self, by: int) -> None:
         self._at = min(max(self._at + by, 0), len(self._history))
-        self.value = self._history[self._at].replace("\n", NEWLINE) if self._at < len(self._history) else ""
+        self.value = on_one_line(self._history[self._at]) if self._at < len(self._history) else ""
         self.cursor_position = len(self.value)
 
     def _on_paste(self, event: events.Paste) -> None:
         text = "\n".join(event.text.splitlines())
-        self.insert_text_at_cursor(text.replace("\n", NEWLINE).replace("\t", "    "))
+        self.replace(on_one_line(text).replace("\t", "    "), *self.selection)
         event.prevent_default()
         event.stop()
 

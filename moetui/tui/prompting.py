@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing import MoetuiError
-from moetui.routing.events import RunState
 from moetui.session import Session
+from moetui.tui.controls import IDLE
 from moetui.tui.options import ScreenOptions
-from moetui.tui.prompt import PromptLine
+from moetui.tui.prompt import PromptLine, on_one_line
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -31,36 +31,55 @@ class Prompting(_Base):
 
     session: Session
     options: ScreenOptions
-    _pending: str
-    _script: tuple[str, ...]
+    _given: str  # the command line's prompt, until it runs
+    _typed = ""  # what is to run behind it: typed before there was a model
+    _script: tuple[str, ...]  # until it has run
+    _viewed: bool  # whether the model's first view is painted: what runs before that is not seen
     _refused: MoetuiError | None  # what the command line's prompt was refused with, until anything runs
 
     async def _run_script(self) -> None:
-        lines, self._script = self._script, ()
-        if lines:
+        if self._script:
             if self.tab != "console" and not self.screen.has_class("-drawer"):
                 await self.action_drawer()
             panel: Any = self._panels["console"]
-            panel.run_script(self.options.script_name, lines, self._script_done)
+            panel.run_script(self.options.script_name, self._script, self._script_done)
 
     def _script_done(self, ok: bool) -> None:
-        if ok:
-            self._run_pending()
-        elif self._pending:  # what the script was to prepare is not: whether to run it all the same is the person's
-            line, self._pending = self.query_one(PromptLine), ""
-            line.input.value = self.options.prompt
+        self._script = ()
+        if not ok:  # what the script was to prepare is not: whether to run it all the same is the person's
+            self._given = ""
+        self._run_pending()
 
     def _run_pending(self) -> None:
-        prompt, self._pending = self._pending, ""
-        if not prompt:
+        """Run what was asked for before it could run, unless something still goes on."""
+        if self._script or not self._viewed or self.session.state not in IDLE:
             return
+        given, self._given = self._given, ""
+        if given and self._begin_run(given, given=True):
+            if self._typed:
+                self.query_one(PromptLine).hint("runs next")
+            return
+        typed, self._typed = self._typed, ""
+        if typed:
+            self._begin_run(typed)
+
+    def _begin_run(self, prompt: str, *, given: bool = False) -> bool:
         try:
             self.session.generate(prompt)
         except MoetuiError as error:
             self.say(error.message, error.hint, "warning")
-            self._refused = error if prompt == self.options.prompt else None
-        else:
+            self._refused = error if given else self._refused
+            return False
+        if self.query_one(PromptLine).input.value in ("", on_one_line(prompt)):  # else another is being typed
             self._leave_prompt()
+        return True
+
+    def _show_given(self, line: PromptLine) -> None:
+        """Let the command line's prompt stand in the line, so that what is typed takes its place."""
+        if self._given:
+            line.input.value = on_one_line(self._given)
+            line.input.remember(self._given)
+            line.input.select_all()
 
     def action_prompt(self) -> None:
         """Type a prompt."""
@@ -68,9 +87,10 @@ class Prompting(_Base):
 
     def on_prompt_line_run(self, event: PromptLine.Run) -> None:
         """Run it, or keep it until the model is there."""
-        if self.session.state is RunState.LOADING:
-            self._pending = event.text
-            self.query_one(PromptLine).hint("runs when ready")
+        if not self._viewed:
+            if event.text != self._given:
+                self._typed = event.text
+            self.query_one(PromptLine).hint("runs next" if self._given and self._typed else "runs when ready")
         elif self.ask(lambda: self.session.generate(event.text)):
             self._leave_prompt()
 

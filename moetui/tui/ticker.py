@@ -20,6 +20,7 @@ _SITE_SECONDS = 0.0015  # a step that takes no longer for each of its sites is P
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost
+_BEGINNING = 1.0  # s in which a run is shown as often as may be: a short one is over by then
 
 
 def need_of(rate: float, sites: int) -> float:
@@ -108,6 +109,7 @@ class Ticker:
         self._dirty = asyncio.Event()
         self._soon = asyncio.Event()
         self._touched = False
+        self._begun = -math.inf
         self.rate = rate
         self._painted: deque[float] = deque(maxlen=32)
 
@@ -120,6 +122,12 @@ class Ticker:
     def touched(self) -> None:
         """A person typed or pointed: what is spent now is not what a frame costs."""
         self._touched = True
+
+    def begin(self) -> None:
+        """A run begins: whoever began it waits for its first tokens, whatever a frame costs."""
+        self._begun = self._clock()
+        self.rate.hz = self.rate.quickest
+        self.mark(soon=True)
 
     @property
     def dirty(self) -> bool:
@@ -140,7 +148,8 @@ class Ticker:
             while not self._may_paint():
                 await asyncio.sleep(0.02)
             now, spent_now, sent_now = self._clock(), self._spent(), self._sent()
-            if now - last < _STEADY / self.rate.hz and not self._touched:
+            begins = now - self._begun < _BEGINNING
+            if now - last < _STEADY / self.rate.hz and not self._touched and not begins:
                 # What has happened since the last repaint: it is laid out and sent when the event loop goes round.
                 self.rate.painted(spent_now - spent, self._round_trip(), sent_now - sent)
             last, spent, sent = now, spent_now, sent_now

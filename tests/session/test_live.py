@@ -57,6 +57,13 @@ class TestRuns:
         assert join_texts(texts).startswith(PROMPT)
         assert session.log.of(StepCaptured)[-1].end == view.end
 
+    def test_the_first_tokens_are_told_of_as_they_come_however_long_later_ones_may_take(self, live: Make) -> None:
+        session = live(linger=600.0)
+        begin_paused(session, lambda: session.generate(PROMPT))
+        session.step(3)
+        session.log.wait(lambda _: bool(session.log.of(StepCaptured)))
+        assert session.state is not RunState.FINISHED
+
     def test_each_run_is_a_branch(self, live: Make) -> None:
         session = live(PROMPT)
         session.generate("other words", GenerationSettings(max_new_tokens=5))

@@ -347,6 +347,28 @@ async def test_what_a_person_waits_for_is_painted_before_its_turn() -> None:
         running.cancel()
 
 
+async def test_the_first_second_of_a_run_is_painted_often_whatever_it_costs() -> None:
+    loop = Loop(hz=0.01)
+    running = asyncio.create_task(loop.ticker.run())
+
+    async def second() -> float:
+        for _ in range(10):
+            loop.clock.now += 0.1
+            loop.ticker.mark()
+            await loop.until_painted(loop.painted + 1)
+            loop.spent += 0.08
+        return loop.ticker.rate.hz
+
+    try:
+        loop.ticker.mark()
+        await loop.until_painted(1)
+        loop.ticker.begin()
+        assert await second() == FASTEST
+        assert await second() < USUAL
+    finally:
+        running.cancel()
+
+
 def test_a_rate_that_was_asked_for_stays() -> None:
     rate = Rate(fixed=1.0)
     rate.painted(0.001, 0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,30 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
         opened.sees("MixtralForCausalLM", PATIENCE)
         opened.send("q")
         assert opened.wait(20)[0] == 0
+
+
+def test_a_short_run_of_the_command_line_is_seen_as_it_goes(quiet_home: dict[str, str]) -> None:
+    command = [*MOETUI, "run", "demo", "-n", "48", "-p", "Once there was"]
+    seen: set[str] = set()
+
+    def watched() -> bool:
+        assert "running" not in opened.text() or "opening demo" not in opened.text()
+        seen.update(re.findall(r"● running +token (\d+/48)", opened.text()))
+        return "✓ finished" in opened.text()
+
+    for _ in range(3):  # a busy machine may swallow a frame or two
+        seen.clear()
+        with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
+            opened.sees("❯ Once there was", PATIENCE)
+            end = time.monotonic() + PATIENCE
+            while not watched():
+                assert time.monotonic() < end, opened.text()
+                opened.pump(0.005)
+            opened.send("\x11")
+            assert opened.wait(20)[0] == 0
+        if len(seen) >= 3:
+            return
+    raise AssertionError(f"seen: {sorted(seen)}")
 
 
 def test_leaving_while_torch_is_imported(quiet_home: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -101,6 +102,70 @@ async def test_a_prompt_typed_while_loading_runs_when_ready() -> None:
         assert not [what for what, _ in session.asked if what == "generate"]
         session.finish_loading()
         await until(pilot, lambda: ("generate", "once there") in session.asked)
+
+
+async def test_the_prompt_of_the_command_line_runs_when_there_is_something_to_see_it_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = ScriptedSession(loads=False)
+    pictures: list[str] = []
+    generate = session.generate
+
+    def looked_at(prompt: str, settings: Any = None) -> None:
+        pictures.append(shown(app))
+        generate(prompt, settings)
+
+    monkeypatch.setattr(session, "generate", looked_at)
+    async with running(session, prompt=PROMPT) as (app, pilot):
+        assert app.query_one(PromptInput).value == PROMPT
+        session.finish_loading()
+        await until(pilot, lambda: pictures)
+        assert "no tokens yet" in pictures[0]
+        assert "opening demo" not in pictures[0]
+        await until(pilot, lambda: "running" in line(app, "#title"))
+        assert app.focused is not None
+        assert app.focused.id != "prompt", "the keys are the panel's"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_prompt_typed_while_loading_runs_behind_that_of_the_command_line(
+    refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ScriptedSession(loads=False)
+    generate = session.generate
+
+    def no_other(prompt: str, settings: Any = None) -> None:
+        if refused and prompt == PROMPT:
+            raise UsageError("not that one")
+        generate(prompt, settings)
+
+    monkeypatch.setattr(session, "generate", no_other)
+
+    def ran() -> list[object]:
+        return [what for how, what in session.asked if how == "generate"]
+
+    async with running(session, prompt=PROMPT) as (app, pilot):
+        await pilot.press("enter")  # the command line's own, which is to run anyway
+        await pilot.press(*"def", "enter")
+        await until(pilot, lambda: "runs next" in shown(app))
+        session.finish_loading()
+        if not refused:
+            await until(pilot, ran)
+            await calm(app, pilot)
+            assert ran() == [PROMPT]
+            assert "runs next" in shown(app)
+            session.set_state(RunState.FINISHED)
+        await until(pilot, lambda: "def" in ran())
+        session.set_state(RunState.FINISHED)
+        await calm(app, pilot)
+        assert ran() == (["def"] if refused else [PROMPT, "def"])
+
+
+async def test_a_paste_takes_the_place_of_the_command_lines_prompt() -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session, prompt=PROMPT) as (app, pilot):
+        app.query_one(PromptInput).post_message(Paste("two\nlines"))
+        await until(pilot, lambda: app.query_one(PromptInput).value == "two↵lines")
 
 
 class _Breakable(ScriptedSession):
