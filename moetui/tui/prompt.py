@@ -90,6 +90,9 @@ class PromptLine(Horizontal):
 
         text: str
 
+    class Empty(Message):
+        """Enter was pressed, and there is nothing to run."""
+
     class Left(Message):
         """The prompt was left without running it."""
 
@@ -123,3 +126,5 @@ class PromptLine(Horizontal):
         if text.strip():
             self.input.remember(text)
             self.post_message(self.Run(text))
+        else:
+            self.post_message(self.Empty())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moetui.routing import MoetuiError
+from moetui.routing import MoetuiError, drawable
 from moetui.session import Session
 from moetui.tui.controls import IDLE
 from moetui.tui.options import ScreenOptions
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         tab: str
         _panels: dict[str, Widget]
 
+        @property
+        def _enter(self) -> str: ...
         async def action_drawer(self) -> None: ...
         def _focus_panel(self, name: str) -> None: ...
 else:
@@ -76,8 +78,9 @@ class Prompting(_Base):
 
     def _show_given(self, line: PromptLine) -> None:
         """Let the command line's prompt stand in the line, so that what is typed takes its place."""
-        if self._given:
-            line.input.value = on_one_line(self._given)
+        text = on_one_line(self._given)
+        if text and drawable(text) == text.replace("\t", "⇥"):  # what cannot be drawn as it is would not run as it is
+            line.input.value = text
             line.input.remember(self._given)
             line.input.select_all()
 
@@ -93,6 +96,10 @@ class Prompting(_Base):
             self.query_one(PromptLine).hint("runs next" if self._given and self._typed else "runs when ready")
         elif self.ask(lambda: self.session.generate(event.text)):
             self._leave_prompt()
+
+    def on_prompt_line_empty(self) -> None:
+        """Say what is missing."""
+        self.say("the prompt is empty", f"type what the model is to go on with, then {self._enter}")
 
     def on_prompt_line_left(self) -> None:
         """Give the keys back to the panel."""

@@ -106,8 +106,9 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         under.set_class(small, "-too-small")
         if small:
             times = "x" if self.look.ascii else "×"
-            text = f" {LEAST_WIDTH}{times}{LEAST_HEIGHT} needed, this is {size.width}{times}{size.height}"
-            under.query_one("#too-small", LineWidget).show([Part(text, "warn")])
+            needed = Part(f" {LEAST_WIDTH}{times}{LEAST_HEIGHT} needed", "warn")
+            here = Part(f", this is {size.width}{times}{size.height}", "warn", 1)
+            under.query_one("#too-small", LineWidget).show([needed, here])
 
     def watch_terminal(self) -> None:
         """Draw anew when the app comes back to the front; end when the terminal is gone, or on a signal."""

@@ -161,6 +161,24 @@ async def test_a_prompt_typed_while_loading_runs_behind_that_of_the_command_line
         assert ran() == (["def"] if refused else [PROMPT, "def"])
 
 
+async def test_a_prompt_that_cannot_be_drawn_as_it_is_runs_but_stands_in_no_line() -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session, prompt="a\x1b[31mb") as (app, pilot):
+        assert not app.query_one(PromptInput).value
+        session.finish_loading()
+        await until(pilot, lambda: ("generate", "a\x1b[31mb") in session.asked)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+async def test_an_empty_prompt_says_what_is_missing(loads: bool) -> None:
+    session = ScriptedSession(loads=loads)
+    async with running(session) as (app, pilot):
+        await pilot.press("space", "space", "enter")
+        await until(pilot, lambda: "the prompt is empty" in shown(app))
+        assert "type what the model is to go on with, then ↵" in shown(app)
+        assert not [what for what, _ in session.asked if what == "generate"]
+
+
 async def test_a_paste_takes_the_place_of_the_command_lines_prompt() -> None:
     session = ScriptedSession(loads=False)
     async with running(session, prompt=PROMPT) as (app, pilot):
@@ -398,6 +416,15 @@ async def test_the_console_opens_as_a_drawer_under_a_tab() -> None:
         assert not console.display
 
 
+async def test_the_consoles_tab_says_how_it_is_left() -> None:
+    async with running(ScriptedSession(), (80, 24)) as (app, pilot):
+        await pilot.press("escape", "3")
+        await until(pilot, lambda: app.focused is not None and app.focused.id == "console-input")
+        await until(pilot, lambda: "esc leave" in line(app, "KeyBar"))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.tab == "network")
+
+
 async def test_keys_can_be_moved_by_settings() -> None:
     session = ScriptedSession()
     async with running(session, keys={"step": "z"}) as (app, pilot):
@@ -416,6 +443,8 @@ async def test_too_small_says_so_and_comes_back() -> None:
         session.advance(4)
         await pilot.resize_terminal(30, 8)
         await until(pilot, lambda: "40×12 needed, this is 30×8" in shown(app))
+        await pilot.resize_terminal(20, 5)
+        await until(pilot, lambda: line(app, "#too-small").strip() == "40×12 needed")
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "needed" not in shown(app) and "Network" in shown(app))
 

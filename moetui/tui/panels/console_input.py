@@ -26,6 +26,7 @@ class ConsoleInput(TextArea, inherit_bindings=False):
     HELP_TITLE = "console"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "run", tooltip="Run the line; within a block or bracket, begin the next line"),
+        Binding("escape", "leave", "leave", tooltip="To the Network tab"),
         Binding("tab", "complete(1)", "complete", tooltip="Complete the word; again: the next of the words shown"),
         Binding("shift+tab", "complete(-1)", "word before", show=False, tooltip="The word before, of those shown"),
         Binding("up", "up", "earlier", show=False, tooltip="The line before, or the row above"),
@@ -48,7 +49,6 @@ class ConsoleInput(TextArea, inherit_bindings=False):
             "ctrl+u", "delete_to_start_of_line", "delete to start", show=False, tooltip="Delete to the line's start"
         ),
         Binding("ctrl+k", "delete_to_end_of_line", "delete to end", show=False, tooltip="Delete to the line's end"),
-        Binding("escape", "leave", "leave", show=False, tooltip="To the Network tab"),
         Binding("ctrl+underscore", "undo", "undo", show=False, tooltip="Take the last edit back"),
     ]
 
