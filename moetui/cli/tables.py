@@ -38,7 +38,7 @@ def stats_text(stats: dict[str, Any]) -> str:
     head = (
         f"{names}  {_count(stats['sites'], 'site')} × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
         f"{_count(stats['tokens'], 'token')} in {_count(stats['steps'], 'step')}, "
-        f"{number(stats['tokens_per_second'], 1)} tokens/s"
+        f"{number(stats['tokens_per_second'], 1)} tokens/s{' of the decode steps' if stats['steps'] > 1 else ''}"
         f"{'' if stats['complete'] else '   INCOMPLETE'}"
     )
     measures = [

@@ -26,16 +26,19 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
     whole = mine if not branches or branches[-1].parent is None else _whole(view, branches)
     written = int((steps.phase[whole] == Phase.DECODE).sum())
     generated = written + (1 if written < whole.size else 0)
+    timed = decode[steps.duration[decode] > 0]
+    took = float(steps.duration[timed].sum(dtype=np.float64)) / 1e3
+    mean = float(steps.num_tokens[timed].sum()) / took if took > 0 else math.nan
     last = decode[-_RATE_STEPS:]
     if last.size < 2:
-        return RunFacts(generated)
+        return RunFacts(generated, whole=mean)
     # Gaps between steps are the generation loop's own, except where the run was paused: then they say nothing.
     seconds = np.diff(steps.started[last])
     # Sorted: NumPy's median would load a part of NumPy for longer than a frame takes.
     usual = 4.0 * float(np.sort(seconds)[seconds.size // 2])
     spent = float(np.minimum(seconds, usual).sum())
     sequences = float(steps.num_tokens[last[1:]].sum())
-    return RunFacts(generated, sequences / spent if spent > 0 else math.nan)
+    return RunFacts(generated, sequences / spent if spent > 0 else math.nan, mean)
 
 
 def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:

@@ -29,11 +29,17 @@ class RunFacts:
 
     Attributes:
         generated: tokens that came out so far, the one not yet passed through the model included.
-        rate: tokens a second over the last steps; NaN before two decode steps.
+        rate: tokens a second over the last steps, with what lies between them; NaN before two decode steps.
+        whole: tokens of all the run's decode steps over their time, as ``stats`` counts them; NaN before there are any.
     """
 
     generated: int = 0
     rate: float = math.nan
+    whole: float = math.nan
+
+    def speed(self, state: RunState) -> tuple[float, str]:
+        """Tokens a second as a person is told of them, with their unit: while it runs, those of the moment."""
+        return (self.rate, "tok/s now") if state is RunState.RUNNING else (self.whole, "tok/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,9 @@ def title_parts(
         right.append(Part(f"  token {playback.position:,}/{playback.end:,}", "", 2))
     elif run.generated:
         right.append(Part(f"  token {run.generated}/{max(limit, run.generated)}", "", 2))
-    if not math.isnan(run.rate):
-        right.append(Part(f"  {run.rate:.1f} tok/s", "", 3))
+    rate, unit = run.speed(session.state)
+    if not math.isnan(rate):
+        right.append(Part(f"  {rate:.1f} {unit}", "", 3))
     if session.costs:
         right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 10))
     if line.kilobytes >= LEAST_RATE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from textual.widgets import Input
 
 from moetui.routing import Timeline, UsageError
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
+from moetui.routing.stats import compute_stats
 from moetui.session import Breakable, Capability, ComingSession, Mark, MarkKind, Playback
 from moetui.tui import debugging
 from moetui.tui.app import MoetuiApp
@@ -22,6 +24,8 @@ from moetui.tui.lines import LineWidget, Part, choose
 from moetui.tui.loading import LoadingView
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptInput
+from moetui.tui.widgets.balance import BalanceStrip
+from tests.tui.hosts import lines_of
 from tests.tui.scripted import ScriptedSession
 
 SIZES = [(80, 24), (120, 40), (40, 12)]
@@ -244,6 +248,26 @@ async def test_a_run_from_the_prompt_shows_tokens(size: tuple[int, int]) -> None
         assert app.focused.id != "prompt"
         session.set_state(RunState.FINISHED)
         await until(pilot, lambda: "finished" in line(app, "#title"))
+
+
+async def test_a_run_that_stands_has_one_rate_wherever_it_is_told() -> None:
+    session = ScriptedSession()
+    async with running(session, (120, 40)) as (app, pilot):
+        session.generate(PROMPT)
+        session.advance(9)
+        await until(pilot, lambda: "tok/s now" in line(app, "#title"))
+        assert "tok/s now" in lines_of(app.query_one(BalanceStrip))[0]
+        session.set_state(RunState.FINISHED)
+        await until(pilot, lambda: "tok/s now" not in shown(app))
+        assert session.info is not None
+        rate = compute_stats(session.timeline.snapshot(), session.info)["tokens_per_second"]
+        assert f"{rate:.1f} tok/s" in line(app, "#title")
+        assert f"tok/s {rate:.1f}" in lines_of(app.query_one(BalanceStrip))[0]
+        await pilot.press("4")
+        await until(pilot, lambda: re.search(rf"decode +{rate:.1f} tok/s", shown(app)))
+        assert re.search(r"step +[\d.]+ ms median", shown(app))
+        await pilot.press("3", *"stats", "enter")
+        await until(pilot, lambda: re.search(rf"decode tokens a second +{rate:.1f}", shown(app)))
 
 
 async def test_tabs_by_number_and_by_neighbour() -> None:

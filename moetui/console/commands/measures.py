@@ -16,7 +16,7 @@ from moetui.console.kinds import InBranch, Last
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.console.window import gather
-from moetui.routing import UsageError, join_texts
+from moetui.routing import Phase, UsageError, join_texts
 from moetui.routing.diagnostics import DIAGNOSTICS, diagnose
 from moetui.routing.events import Finding
 from moetui.routing.metrics import (
@@ -67,7 +67,8 @@ def stats(console: Context, *, branch: InBranch = None, last: Last = None) -> Re
     rows += [(name.replace("_", " "), number(data[name], 3)) for name in _SHOWN]
     rows.append(("experts a token", number(data["avg_experts_per_token"])))
     rows.append(("dead experts", dead_text(data)))
-    rows.append(("tokens a second", number(data["tokens_per_second"], 1)))
+    decoded = "decode " if (steps.phase == Phase.DECODE).any() else ""
+    rows.append((f"{decoded}tokens a second", number(data["tokens_per_second"], 1)))
     found = [Finding(**item) for item in data["findings"]]
     return Result((pairs(rows), *_finding_lines(found)), data)
 

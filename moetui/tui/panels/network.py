@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.layout import Layout
 
 from moetui.routing import query
-from moetui.routing.events import Branch
+from moetui.routing.events import Branch, RunState
 from moetui.routing.metrics import dead_experts, dead_pairs
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals, chunk_tokens
@@ -195,7 +195,8 @@ class NetworkPanel(NetworkKeys):
         done = totals.update(view, _portion(view))
         course = self._balance.of(view)
         rates = token_rate(view)
-        rate = run_facts(view, self._branches).rate
+        state = RunState.LOADING if self._session is None else self._session.state
+        rate, unit = run_facts(view, self._branches).speed(state)
         dead = dead_experts(totals.loads, totals.routed, view.sites)
         gauges = balance_gauges(
             [point.fairness for point in course],
@@ -206,6 +207,7 @@ class NetworkPanel(NetworkKeys):
             dropped=int(totals.dropped.sum()),
             rate=rates.overall if math.isnan(rate) else rate,
             rates=rates.by_step,
+            unit=unit,
             counted=done,
             dash=self.heatmap.ink.glyphs.dash,
         )

@@ -28,14 +28,18 @@ def nothing_rows(tokens: int, *, replayed: bool) -> Rows:
     return [Row(None, (Piece(text, "dim"),))]
 
 
-def rate_rows(facts: StepFacts, ink: Ink, room: int) -> Rows:
-    """Decode rate and step times, with up to the last 24 steps as a spark; ``room``: cells beside the labels."""
+def rate_rows(facts: StepFacts, rate: float, ink: Ink, room: int) -> Rows:
+    """Decode rate and step times, with up to the last 24 steps as a spark.
+
+    Args:
+        rate: tokens a second of all the run's decode steps; NaN while unknown.
+        room: cells beside the labels.
+    """
     rows: Rows = []
     if facts.number:
-        rate = 1e3 / facts.median if facts.median > 0 else math.nan
-        now = f"{rate:.1f}"
-        spark = ink.glyphs.spark([float(value) for value in facts.rate], max(1, min(24, room - len(now) - 10)), 0.0)
-        rows.append(Row("decode", (Piece(now, "strong"), Piece(" steps/s  "), Piece(spark, "bar"))))
+        mean = ink.glyphs.dash if math.isnan(rate) else f"{rate:.1f}"
+        spark = ink.glyphs.spark([float(value) for value in facts.rate], max(1, min(24, room - len(mean) - 10)), 0.0)
+        rows.append(Row("decode", (Piece(mean, "strong"), Piece(" tok/s  "), Piece(spark, "bar"))))
         times = f"{facts.median:.1f} ms median  p95 {facts.high:.1f}"
         rows.append(Row("step", (Piece(times), Piece(f"  of {facts.number}", "dim"))))
     if not math.isnan(facts.prefill_rate):

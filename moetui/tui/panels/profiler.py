@@ -27,7 +27,8 @@ from moetui.tui.panels.profile_text import (
     rate_rows,
     stretch_rows,
 )
-from moetui.tui.status import LineFacts
+from moetui.tui.run_facts import run_facts
+from moetui.tui.status import LineFacts, current_last
 from moetui.tui.widgets.box import Box, Facts
 from moetui.tui.widgets.sharing import Rows as SharedRows
 from moetui.tui.widgets.sharing import Shared
@@ -106,7 +107,8 @@ class ProfilerPanel(Vertical):
         facts = step_facts(steps)
         replayed = session.playback is not None
         nothing = nothing_rows(view.end - view.first, replayed=replayed)
-        rates = rate_rows(facts, ink, self._room("profile-rate") - _LABEL) or nothing
+        whole = run_facts(view, current_last(session)).whole
+        rates = rate_rows(facts, whole, ink, self._room("profile-rate") - _LABEL) or nothing
         self._fill("profile-rate", rates, lambda: rate_shared(facts))
         rss, line, costs = memory_held(), self._line(), dict(session.costs)
         self._fill(

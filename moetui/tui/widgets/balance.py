@@ -41,6 +41,7 @@ def balance_gauges(
     dropped: int,
     rate: float,
     rates: Sequence[float],
+    unit: str = "tok/s",
     sure: bool = True,
     counted: bool = True,
     dash: str = "–",
@@ -61,7 +62,7 @@ def balance_gauges(
             pen="warn" if dead and sure else "strong",
         ),
         Gauge("dropped", str(dropped) if counted else f"{dropped}?", pen="bad" if dropped else "strong"),
-        Gauge("tok/s", short(rate, dash), tuple(rates), low=0.0),
+        Gauge(unit, short(rate, dash), tuple(rates), low=0.0),
     )
 
 
