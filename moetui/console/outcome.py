@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from moetui.routing import TimelineView, join_texts
 from moetui.routing.branches import BranchTree, Line, line_rows
 from moetui.routing.events import Branch
-from moetui.session import Session
+from moetui.session import Session, Writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Outcome:
     Attributes:
         branch: which it is.
         tokens: its own, padding left out.
-        text: of all tokens on the way to its end, as a person reads them.
+        text: of all tokens on the way to its end, as a person reads them; live, with the one that no step passed.
         state, reason: of the session.
     """
 
@@ -39,11 +39,12 @@ def outcome(session: Session, tree: BranchTree, branch: Branch) -> Outcome:
     view = session.timeline.snapshot()
     own = view.tokens(view.first, view.end)
     count = int(((own.branch == branch.id) & ~own.pad).sum())
-    return Outcome(branch, count, _text(view, tree.line(branch.id)), session.state.value, session.reason)
+    last = session.last_text(branch.id) if isinstance(session, Writing) else ""
+    return Outcome(branch, count, _text(view, tree.line(branch.id), last), session.state.value, session.reason)
 
 
-def _text(view: TimelineView, line: Line) -> str:
-    """A sequence's tokens that went through the model, as a person reads them."""
+def _text(view: TimelineView, line: Line, last: str) -> str:
+    """A sequence's tokens that went through the model, and the one behind them, as a person reads them."""
     columns = view.tokens(view.first, view.end)
     keep = line_rows(columns, line, view.stacks) & (columns.token_id >= 0) & (columns.sequence == 0)
-    return join_texts([view.text(token) for token in columns.token_id[keep].tolist()])
+    return join_texts([*(view.text(token) for token in columns.token_id[keep].tolist()), last])

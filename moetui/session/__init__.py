@@ -25,6 +25,7 @@ from moetui.session.offers import (
     Sendable,
     Underway,
     Waitable,
+    Writing,
 )
 from moetui.session.protocol import Capability, Playback, Session
 
@@ -58,6 +59,7 @@ __all__ = [
     "Session",
     "Underway",
     "Waitable",
+    "Writing",
 ]
 
 _HOMES = {

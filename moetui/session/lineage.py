@@ -51,6 +51,7 @@ class Lineage:
         self._tree = BranchTree()
         self._ran: dict[int, Ran] = {}
         self._ends: dict[int, str] = {}
+        self._last: dict[int, str] = {}
 
     @property
     def tree(self) -> BranchTree:
@@ -121,6 +122,14 @@ class Lineage:
     def ended(self, number: int) -> str | None:
         """How a branch came to its end; None if it did not and may be taken up."""
         return self._ends.get(number)
+
+    def wrote(self, number: int, text: str) -> None:
+        """A branch was left behind this token, which no step has passed; empty once one is to pass it."""
+        self._last[number] = text
+
+    def last_text(self, number: int) -> str:
+        """The text of that token; empty if there is none."""
+        return self._last.get(number, "")
 
     def find(self, token: int, view: TimelineView) -> Origin:
         """The pass in which a token of the timeline went through the model.

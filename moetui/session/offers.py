@@ -147,6 +147,14 @@ class Branched(Protocol):
 
 
 @runtime_checkable
+class Writing(Protocol):
+    """A session that knows which token a run wrote last: no step has passed it, so that no timeline holds it."""
+
+    def last_text(self, branch: int) -> str:
+        """Its text, not yet drawable; empty while the branch runs, and where it ended its text."""
+
+
+@runtime_checkable
 class Branching(Branched, Protocol):
     """A session whose branches can be gone to and put in order; each is meant by its number."""
 

@@ -115,6 +115,7 @@ class Passage:
                 differed=self._differed if greedy else None,
             )
             end = _how_it_ended(len(new), job.settings)
+            self._lineage.wrote(self._branch, self._unread(new))
             if self._is_over(new, job.settings):
                 self._lineage.end(self._branch, end)
             if self._unwinds():
@@ -148,8 +149,19 @@ class Passage:
         written = len(new) - (1 if self._encodes else 0)
         if not self._stopped or written >= settings.max_new_tokens:
             return True
+        return self._ends_text(new)
+
+    def _ends_text(self, new: Sequence[int]) -> bool:
         end = getattr(getattr(self._debugger.model, "generation_config", None), "eos_token_id", None)
         return bool(new) and new[-1] in (end if isinstance(end, list) else [end])
+
+    def _unread(self, new: Sequence[int]) -> str:
+        """The text of the last token, which went through no step; empty for one that only says that the text ends."""
+        if len(new) <= (1 if self._encodes else 0) or self._ends_text(new):
+            return ""
+        from moetui.engine.texts import TokenTexts
+
+        return TokenTexts(self._debugger.tokenizer).text(new[-1])
 
     def _stand_on(self, branch: int, reason: str) -> Change:
         """Switch to a branch on which nothing follows."""
@@ -199,6 +211,7 @@ class Passage:
     def _take_up(self, branch: int) -> tuple[Event, Start | None]:
         """A branch goes on where it was left."""
         track = self._lineage.ran(branch).track
+        self._lineage.wrote(branch, "")
         number = track.finished
         start = track.start(number) if number else None
         if start is not None and start.random is not None:

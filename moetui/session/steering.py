@@ -14,7 +14,7 @@ from moetui.session.worker import Worker
 
 
 class Steering:
-    """What a live session has of ``Session``, ``Rewindable``, ``Branching``, ``Layered`` and ``Configurable``."""
+    """What a live session has of ``Session`` and of what one may offer besides, but for breakpoints and files."""
 
     _gate: Gate
     _worker: Worker
@@ -107,6 +107,11 @@ class Steering:
     def tree(self) -> BranchTree:
         """Runs and the branches forked from them, and the one that the session stands on."""
         return self._worker.tree
+
+    def last_text(self, branch: int) -> str:
+        """The text of the token that a branch wrote last; empty while it runs, and where it ended its text."""
+        runs = self._worker.runs
+        return "" if runs is None else runs.lineage.last_text(branch)
 
     @property
     def underway(self) -> Underway | None:

@@ -7,15 +7,18 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moetui.console import Console, ScriptError
+from moetui.console.outcome import outcome
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, RunState
 from moetui.session.live import LiveOptions, LiveSession
 from tests.console.conftest import drawn
+from tests.session.live_sessions import held_forward
 
 PROMPT = "Once there was a river"
 
@@ -55,6 +58,63 @@ def test_a_script_waits_for_its_runs(live: Console) -> None:
     found = live.run("tokens --branch " + str(done["branch"])).data
     assert len(found) == done["tokens"]
     assert sum(row["phase"] == "decode" for row in found) == 3, "the last token has not gone through the model"
+
+
+def plain(session: LiveSession, count: int) -> tuple[str, int]:
+    """What the library itself writes behind the prompt: the text, and the last token."""
+
+    def generate(model: Any, tokenizer: Any) -> tuple[str, int]:
+        ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+        out = model.generate(ids, max_new_tokens=count, do_sample=False)[0]
+        return tokenizer.decode(out), int(out[-1])
+
+    return session.call(generate).result(30)
+
+
+def test_a_runs_text_ends_with_the_token_that_no_step_has_passed(live: Console, session: LiveSession) -> None:
+    text, _ = plain(session, 4)
+    (done,) = script(live, f"generate {PROMPT} -n 4")
+    assert done["text"] == text
+    number = live.run(f"find branch:{done['branch']} phase:decode").data[-1]["token"]
+    (forked,) = script(live, f"fork {number}")
+    assert forked["text"] == text, "the fork's own last token, and not its parent's as well"
+    session.switch_branch(forked["branch"])
+    assert session.last_text(forked["branch"]), "it is over: nothing is to pass that token"
+
+
+def test_a_token_that_only_says_that_the_text_ends_is_not_in_it(live: Console, session: LiveSession) -> None:
+    text, last = plain(session, 4)
+
+    def end_with(token: Any) -> None:
+        session.call(lambda model, _: setattr(model.generation_config, "eos_token_id", token)).result(30)
+
+    before = session.call(lambda model, _: model.generation_config.eos_token_id).result(30)
+    end_with(last)
+    try:
+        (done,) = script(live, f"generate {PROMPT} -n 40")
+    finally:
+        end_with(before)
+    assert done["reason"] == "end of text"
+    assert text.startswith(done["text"])
+    assert done["text"] != text
+
+
+def test_a_run_that_was_stopped_and_goes_on_has_each_token_once(live: Console, session: LiveSession) -> None:
+    text, _ = plain(session, 12)
+    with held_forward(session) as hangs:
+        session.generate(PROMPT, GenerationSettings(max_new_tokens=12))
+        assert hangs.wait(30)
+        session.pause()
+    assert session.wait(30)
+    branch = session.branches[-1].id
+    session.stop()
+    assert session.wait(30)
+    session.switch_branch(branch)
+    assert session.wait(30)
+    assert not session.last_text(branch)
+    (done,) = script(live, "continue")
+    assert outcome(session, session.tree, session.branches[-1]).text == text
+    assert done["state"] == "finished"
 
 
 @pytest.mark.parametrize("line", ["continue", "step", "step_layer", "pause", "run_to 3", "finish", "stop"])

@@ -72,7 +72,7 @@ def reference(ids: tuple[int, ...], n: int) -> list[int]:
 
 
 @contextmanager
-def held_forward(session: Live) -> Iterator[threading.Event]:
+def held_forward(session: LiveSession) -> Iterator[threading.Event]:
     """Within it the model's passes hang after their layers, as a busy device would; gives what tells that one does."""
     hangs, go_on = threading.Event(), threading.Event()
 
