@@ -13,7 +13,7 @@ from moetui._version import __version__
 from moetui.engine.models import ALIASES
 from moetui.engine.zoo import Architecture, architectures
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
 from moetui.engine.caches import cache_argument
+from moetui.engine.modules import output_head
 from moetui.engine.settings import check_settings
 from moetui.routing import UnsupportedError, UsageError
 from moetui.routing.events import GenerationSettings
@@ -137,7 +138,7 @@ def generate(
 
 def writes_text(model: Any) -> bool:
     """Whether ``model.generate`` yields text token by token: by the library's loop, or by code that came with it."""
-    if not model.can_generate() or model.get_output_embeddings() is None:
+    if not model.can_generate() or output_head(model) is None:
         return False
     kind = type(model)
     return kind.generate is GenerationMixin.generate or not kind.__module__.startswith("transformers.")

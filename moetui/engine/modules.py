@@ -34,8 +34,6 @@ def describe(model: nn.Module, handles: tuple[SiteHandle, ...], *, name: str = "
     config: Any = getattr(model, "config", None)
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     parameters = list(model.parameters())
-    output_embeddings: Any = getattr(model, "get_output_embeddings", None)
-    head = output_embeddings() if callable(output_embeddings) else None
     return ModelInfo(
         name=name or type(model).__name__,
         architecture=type(model).__name__,
@@ -48,9 +46,22 @@ def describe(model: nn.Module, handles: tuple[SiteHandle, ...], *, name: str = "
         context_length=_number(text, _CONTEXTS),
         dtype=_most_common(_name(tensor.dtype) for tensor in parameters),
         device=_most_common(str(tensor.device) for tensor in parameters),
-        modules=module_tree(model, handles, head),
+        modules=module_tree(model, handles, output_head(model)),
         versions=dict(_versions()),
     )
+
+
+def output_head(model: nn.Module) -> nn.Module | None:
+    """What makes the next token's logits of hidden states; None where nothing does.
+
+    Some models around a whole language model do not say that its head is theirs.
+    """
+    for each in (model, *model.children()):
+        find: Any = getattr(each, "get_output_embeddings", None)
+        head = find() if callable(find) else None
+        if isinstance(head, nn.Module):
+            return head
+    return None
 
 
 def module_tree(model: nn.Module, handles: tuple[SiteHandle, ...], head: object = None) -> tuple[ModuleNode, ...]:

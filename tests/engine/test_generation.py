@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from moetui.engine.generation import Prompt, encode, generate, generation_config, seeded, settle, writes_text
-from moetui.engine.zoo import BuiltModel, build, tokenizer
+from moetui.engine.modules import describe, output_head
+from moetui.engine.sites import find_sites
+from moetui.engine.zoo import BuiltModel, build, buildable, tokenizer
 from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings
 
@@ -216,6 +218,16 @@ class TestGenerate:
         finally:
             hook.remove()
         assert calls == [1]
+
+    @pytest.mark.skipif("nemotron_h_omni" not in buildable(), reason="transformers 5.20.2 has it not")
+    def test_a_whole_language_model_inside_another_writes_the_text(self, zoo_model: ZooModel) -> None:
+        built = zoo_model("nemotron_h_omni")
+        assert built.model.get_output_embeddings() is None, "the model says by itself which its head is"
+        assert output_head(built.model) is built.model.get_submodule("language_model.lm_head")
+        assert writes_text(built.model)
+        assert generate(built.model, Prompt("", (5, 6, 7)), PLAIN)
+        roles = {node.path: node.role for node in describe(built.model, find_sites(built.model)).modules}
+        assert roles["language_model.lm_head"] == "head"
 
     def test_no_step_is_compiled(self, zoo_model: ZooModel) -> None:
         assert generation_config(zoo_model("mixtral").model, PLAIN).disable_compile

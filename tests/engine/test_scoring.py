@@ -95,8 +95,9 @@ UNKNOWN = {"phimoe", "doge", "nllb_moe"}
 SIGMOID = {
     "afmoe", "axk1", "axk2", "bailing_hybrid", "beam", "deepseek_v3", "deepseek_v32", "dots1", "dots3_note",
     "exaone_moe", "flint", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm5_next", "glm_moe_dsa", "hy_v3", "hy_v4",
-    "hy_v4_vl", "inkling", "inkling2", "inkling2_loop", "kimi_linear", "kolibri1", "laguna", "lfm2_moe", "llama4",
-    "mimo_v2_flash", "minimax_m2", "minimax_m3_vl", "muse_spark", "nemotron_h", "solar_open", "step3p7",
+    "hy_v4_vl", "inkling", "inkling2", "inkling2_loop", "kimi_k25", "kimi_linear", "kolibri1", "laguna", "lfm2_moe",
+    "llama4", "mimo_v2_flash", "minimax_m2", "minimax_m3_vl", "muse_spark", "nemotron3_5_transcribe", "nemotron_h",
+    "nemotron_h_omni", "sarvam_mla", "sarvam_moe", "solar_open", "step3p7",
 }  # fmt: skip
 
 

@@ -21,15 +21,17 @@ SLOTS = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k
 GROUPED = {
     "axk1", "bailing_hybrid", "beam", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "dots3_note",
     "exaone_moe", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm5_next", "glm_moe_dsa", "hy_v4", "hy_v4_vl",
-    "kimi_linear", "mimo_v2_flash", "mistral4", "mistral_large4", "nemotron_h", "solar_open",
+    "kimi_k25", "kimi_linear", "mimo_v2_flash", "mistral4", "mistral_large4", "nemotron3_5_transcribe",
+    "nemotron_h", "nemotron_h_omni", "sarvam_mla", "sarvam_moe", "solar_open",
 }  # fmt: skip
 SHARED = {
     "afmoe", "aria", "axk1", "axk2", "bailing_hybrid", "cohere2_moe", "deepseek_ocr2", "deepseek_v2", "deepseek_v3",
     "deepseek_v32", "deepseek_v4", "dots1", "dots3_note", "ernie4_5_moe", "ernie4_5_vl_moe", "exaone_moe", "flint",
     "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm5_next", "glm_moe_dsa", "granitemoe_swa", "granitemoehybrid",
-    "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "hy_v4", "hy_v4_vl", "inkling", "kimi_linear", "kolibri1",
-    "laguna", "lara_mini", "llama4", "minimax_m3_vl", "mistral4", "mistral_large4", "nemotron_h", "qwen2_moe",
-    "qwen3_5_moe", "qwen3_next", "qwen4_exp", "solar_open", "step3p7", "unlimited_ocr",
+    "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "hy_v4", "hy_v4_vl", "inkling", "kimi_k25", "kimi_linear",
+    "kolibri1", "laguna", "lara_mini", "llama4", "minimax_m3_vl", "mistral4", "mistral_large4",
+    "nemotron3_5_transcribe", "nemotron_h", "nemotron_h_omni", "qwen2_moe", "qwen3_5_moe", "qwen3_next",
+    "qwen4_exp", "sarvam_mla", "sarvam_moe", "solar_open", "step3p7", "unlimited_ocr",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto import configuration_auto, modeling_auto
 
 from moetui.engine.zoo import (
     Architecture,
@@ -52,7 +53,7 @@ def test_every_architecture_found_either_builds_or_is_excluded_with_a_reason() -
 
 @known_by_now
 def test_at_least_the_architectures_known_when_this_was_written_are_found() -> None:
-    assert len(buildable()) >= 72
+    assert len(buildable()) >= 80
     assert len(set(buildable())) == len(buildable())
     kinds = {"mixtral", "llama4", "jetmoe", "switch_transformers", "nllb_moe", "doge", "dbrx", "deepseek_v4", "zaya"}
     assert kinds <= set(buildable())
@@ -66,6 +67,42 @@ def test_the_scan_misses_nothing_that_the_library_marks_by_other_means() -> None
     assert len(recorded) > 30
     assert marked <= found
     assert recorded <= found
+
+
+@known_by_now
+def test_the_scan_finds_models_that_are_mixtures_by_a_part_of_theirs_alone() -> None:
+    found = {arch.name: arch for arch in architectures()}
+    speaks = {
+        file.parent.name
+        for file in MODELS_FOLDER.glob("*/configuration_*.py")
+        if "text_config" in file.read_text("utf-8")
+    }
+    of_a_mixture = set()
+    for model_type in configuration_auto.CONFIG_MAPPING_NAMES:
+        folder = configuration_auto.model_type_to_module_name(model_type)
+        if folder in speaks - {"gemma4_assistant"}:  # its default is none that it takes
+            text = getattr(configuration_auto.CONFIG_MAPPING[model_type](), "text_config", None)
+            if text and configuration_auto.model_type_to_module_name(text.model_type) in buildable():
+                of_a_mixture.add(folder)
+    assert {"kimi_k25", "nemotron_h_omni", "nemotron3_5_transcribe"} <= of_a_mixture <= set(buildable())
+    assert found["kimi_k25"].evidence == ("its configuration names deepseek_v3",)
+    assert "Glm4MoeForCausalLM runs it" in found["sarvam_moe"].evidence
+    assert found["gemma4_assistant"].status == "excluded"
+    assert "embedding_gemma2" not in found, "it takes a tower from a mixture, not its text model"
+
+
+@known_by_now
+def test_every_model_type_that_runs_as_a_mixture_is_found() -> None:
+    mixtures = set()
+    for name in buildable():
+        for file in (MODELS_FOLDER / name).glob("modeling_*.py"):
+            mixtures |= set(re.findall(r"^class (\w+)", file.read_text("utf-8"), re.MULTILINE))
+    running = {
+        configuration_auto.model_type_to_module_name(model_type)
+        for model_type, name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        if name in mixtures
+    }
+    assert {"sarvam_mla", "sarvam_moe"} <= running <= set(buildable())
 
 
 def test_dense_relatives_are_not_taken_for_mixtures() -> None:

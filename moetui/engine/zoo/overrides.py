@@ -30,6 +30,10 @@ _SLIDING_WIDTHS = {
     "swa_qk_nope_head_dim": 16,
     "swa_v_head_dim": 16,
 }
+_NEMOTRON_H = {
+    "layers_block_type": _pattern("full_attention", "moe", "linear_attention", "moe", "mlp"),
+    "n_groups": 1,
+}
 _QUERY_SPARSE_ATTENTION = {
     "indexer_n_heads": 4,
     "indexer_kv_heads": 1,
@@ -99,9 +103,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "text_config": {"mlp_layer_types": _DENSE_FIRST, "output_multiplier": 1.0},
         "audio_config": {"patch_sizes": (4, 4), "hidden_sizes": (16, 16), "depths": (1, 1)},
     },
-    "nemotron_h": {
-        "layers_block_type": _pattern("full_attention", "moe", "linear_attention", "moe", "mlp"),
-        "n_groups": 1,
+    "nemotron3_5_transcribe": {
+        "text_config": _NEMOTRON_H,
+        "audio_config": {"diarization_config": {"head_config": {"audio_hidden_size": 64}}},
+        "word_timestamp_config": {"blank_token_id": 511},
+    },
+    "nemotron_h": _NEMOTRON_H,
+    "nemotron_h_omni": {
+        "text_config": _NEMOTRON_H,
+        "vision_hidden_size": 64,
+        "vision_config": {"max_img_size": 64, "video_temporal_patch_size": 2},
     },
     # The thinker's forward reads a field that only the whole model's configuration declares.
     "qwen3_omni_moe": {"vision_start_token_id": 151652},
@@ -119,6 +130,7 @@ NOTES: dict[str, str] = {
     "llama4": "the decoder alone: with its vision tower, every forward fails in transformers 5.24",
     "diffusion_gemma": "denoises a block of tokens at a time: it writes no text token by token",
     "inkling2_loop": "a pass goes through its inner layers several times: what they show is their last routing",
+    "nemotron3_5_transcribe": "transcribes by a generate of its own, which is not run: it writes no text here",
     "nllb_moe": "transformers runs experts 0 and 1 whatever the router says",
     "openai_privacy_filter": "classifies tokens: it writes no text",
     "qwen3_omni_moe": "the thinker alone, which writes the text; the talker and its codec are left out",

@@ -8,6 +8,10 @@ Nothing is imported from transformers, so the answer costs about a second and no
 * is named ``…Router…`` or ``…Gating``, or
 * speaks of experts (``num_experts``, ``experts`` …) and either selects by ``topk``/``argmax`` or holds experts.
 
+A folder without such a class counts as well when it builds its models from one that has some: when its configuration
+names a model type whose own configuration speaks of experts, or when the auto classes give its model type a class of
+that folder.
+
 The net is wide on purpose: what it catches without being a router is listed by hand in
 :data:`moetui.engine.zoo.exclusions.EXCLUDED`, so that no new architecture slips through unnoticed.
 """
@@ -31,6 +35,10 @@ _WORTH_PARSING = re.compile(r"expert|router|gating", re.IGNORECASE)
 _ROUTER_NAME = re.compile(r"Router|Gating$")
 _EXPERT_NAMES = re.compile(r"^(.*_)?experts?(_.*)?$")
 _CHOICES = frozenset({"topk", "argmax"})
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+_MODEL_TYPE = re.compile(r"^    model_type\b.*= \"([\w-]+)\"", re.MULTILINE)
+_NAMED = re.compile(r"\"([\w-]+)\"")
+_AUTO_CLASS = re.compile(r"\(\"([\w-]+)\", \"(\w+)\"\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Architecture:
         name: the model's folder in ``transformers/models``; what ``random:NAME`` takes.
         status: ``built`` if the zoo can build it, ``excluded`` if it matches the scan but has no router.
         reason: why it is excluded; empty otherwise.
-        evidence: the classes that made the scan stop here, as ``ClassName: why``.
+        evidence: what made the scan stop here, as ``ClassName: why``, or what it has of another folder.
     """
 
     name: str
@@ -57,13 +65,18 @@ def architectures() -> tuple[Architecture, ...]:
     Raises:
         ModelError: transformers is not installed.
     """
-    found = []
-    for folder in sorted(path for path in _models_folder().iterdir() if path.is_dir()):
-        evidence = tuple(line for file in sorted(folder.glob("modeling_*.py")) for line in _evidence(file))
+    folders = sorted(path for path in _models_folder().iterdir() if path.is_dir())
+    found = {}
+    for folder in folders:
+        evidence = [line for file in sorted(folder.glob("modeling_*.py")) for line in _evidence(file)]
         if evidence:
-            reason = EXCLUDED.get(folder.name, "")
-            found.append(Architecture(folder.name, "excluded" if reason else "built", reason, evidence))
-    return tuple(found)
+            found[folder.name] = evidence
+    plain = [folder for folder in folders if folder.name not in found]
+    found |= _composed(plain, [folder for folder in folders if folder.name in found.keys() - EXCLUDED.keys()])
+    return tuple(
+        Architecture(name, "excluded" if name in EXCLUDED else "built", EXCLUDED.get(name, ""), tuple(evidence))
+        for name, evidence in sorted(found.items())
+    )
 
 
 def buildable() -> tuple[str, ...]:
@@ -86,6 +99,32 @@ def _evidence(file: Path) -> list[str]:
     return [f"{node.name}: {why}" for node in classes if (why := _why(node))]
 
 
+def _composed(plain: list[Path], routed: list[Path]) -> dict[str, list[str]]:
+    """Which of the ``plain`` folders build their models from those of the ``routed`` ones: name → evidence."""
+    classes = {name for folder in routed for name in _CLASS.findall(_sources(folder, "modeling_*.py"))}
+    types: set[str] = set()
+    for folder in routed:
+        for definition in _sources(folder, "configuration_*.py").split("\nclass "):
+            # The configurations of its towers say nothing of experts.
+            if "experts" in definition:
+                types.update(_MODEL_TYPE.findall(definition))
+    found: dict[str, list[str]] = {}
+    for folder in plain:
+        named = types.intersection(_NAMED.findall(_sources(folder, "configuration_*.py")))
+        if named:
+            found[folder.name] = [f"its configuration names {model_type}" for model_type in sorted(named)]
+    names = {folder.name for folder in plain}
+    for model_type, runs in _AUTO_CLASS.findall(_sources(_models_folder() / "auto", "modeling_auto.py")):
+        name = model_type.replace("-", "_")
+        if runs in classes and name in names:
+            found.setdefault(name, []).append(f"{runs} runs it")
+    return found
+
+
+def _sources(folder: Path, pattern: str) -> str:
+    return "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob(pattern)))
+
+
 def _why(node: ast.ClassDef) -> str:
     """Why a class speaks for a Mixture-of-Experts, or nothing."""
     if any("use_experts_implementation" in ast.unparse(decorator) for decorator in node.decorator_list):
@@ -94,8 +133,11 @@ def _why(node: ast.ClassDef) -> str:
         return "forward takes indices and weights"
     if _ROUTER_NAME.search(node.name):
         return "named a router"
-    words = {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
-    words |= {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+    words = {
+        child.attr if isinstance(child, ast.Attribute) else child.id
+        for child in ast.walk(node)
+        if isinstance(child, ast.Attribute | ast.Name)
+    }
     if any(_EXPERT_NAMES.match(word) for word in words):
         if words & _CHOICES:
             return "chooses experts"

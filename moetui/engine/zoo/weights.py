@@ -13,6 +13,7 @@ import re
 import torch
 from torch import nn
 
+from moetui.engine.modules import output_head
 from moetui.engine.zoo import sizes
 
 _ROUTER_CLASS = re.compile(r"Router|Gating$")
@@ -95,6 +96,5 @@ def _randomise_table(router: nn.Module, table: torch.Tensor, generator: torch.Ge
 
 def _output_matrix(model: nn.Module) -> torch.Tensor | None:
     """The matrix ``[vocabulary, width]`` that scores the next token, if the model writes text."""
-    getter = getattr(model, "get_output_embeddings", None)
-    weight = getattr(getter(), "weight", None) if getter is not None else None
+    weight = getattr(output_head(model), "weight", None)
     return weight if isinstance(weight, torch.Tensor) else None
