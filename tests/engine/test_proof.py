@@ -13,7 +13,7 @@ from moetui.engine import Capture
 from moetui.engine.zoo import buildable
 from moetui.routing import NO_EXPERT, Phase, Step
 from moetui.routing.events import Event, FindingRaised
-from tests.engine.interception import hook_state, intercepted
+from tests.engine.interception import captured, hook_state, intercepted
 
 NOT_REACHED_BY_TEXT = ("vision",)
 NEW_TOKENS = 4
@@ -25,17 +25,6 @@ def half(values: torch.Tensor) -> np.ndarray[Any, Any]:
 
 LOOPED = {"inkling2_loop": (1, 2, 3)}
 """Layers that a pass goes through several times: what is shown, and what was intercepted, is the last time."""
-
-
-def dense(step: Step, number: int, classes: int) -> np.ndarray[Any, Any]:
-    """The step's routing at one site as ``[T, classes]`` weights."""
-    out = np.zeros((step.num_tokens, classes + 1), np.float32)
-    indices = np.where(step.indices[:, number] == NO_EXPERT, classes, step.indices[:, number])
-    assert step.weights is not None
-    weights = np.nan_to_num(step.weights[:, number].astype(np.float32))
-    for slot in range(indices.shape[1]):
-        np.add.at(out, (np.arange(step.num_tokens), indices[:, slot]), weights[:, slot])
-    return out[:, :classes]
 
 
 def findings(events: list[Event]) -> list[Any]:
@@ -74,7 +63,7 @@ def test_what_is_captured_is_what_ran(name: str, zoo_model: Any) -> None:
             continue
         if id(handle.experts) in truth.calls or site.kind in ("dense", "parallel"):
             np.testing.assert_allclose(
-                dense(step, site.index, site.num_classes), truth.dense(handle).float().numpy(), rtol=2e-3, atol=1e-4
+                captured(step, site.index, site.num_classes), truth.dense(handle).float().numpy(), rtol=2e-3, atol=1e-4
             )
         logits = step.logits[:, site.index, : site.num_classes]
         np.testing.assert_array_equal(logits, half(truth.logits(handle)))
