@@ -90,7 +90,7 @@ class Prompting(_Base):
 
     def on_prompt_line_run(self, event: PromptLine.Run) -> None:
         """Run it, or keep it until the model is there."""
-        if not self._viewed:
+        if self._given or self._script or (not self._viewed and self.session.state not in IDLE):
             if event.text != self._given:
                 self._typed = event.text
             self.query_one(PromptLine).hint("runs next" if self._given and self._typed else "runs when ready")
