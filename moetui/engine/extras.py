@@ -192,7 +192,7 @@ def _norms(experts: nn.Module, hidden: Tensor, indices: Tensor, weights: Tensor)
     for slot in range(indices.shape[1]):
         alone = torch.zeros_like(weights)
         alone[:, slot] = weights[:, slot]
-        norms.append(forward(hidden, indices, alone).float().norm(dim=-1))
+        norms.append(forward(hidden, indices, alone).float().norm(dim=-1).flatten())  # some keep the sequences' shape
     return torch.stack(norms, -1)
 
 

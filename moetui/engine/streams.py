@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from moetui.engine.adapters.base import SiteHandle, forward_parameters, module_at
 from moetui.engine.caches import CACHE_NAMES, past_length, returned_cache
+from moetui.engine.modules import output_head
 from moetui.engine.raw import RawStep, TokenInputs
 
 _MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
@@ -114,11 +115,10 @@ def _logits(output: Any, vocabulary: int) -> Tensor | None:
 
 def next_tokens(model: nn.Module) -> int:
     """How many tokens the model's ``logits`` are of, where they are of the token that follows; 0 where not."""
-    head = getattr(model, "get_output_embeddings", None)
     can_generate = getattr(model, "can_generate", None)
-    if head is None or can_generate is None or not can_generate():
+    if can_generate is None or not can_generate():
         return 0
-    weight = getattr(head(), "weight", None)
+    weight = getattr(output_head(model), "weight", None)
     return int(weight.shape[0]) if isinstance(weight, Tensor) else 0
 
 

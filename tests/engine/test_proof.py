@@ -93,14 +93,7 @@ def check_product_keys(handle: Any, model: nn.Module, inputs: dict[str, Any], st
     torch.testing.assert_close(always + routed, expected, rtol=2e-3, atol=2e-3)
 
 
-UNWATCHED_HEAD = pytest.mark.xfail(
-    strict=True, reason="its head lies in the language model inside it: no token's probability is captured"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=UNWATCHED_HEAD if name == "nemotron_h_omni" else ()) for name in buildable()]
-)
+@pytest.mark.parametrize("name", buildable())
 def test_generation_is_bit_identical(name: str, zoo_model: Any) -> None:
     built = zoo_model(name)
     if not built.can_generate:

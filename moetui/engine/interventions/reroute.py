@@ -22,11 +22,14 @@ class RouterTrace:
 
     Attributes:
         choice: ordinal of the ``topk`` among all ``topk`` calls whose indices are the routing; None if there is none.
-        logits: ordinal of the operation among all operations whose result are the logits; None if there is none.
+        logits: ordinal of the operation among all operations whose result are the logits, perhaps with columns of
+            shared experts behind them; None if there is none.
+        classes: columns of the logits.
     """
 
     choice: int | None
     logits: int | None
+    classes: int = 0
 
 
 def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -> RouterTrace:
@@ -44,8 +47,8 @@ def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -
     choice = next((n for n, found in enumerate(mode.choices) if _is_choice(found, indices, experts)), None)
     made = None
     if logits is not None:
-        made = next((n for n, value in mode.floats if _same(value, logits)), None)
-    return RouterTrace(choice, made)
+        made = next((n for n, value in mode.floats if _begins_with(value, logits)), None)
+    return RouterTrace(choice, made, 0 if logits is None else logits.shape[-1])
 
 
 def reroute(
@@ -101,8 +104,12 @@ def _routing_of(output: Any, indices: Tensor) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def _same(value: Tensor, other: Tensor) -> bool:
-    return value.numel() == other.numel() and bool((value.reshape(other.shape) == other).all())
+def _begins_with(value: Tensor, logits: Tensor) -> bool:
+    """Whether the first columns are the ``[T, E]`` logits; the first such values are those that choose, too."""
+    rows, classes = logits.shape
+    if not value.dim() or value.shape[-1] < classes or value.numel() != rows * value.shape[-1]:
+        return False
+    return bool((value.reshape(rows, -1)[:, :classes] == logits).all())
 
 
 def _is_choice(found: Tensor, indices: Tensor, experts: int) -> bool:
@@ -171,5 +178,7 @@ class _Replacing(TorchFunctionMode):
                 return torch.return_types.topk((scores.gather(-1, chosen), chosen))
         result = func(*args, **dict(kwargs or {}))
         if self._change is not None and number == self._trace.logits:
-            return self._change(result.reshape(-1, result.shape[-1])).reshape(result.shape).to(result.dtype)
+            flat, classes = result.reshape(-1, result.shape[-1]), self._trace.classes
+            changed = torch.cat([self._change(flat[:, :classes]), flat[:, classes:]], -1)
+            return changed.reshape(result.shape).to(result.dtype)
         return result

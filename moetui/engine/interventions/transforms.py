@@ -57,14 +57,15 @@ def limit_capacity(
     """Drop what an expert gets beyond its capacity ⌈factor · T · k / E⌉ (GShard, Lepikhin et al. 2020, algorithm 1).
 
     All first choices queue before all second ones, in token order. T counts the tokens of this forward pass without
-    padding; a dropped slot gets weight zero and the rest is not renormalised. Slots without weight do not queue.
+    padding; a dropped slot gets weight zero and the rest is not renormalised. Slots without weight, and of classes past
+    the experts, do not queue.
 
     Args:
         real: ``[T]`` tokens that are no padding.
     """
     tokens, slots = indices.shape
     capacity = torch.ceil(factor * real.sum() * slots / num_experts)
-    queued = ((weights != 0) & real.unsqueeze(-1)).t().reshape(-1)
+    queued = ((weights != 0) & (indices < num_experts) & real.unsqueeze(-1)).t().reshape(-1)
     order = indices.t().reshape(-1).long().clamp(0, num_experts - 1)
     arrivals = torch.zeros(tokens * slots, num_experts, dtype=torch.int32, device=indices.device)
     arrivals.scatter_(1, order.unsqueeze(-1), queued.to(torch.int32).unsqueeze(-1))
