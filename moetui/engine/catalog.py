@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moetui._version import __version__
 from moetui.engine.models import ALIASES
 from moetui.engine.zoo import Architecture, architectures
 
-_CACHE_VERSION = 2
+if TYPE_CHECKING:
+    from moetui.routing import Step
+    from moetui.routing.interventions import Intervention
+
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class Support:
         scoring: the scoring rules found; ``unknown`` where no rule reproduces the weights.
         logits: what the routers' first output is.
         captured: what is known of a token: routing, weights, logits, entropy.
-        interventions: ``force``, ``ban``, ``fewer``, ``more`` → ``yes``, or why not.
+        interventions: ``force``, ``ban``, ``fewer``, ``more`` → ``yes`` (asked for everywhere, it is what ran), or
+            why not.
         weights: how weights of a changed choice are found: ``numeric``, ``reroute``, ``keep_mass``.
         rewind: ``crop``, ``snapshot``, or why not.
         note: what is peculiar, one line.
@@ -102,18 +107,23 @@ def examine(name: str) -> Support:
 
     with overheard(lambda _: None):
         built = build(name)
-        steps: list[Any] = []
+        steps: list[Step] = []
         capture = Capture(built.model, on_step=steps.append)
         try:
             with capture, torch.no_grad():
-                built.model(**built.inputs(2, 24, 0))
-                capture.flush()
-                interventions, rules = _interventions(capture, lambda: built.model(**built.inputs(2, 24, 0)))
+
+                def run() -> list[Step]:
+                    steps.clear()
+                    built.model(**built.inputs(2, 24, 0))
+                    capture.flush()
+                    return list(steps)
+
+                known = {"routing", "weights", *(["logits"] if any(step.logits is not None for step in run()) else [])}
+                interventions, rules = _interventions(capture, run)
         finally:
             capture.close()
         sites = capture.sites
         rewind = rewind_method(built.model, built.inputs(1, 8, 0)) if built.can_generate else "writes no text"
-    known = {"routing", "weights"} | ({"logits"} if any(step.logits is not None for step in steps) else set())
     if all(site.scoring != "unknown" for site in sites):
         known.add("entropy")
     return Support(
@@ -130,10 +140,11 @@ def examine(name: str) -> Support:
     )
 
 
-def _interventions(capture: Any, run: Callable[[], Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _interventions(capture: Any, run: Callable[[], list[Step]]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What each intervention comes to where it is asked for at every site, and the rules that weighed it."""
     from moetui.engine.interventions import plan
     from moetui.routing import UnsupportedError, UsageError
-    from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, SetTopK
+    from moetui.routing.interventions import BanExperts, ForceExperts, SetTopK
 
     k = min(site.top_k for site in capture.sites)
     last = min(site.num_experts for site in capture.sites)
@@ -155,11 +166,31 @@ def _interventions(capture: Any, run: Callable[[], Any]) -> tuple[dict[str, str]
             out[name] = error.message
             continue
         capture.set_functions(made.functions)
-        run()
+        steps = run()
         capture.set_functions({})
-        out[name] = "yes"
+        out[name] = "yes" if _obeyed(intervention, steps) else "something else ran"
         rules.update(dict.fromkeys(made.rules.values()))
     return out, tuple(rules)
+
+
+def _obeyed(intervention: Intervention, steps: list[Step]) -> bool:
+    """Whether what ran is what an intervention asked for."""
+    import numpy as np
+
+    from moetui.routing import NO_EXPERT
+    from moetui.routing.interventions import BanExperts, ForceExperts
+
+    most = 0
+    for step in steps:
+        assert step.weights is not None
+        ran = (step.indices != NO_EXPERT) & (step.weights != 0) & ~step.pad[:, None, None]
+        named = np.isin(step.indices, getattr(intervention, "experts", ()))
+        if isinstance(intervention, ForceExperts) and (ran & ~named).any():
+            return False
+        if isinstance(intervention, BanExperts) and (ran & named).any():
+            return False
+        most = max(most, int(ran.sum(-1).max(initial=0)))
+    return most == getattr(intervention, "k", most)
 
 
 def _distinct(values: Any) -> tuple[str, ...]:

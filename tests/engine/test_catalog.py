@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from moetui.engine import catalog as catalog_module
-from moetui.engine.catalog import catalog
+from moetui.engine.capture import Capture
+from moetui.engine.catalog import catalog, examine
 from moetui.engine.zoo import architectures, buildable
 
 
@@ -37,6 +38,11 @@ def test_routing_can_be_changed_everywhere_but_where_transformers_ignores_it(doc
     fixed = [row["name"] for row in supported(document) if row["interventions"]["force"] != "yes"]
     assert fixed == ["nllb_moe"]
     assert [row["name"] for row in supported(document) if row["interventions"]["ban"] != "yes"] == ["nllb_moe"]
+
+
+def test_what_does_not_run_is_not_said_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "set_functions", lambda self, functions: None)
+    assert set(examine("mixtral").interventions.values()) == {"something else ran"}
 
 
 def test_the_number_of_slots_is_fixed_where_the_kind_fixes_it(document: dict[str, Any]) -> None:
