@@ -175,7 +175,8 @@ def replay_routing(
 ) -> Result:
     """Run with the routing of a recording, sequence by sequence and position by position.
 
-    What the recording lacks keeps its own routing.
+    What the recording lacks keeps its own routing. Behind the run, 'load' of that file and 'compare RUN --recording'
+    tell where tokens part all the same, and how far the routers' distributions moved.
 
     Args:
         source: the recording.
