@@ -60,13 +60,13 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
         assert opened.wait(20)[0] == 0
 
 
-def test_a_short_run_of_the_command_line_is_seen_as_it_goes(quiet_home: dict[str, str]) -> None:
-    command = [*MOETUI, "run", "demo", "-n", "48", "-p", "Once there was"]
+def test_a_run_of_the_command_line_is_seen_as_it_goes(quiet_home: dict[str, str]) -> None:
+    command = [*MOETUI, "run", "demo", "-n", "200", "-p", "Once there was"]
     seen: set[str] = set()
 
     def watched() -> bool:
         assert "running" not in opened.text() or "opening demo" not in opened.text()
-        seen.update(re.findall(r"● running +token (\d+/48)", opened.text()))
+        seen.update(re.findall(r"● running +token (\d+/200)", opened.text()))
         return "✓ finished" in opened.text()
 
     for _ in range(3):  # a busy machine may swallow a frame or two
