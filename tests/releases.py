@@ -12,3 +12,5 @@ since_5_21 = pytest.mark.skipif(
     reason="there is no flint yet, and jamba's router is a bare linear: nothing that chooses could be run again, so"
     " that how it weighs is known only after the first pass",
 )
+
+since_5_24 = pytest.mark.skipif(RELEASE < (5, 24), reason="there is no inkling2_loop yet")

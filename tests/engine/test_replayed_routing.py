@@ -15,6 +15,7 @@ from moetui.engine.interventions import plan, recorded_routing
 from moetui.routing import NO_EXPERT, UnsupportedError
 from moetui.routing.interventions import RandomRouting, ReplayRouting, Scope
 from tests.engine.interception import intercepted
+from tests.releases import since_5_24
 
 ARCHITECTURES = (
     "qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss", "longcat_flash", "zaya", "llama4", "jetmoe",
@@ -150,6 +151,7 @@ def test_a_site_of_some_of_the_tokens_keeps_its_own_routing_and_that_is_said(zoo
     assert torch.equal(logits, model(**inputs).logits)
 
 
+@since_5_24
 @torch.no_grad()
 def test_sites_that_a_pass_goes_through_several_times_are_not_replayed(zoo_model: Any, tmp_path: Path) -> None:
     built = zoo_model("inkling2_loop")
