@@ -127,12 +127,14 @@ class Recorder:
 
     def close(self, timeout: float | None = None) -> bool:
         """Hand on all that was put and end the thread; False if it took longer than ``timeout`` seconds."""
-        atexit.unregister(self.close)
         self._closed = True
         self._rouse()
         if self._worker != threading.get_ident():
             self._thread.join(timeout)
-        return not self._thread.is_alive()
+        ended = not self._thread.is_alive()
+        if ended:  # else the interpreter's end waits for it: a thread that torch holds then aborts the process
+            atexit.unregister(self.close)
+        return ended
 
     def _catch_up(self) -> None:
         self._hurry.set()
