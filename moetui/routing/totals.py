@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from moetui.routing.branches import Line, line_rows
-from moetui.routing.metrics.loads import loads_and_mass
+from moetui.routing.counts import Counts, Summed, added, count_tokens
 from moetui.routing.model import Site
 from moetui.routing.parallel import in_order
 from moetui.routing.phase import Phase
-from moetui.routing.scores import passed, site_entropy
-from moetui.routing.step import F16, F64, I64, Bool, SiteFlag
+from moetui.routing.step import F64, I64
 from moetui.routing.timeline import TimelineView
 
 _CHUNK_BYTES = 16_000_000
@@ -100,23 +98,42 @@ class RoutingTotals:
                 self.start = view.first
             self.end = view.first
         stop = view.end if limit is None else min(view.end, self.end + max(1, limit))
+        summed = view if self._line is None and isinstance(view, Summed) and view.sites == self.sites else None
         # Side by side when all is wanted at once; smaller then, so that a trace keeps what several threads read.
         step = chunk_tokens(self.sites) if limit else max(1, chunk_tokens(self.sites) // 2)
-        pieces = [(start, min(start + step, stop)) for start in range(self.end, stop, step)]
 
-        def count(piece: tuple[int, int]) -> _Counts | None:
-            return _counts(view, *piece, self.sites, self._line, entropy=self._entropy)
+        def count(piece: tuple[int, int, bool]) -> Counts | None:
+            start, until, known = piece
+            counts = summed.counts(start, until) if known and summed is not None else None
+            return counts or self._counted(view, start, until, step)
 
+        pieces = list(_pieces(self.end, stop, step, summed))
         counted = map(count, pieces) if limit or len(pieces) == 1 else in_order(count, pieces)
-        for (_, until), counts in zip(pieces, counted, strict=True):
+        for (_, until, _), counts in zip(pieces, counted, strict=True):
             if counts is not None:
-                self._add(counts)
+                self._add(counts, view.stacks)
             self.end = until
         return self.end == view.end
 
-    def _add(self, counts: _Counts) -> None:
-        self.tokens += counts.tokens
-        for stack, count in counts.stack_tokens.items():
+    def _counted(self, view: TimelineView, start: int, stop: int, step: int) -> Counts | None:
+        """The sums over tokens ``start .. stop - 1``, ``step`` of them at a time; None if none counts."""
+        parts = [self._count(view, low, min(low + step, stop)) for low in range(start, stop, step)]
+        known = [part for part in parts if part is not None]
+        return added(known) if known else None
+
+    def _count(self, view: TimelineView, start: int, stop: int) -> Counts | None:
+        columns = view.tokens(start, stop)
+        keep = ~columns.pad if self._line is None else line_rows(columns, self._line, view.stacks)
+        if not keep.any():
+            return None
+        block = view.routing(start, stop)
+        logits = block.logits if self._entropy else None
+        indices, weights, flags = block.indices, block.weights, block.flags
+        return count_tokens(columns.phase, columns.stack, keep, indices, weights, logits, flags, self.sites)
+
+    def _add(self, counts: Counts, stacks: Sequence[str]) -> None:
+        self.tokens += counts.phases
+        for stack, count in zip(stacks, counts.stacks.tolist()):
             self.stack_tokens[stack] = self.stack_tokens.get(stack, 0) + count
         self.routed += counts.routed
         self.loads += counts.loads
@@ -125,64 +142,21 @@ class RoutingTotals:
         self.non_finite += counts.non_finite
         self._mass += counts.mass
         self._mass_known += counts.mass_known
-        self.has_logits |= counts.has_logits
-        if counts.entropy is not None:
-            total, number = counts.entropy
-            self._entropy_sum += total
-            self._entropy_known += number
+        if self._entropy:
+            self._entropy_sum += counts.entropy
+            self._entropy_known += counts.entropy_known
+            self.has_logits |= counts.has_logits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Counts:
-    """What some tokens add to the totals, named as there; ``entropy`` is a sum, and of how many."""
-
-    tokens: I64
-    stack_tokens: dict[str, int]
-    routed: I64
-    loads: I64
-    dropped: I64
-    forced: I64
-    non_finite: I64
-    has_logits: bool
-    mass: F64
-    mass_known: I64
-    entropy: tuple[F64, I64] | None
-
-
-def _counts(
-    view: TimelineView, start: int, stop: int, sites: tuple[Site, ...], line: Line | None, *, entropy: bool
-) -> _Counts | None:
-    columns = view.tokens(start, stop)
-    keep = ~columns.pad if line is None else line_rows(columns, line, view.stacks)
-    if not keep.any():
-        return None
-    stacks = np.bincount(columns.stack[keep], minlength=len(view.stacks)).tolist()
-    block = view.routing(start, stop)
-    load, mass, known = loads_and_mass(block.indices, block.weights, sites, keep)
-    seen = passed(block.indices, block.flags) & keep[:, None]
-    dropped, forced, non_finite = (
-        np.asarray(((block.flags & flag) != 0)[keep].sum(0), np.int64)
-        for flag in (SiteFlag.DROPPED, SiteFlag.FORCED, SiteFlag.NON_FINITE)
-    )
-    return _Counts(
-        tokens=np.bincount(columns.phase[keep], minlength=len(Phase))[: len(Phase)],
-        stack_tokens={view.stacks[number]: count for number, count in enumerate(stacks)},
-        routed=np.asarray(seen.sum(0), np.int64),
-        loads=load,
-        dropped=dropped,
-        forced=forced,
-        non_finite=non_finite,
-        has_logits=block.logits is not None,
-        mass=mass,
-        mass_known=known,
-        entropy=_entropy_sum(block.logits, seen, sites) if entropy and block.logits is not None else None,
-    )
-
-
-def _entropy_sum(logits: F16, seen: Bool, sites: tuple[Site, ...]) -> tuple[F64, I64]:
-    values = site_entropy(logits, sites, roughly=True)
-    known = seen & ~np.isnan(values)
-    return np.where(known, values, 0.0).sum(0, dtype=np.float64), np.asarray(known.sum(0), np.int64)
+def _pieces(start: int, stop: int, step: int, summed: Summed | None) -> Iterator[tuple[int, int, bool]]:
+    """Tokens ``start .. stop - 1`` in pieces, of ``step`` at most but where sums are known, as each says."""
+    while start < stop:
+        low, high = (stop, stop) if summed is None else summed.summed(start, stop)
+        for at in range(start, low, step):
+            yield at, min(at + step, low), False
+        if low < high:
+            yield low, high, True
+        start = high
 
 
 def chunk_tokens(sites: Sequence[Site]) -> int:

@@ -40,6 +40,8 @@ class Catalog:
     Attributes:
         chunks: without gaps, in order; damaged places are chunks without records.
         metas: where the records that are no chunks begin, in order.
+        sums: of the records of sums, in order, the first token, one past the last, and where they begin; those from
+            before the model was last said to be another are not among them.
         position: where to look for more.
         ended: an end record was read; complete: it says that nothing is missing.
         lost: pieces of the file that could not be read as records.
@@ -50,6 +52,7 @@ class Catalog:
 
     chunks: list[Chunk] = field(default_factory=list)
     metas: list[int] = field(default_factory=list)
+    sums: list[tuple[int, int, int]] = field(default_factory=list)
     position: int = 0
     ended: bool = False
     complete: bool = False
@@ -70,6 +73,11 @@ class Catalog:
             self._add_part(kind, first, count, start)
         elif kind in META_KINDS:
             self.metas.append(start)
+            if kind == "model":  # by whose rules tokens are counted
+                self.sums.clear()
+        elif kind == "sums":
+            if count and (not self.sums or first >= self.sums[-1][1]):
+                self.sums.append((first, first + count, start))
         elif kind not in ("index", "end"):
             self.unknown += 1
 

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from moetui.routing.counts import Counts, count_tokens
+from moetui.routing.model import Site
 from moetui.routing.step import TokenScores
 from moetui.routing.steps import Steps, token_ms
 from moetui.trace.arrays import Array, pack_array, pack_table, widen
@@ -15,10 +17,23 @@ from moetui.trace.frames import Piece
 from moetui.trace.layout import CHUNK_BYTES, CHUNK_KINDS, CHUNK_TOKENS, Column, Widths
 from moetui.trace.layouts import Layout, against_logits, counted, differences, told_by_steps
 
-Record: TypeAlias = tuple[str, int, int, list[Piece]]  # kind, first token, number of tokens, body
+Record: TypeAlias = tuple[str, list[Piece]]  # kind, body
 
 _COLUMNS = {(kind, column.name): column for kind, columns in CHUNK_KINDS.items() for column in columns}
 _SCORES = frozenset(field.name for field in fields(TokenScores))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Tokens ``first .. first + count - 1`` as records, and sums over them; None where a reader may see other numbers.
+
+    The ``tokens`` record comes last: a chunk torn before it does not count, whatever else of it was written.
+    """
+
+    first: int
+    count: int
+    records: list[Record]
+    counts: Counts | None
 
 
 class ChunkBuilder:
@@ -26,11 +41,13 @@ class ChunkBuilder:
 
     Args:
         widths: sizes of the model's axes; they grow when a step is wider.
+        sites: by whose rules tokens are counted; they may be changed at any time.
         has_weights, has_logits: what is kept of the steps.
     """
 
-    def __init__(self, widths: Widths, *, has_weights: bool, has_logits: bool) -> None:
+    def __init__(self, widths: Widths, sites: tuple[Site, ...], *, has_weights: bool, has_logits: bool) -> None:
         self.widths = widths
+        self.sites = sites
         self.tokens = 0
         self.steps = 0
         self._has_weights = has_weights
@@ -58,7 +75,7 @@ class ChunkBuilder:
             self._fitting = shapes
         return widths
 
-    def add(self, steps: Steps, stack: int, scores: TokenScores) -> Iterator[list[Record]]:
+    def add(self, steps: Steps, stack: int, scores: TokenScores) -> Iterator[Packed]:
         """Add steps; yields the packed chunks that became full on the way."""
         done, count, first = 0, steps.num_tokens, self.tokens + self._held
         while True:
@@ -73,11 +90,8 @@ class ChunkBuilder:
         if self._held >= self._capacity():
             yield self.pack()
 
-    def pack(self) -> list[Record]:
-        """The rows gathered as records; none are left then.
-
-        The tokens come last: a chunk torn before them does not count, whatever else of it was written.
-        """
+    def pack(self) -> Packed:
+        """The rows gathered, one at least; none are left then."""
         pieces, first, count = self._pieces, self.tokens, self._held
         self._pieces, self._held = [], 0
         self.tokens += count
@@ -97,8 +111,15 @@ class ChunkBuilder:
                 table = _untold(table, tables["steps"], first)
             stored = _stored(kind, table, logits)
             body = {name: pack_array(array, layout) for name, (array, layout) in stored.items()}
-            records.append((kind, first, count, pack_table(body)))
-        return records
+            records.append((kind, pack_table(body)))
+        return Packed(first, count, records, self._counts(tables["tokens"], routing, logits))
+
+    def _counts(self, tokens: Mapping[str, Array], routing: Mapping[str, Array], logits: Array | None) -> Counts | None:
+        if logits is not None and logits.shape[-1] < max((site.num_classes for site in self.sites), default=0):
+            return None  # a reader fills up what is missing
+        indices, weights, flags = routing["indices"], routing.get("weights"), routing["flags"]
+        keep = ~tokens["pad"]
+        return count_tokens(tokens["phase"], tokens["stack"], keep, indices, weights, logits, flags, self.sites)
 
     def _capacity(self) -> int:
         row = 2 * max(1, self.widths.sites) * max(1, self.widths.classes if self._has_logits else self.widths.slots)

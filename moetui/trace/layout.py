@@ -14,6 +14,7 @@ VERSION = 2
 
 CHUNK_TOKENS = 4096  # tokens of a chunk, at most: a reader takes no more
 CHUNK_BYTES = 2 << 20  # bytes of a chunk's logits, about: what has to be unpacked to see one token
+SUMS_TOKENS = 4096  # tokens, at least, that a record of sums is of
 MAX_META = 16 << 20  # bytes of a record that is no chunk, unpacked
 MAX_ITEMS = 1_000_000  # maps and lists in it
 MAX_TEXT = 4096  # bytes of a token's text; the rest is cut

@@ -177,6 +177,8 @@ class Trace:
             for kind in CHUNK_KINDS:
                 if kind in chunk.records or kind not in self._store.optional:
                     self._store.table(number, kind)
+        for start, stop, _ in self._catalog.sums:
+            self._store.counts(start, stop, self._info.sites)
         return self.findings
 
     def close(self) -> None:

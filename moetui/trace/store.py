@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from moetui.routing.counts import Counts
+from moetui.routing.model import Site
 from moetui.trace.arrays import Array, unknown, unpack_array
 from moetui.trace.catalog import Catalog, Chunk, read_map
 from moetui.trace.frames import DamagedError, read_frame
 from moetui.trace.layout import CHUNK_KINDS, Column, Widths
 from moetui.trace.layouts import LAYOUTS, restored, told_by_steps
 from moetui.trace.source import FileSource
+from moetui.trace.sums import read_sums
 
 Table: TypeAlias = dict[str, Array]
 
@@ -68,6 +71,26 @@ class Store:
         low = bisect_right(chunks, start, key=lambda chunk: chunk.first) - 1
         high = bisect_right(chunks, stop - 1, key=lambda chunk: chunk.first)
         return range(max(low, 0), high)
+
+    def summed(self, start: int, stop: int) -> tuple[int, int]:
+        """See ``moetui.routing.counts.Summed``."""
+        sums = self._catalog.sums
+        at = bisect_left(sums, start, key=lambda each: each[0])
+        return sums[at][:2] if at < len(sums) and sums[at][1] <= stop else (stop, stop)
+
+    def counts(self, start: int, stop: int, sites: Sequence[Site]) -> Counts | None:
+        """See ``moetui.routing.counts.Summed``."""
+        sums = self._catalog.sums
+        at = bisect_left(sums, start, key=lambda each: each[0])
+        chunks = [self.chunks[number] for number in self.chunk_range(start, stop)]
+        covered = (chunks[0].first, chunks[-1].stop) if chunks else (0, 0)
+        if at == len(sums) or sums[at][:2] != (start, stop) or covered != (start, stop):
+            return None
+        try:
+            return read_sums(self._source, sums[at][2], chunks, sites, has_logits="logits" not in self.optional)
+        except DamagedError:
+            self._broken.add((at, "sums"))
+            return None
 
     def table(self, number: int, kind: str) -> Table:
         """One kind of columns of chunk ``number``, with as many slots, classes and candidates as stand in the file.

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from moetui.routing.counts import Counts
 from moetui.routing.model import Site
 from moetui.routing.step import F16, U8, U16
 from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns, unknown_text
@@ -103,6 +104,14 @@ class TraceView:
             return self._slice(kind, column, start, stop, widths)
 
         return LazyBlock(load)
+
+    def summed(self, start: int, stop: int) -> tuple[int, int]:
+        """See ``moetui.routing.counts.Summed``."""
+        return self._store.summed(start, min(stop, self.end))
+
+    def counts(self, start: int, stop: int) -> Counts | None:
+        """See ``moetui.routing.counts.Summed``."""
+        return self._store.counts(start, stop, self.sites)
 
     def steps(self) -> StepColumns:
         """The steps whose tokens are there; the last one's tokens are counted as far as they are."""

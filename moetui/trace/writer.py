@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -21,10 +21,11 @@ from moetui.routing.scores import token_scores
 from moetui.routing.step import Step
 from moetui.routing.steps import Steps
 from moetui.trace.arrays import pack_array
-from moetui.trace.chunks import ChunkBuilder, Record
+from moetui.trace.chunks import ChunkBuilder, Packed
 from moetui.trace.frames import Compressor, Piece, pack_frame
 from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, MAX_TEXT, VERSION, Widths
 from moetui.trace.plain import clean, to_plain
+from moetui.trace.sums import SumsBuilder
 from moetui.trace.target import Target
 from moetui.trace.ticker import Ticker
 from moetui.trace.values import event_to_plain, info_to_plain, is_lasting
@@ -78,7 +79,8 @@ class TraceWriter:
         self._lock = threading.RLock()
         self._info = info
         self._compressor = Compressor() if compression else None
-        self._chunk = ChunkBuilder(widths, has_weights=has_weights, has_logits=has_logits)
+        self._chunk = ChunkBuilder(widths, info.sites, has_weights=has_weights, has_logits=has_logits)
+        self._sums = SumsBuilder()
         self._index = _Index()
         self._due: list[bytes] = []  # records that wait for the next write, before the chunk's
         self._stacks: list[str] = []
@@ -126,8 +128,8 @@ class TraceWriter:
                 self._add("stacks", {"names": [clean(name) for name in self._stacks]})
             self._vocabulary.update(steps.vocabulary)
             scores = token_scores(steps, self._info.sites)
-            for records in self._chunk.add(steps, self._stacks.index(steps.stack), scores):
-                self._write(records)
+            for packed in self._chunk.add(steps, self._stacks.index(steps.stack), scores):
+                self._write(packed)
         self._wind()
 
     def write_event(self, event: Event) -> None:
@@ -163,6 +165,8 @@ class TraceWriter:
                 raise ValueError(f"{len(info.sites)} sites instead of {len(self._info.sites)}")
             changed = info.modules != self._info.modules
             self._info = info
+            self._chunk.sites = info.sites
+            self._sums.forget()
             self._add("model", _fitting(info_to_plain(info, modules=changed)))
         self._wind()
 
@@ -229,22 +233,19 @@ class TraceWriter:
         self._due.clear()
 
     def _write_chunk(self) -> None:
-        records = self._chunk.pack() if self._chunk.held else []
-        self._write(records)
+        self._write(self._chunk.pack() if self._chunk.held else None)
 
-    def _write(self, records: Iterable[Record]) -> None:
+    def _write(self, packed: Packed | None) -> None:
         self._add_vocabulary()
-        tokens = 0
-        for kind, first, count, body in records:
-            self._add_record(kind, first, count, body)
-            tokens += count
+        if packed is not None:
+            self._add_chunk(packed)
         if self._events:
             self._add_events()
         if not self._due:
             return
         data = b"".join(self._due)
         self._due.clear()
-        if self._target.write(data) and tokens:
+        if self._target.write(data) and packed is not None:
             self._target.commit()
 
     def _write_end(self, complete: bool) -> None:
@@ -262,6 +263,14 @@ class TraceWriter:
             part = items[start : start + _TEXTS]
             ids = np.array([token_id for token_id, _ in part], np.int32)
             self._add("vocabulary", {"ids": pack_array(ids), "texts": [_as_bytes(text) for _, text in part]})
+
+    def _add_chunk(self, packed: Packed) -> None:
+        for kind, body in packed.records:
+            self._add_record(kind, packed.first, packed.count, body)
+        sums = self._sums.add(packed.counts, packed.count, self._due[-len(packed.records) :])
+        if sums is not None:
+            tokens, body = sums
+            self._add_record("sums", packed.first + packed.count - tokens, tokens, body)
 
     def _add_events(self) -> None:
         packer = msgpack.Packer()

@@ -15,8 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from moetui.routing import TraceError
-from moetui.trace import TraceWriter, open_trace
+from moetui.routing.totals import RoutingTotals
+from moetui.trace import TraceWriter, open_trace, sums
 from tests.trace.trace_cases import make_info, make_steps
 
 LEAST = 5000  # cases, however long they take
@@ -42,14 +45,37 @@ def look(path):
         steps = view.steps()
         assert len(steps.index) == len(steps.site_ms)
         assert not len(steps.index) or int((steps.first_token + steps.num_tokens).max()) <= view.end
+        counted = [totals(each) for each in (view, Unsummed(view))]
         findings = trace.verify()
+        # Sums need no widths, without which the tokens' own columns cannot be read.
+        assert trace._unreadable or all(np.array_equal(*both) for both in zip(*counted, strict=True))
         assert trace.complete == (not any(f.kind in ("trace_incomplete", "trace_damaged") for f in findings))
         return "whole" if trace.complete else "partial"
 
 
+class Unsummed:
+    """A view that knows no sums, so that its tokens are counted one by one."""
+
+    def __init__(self, view):
+        self._view = view
+
+    def __getattr__(self, name):
+        if name in ("summed", "counts"):
+            raise AttributeError(name)
+        return getattr(self._view, name)
+
+
+def totals(view):
+    """Whole numbers that statistics are made of, over the first tokens of a view."""
+    counted = RoutingTotals(view.sites)
+    counted.update(view, 40_000)
+    return counted.tokens, counted.routed, counted.loads, counted.dropped, counted.forced, counted.non_finite
+
+
 def bases(folder):
-    """Small traces: packed and plain, whole and cut off, of one chunk and of many."""
+    """Small traces: packed and plain, whole and cut off, of one chunk and of many, with and without sums."""
     info = make_info()
+    sums.SUMS_TOKENS = 20
     out = []
     for compression in ("zstd", None):
         path = folder / f"{compression}.msgpack"
