@@ -190,6 +190,25 @@ def test_sums_by_another_rule_are_not_taken(tmp_path, info):
             assert_same(counted(view), counted(Unsummed(view)))
 
 
+def test_a_recording_that_is_followed_is_counted_as_it_grows(tmp_path, info):
+    path = tmp_path / "x.msgpack"
+    with TraceWriter(path, info, flush_seconds=1e9) as writer:
+        writer.flush()
+        with open_trace(path) as trace:
+            totals, late = RoutingTotals(info.sites), RoutingTotals(info.sites)
+            for number, step in enumerate(make_steps(info, prefill=3, decode=60)):
+                writer.write_step(step)
+                writer.flush()
+                trace.refresh()
+                totals.update(trace.timeline)
+                if number % 25 == 24:  # by then sums are there
+                    late.update(trace.timeline)
+            late.update(trace.timeline)
+            assert trace.timeline.summed(0, 63)[0] == 0
+            for each in (totals, late):
+                assert_same(each, counted(Unsummed(trace.timeline)))
+
+
 def test_a_deleted_branch_is_not_counted(tmp_path, info):
     steps = make_steps(info, prefill=24, decode=24)
     path = tmp_path / "x.msgpack"
