@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moetui.routing import NO_EXPERT, RoutingBlock, Site, StepColumns, TimelineView, TokenColumns
 from moetui.routing.branches import Line, line_rows
+from moetui.routing.counts import Counts, Summed
 from moetui.routing.events import Branch
 from moetui.routing.step import Bool
 from moetui.routing.totals import chunk_tokens
@@ -41,6 +42,15 @@ class Window:
     def routing(self, start: int, stop: int) -> RoutingBlock:
         """Routing, clipped to the window."""
         return self._view.routing(*self._clip(start, stop))
+
+    def summed(self, start: int, stop: int) -> tuple[int, int]:
+        """The view's (see ``Summed``); none where it knows none."""
+        stop = min(stop, self.end)
+        return self._view.summed(max(start, self.first), stop) if isinstance(self._view, Summed) else (stop, stop)
+
+    def counts(self, start: int, stop: int) -> Counts | None:
+        """The view's."""
+        return self._view.counts(start, stop) if isinstance(self._view, Summed) else None
 
     def steps(self) -> StepColumns:
         """The steps that have a token in the window."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moetui.console.window import Window
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import Branch, BranchAdded, BranchChanged
 from moetui.routing.kept import without_deleted
@@ -120,6 +121,17 @@ def test_tokens_behind_the_last_sums_are_counted(tmp_path, info):
         assert view.summed(1, 31) == (31, 31)
         assert_same(counted(view.clip(23)), counted(Unsummed(view.clip(23))))
         assert_same(counted(view), counted(Unsummed(view)))
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "first"), [(0, None, 0), (0, 50, 0), (3, 64, 24), (24, None, 24), (25, 30, 30)]
+)
+def test_a_window_takes_the_sums_that_lie_in_it_alone(tmp_path, info, start, stop, first):
+    path = write(tmp_path / "x.msgpack", info, make_steps(info, prefill=24, decode=45))
+    with open_trace(path) as trace:
+        window = Window(trace.timeline, start, stop)
+        assert window.summed(0, 69)[0] == first
+        assert_same(counted(window), counted(Window(Unsummed(trace.timeline), start, stop)))
 
 
 @pytest.mark.parametrize("kind", ["logits", "routing", "tokens"])
