@@ -22,7 +22,8 @@ class TokenInputs:
         shape: ``(B, T)``, None where nothing tells.
         mask: ``[B, L]`` 2-D attention mask over past and new tokens, None if there is none.
         attention: ``[B, heads, T, L]`` 4-D mask that was given in its place (B and heads may be 1), bool or additive; L
-            may be all that a static cache has room for. None once ``place`` was asked.
+            may be all that a static cache has room for. Or ``[B, L]``, of the new tokens alone, or of past ones too.
+            None once ``place`` was asked.
         places: ``[B, T]`` what ``place`` found.
         positions: ``[B, T]`` as given, used where there is no 2-D mask.
         modality: ``[B, T]`` 0 for text, where the model was told which tokens are not.
@@ -51,7 +52,7 @@ class TokenInputs:
         return Phase.PREFILL if new > 1 or nothing_before else Phase.DECODE
 
     def place(self) -> Tensor | None:
-        """``[B, T]`` position of each token by the 4-D mask, -1 for padding; None if there is none.
+        """``[B, T]`` position of each token by ``attention``, -1 for padding; None if there is none.
 
         Padding is what no token attends to. Nothing here waits for a device.
         """
@@ -217,11 +218,19 @@ class RawStep:
             return 1
         return inputs.shape[0] if inputs.shape[0] * inputs.shape[1] == rows else 0
 
-    def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
+    def positions(self, stack: str, rows: int, device: torch.device, *, vision: bool = False) -> Tensor:
         """See ``StepFrame``."""
         inputs = self.inputs.get(stack)
-        if inputs is None or inputs.shape is None or inputs.shape[0] * inputs.shape[1] != rows:
+        if inputs is None or inputs.shape is None:
             return torch.arange(rows, device=device)
+        whole = inputs.shape[0] * inputs.shape[1]
+        if whole != rows:
+            if inputs.modality is None or inputs.modality.numel() != whole:
+                return torch.arange(rows, device=device)
+            # The model itself waits for the device here, to pick them.
+            here = ((inputs.modality != 0) == vision).reshape(-1).to(device)
+            own = self.positions(stack, whole, device)[here]
+            return own if len(own) == rows else torch.arange(rows, device=device)
         batch, new = inputs.shape
         places = inputs.place()
         if places is not None:
@@ -240,11 +249,15 @@ class RawStep:
 
 def _places(attention: Tensor, shape: tuple[int, int], past: int | Tensor, positions: Tensor | None) -> Tensor | None:
     """See ``TokenInputs.place``; None if the mask is of other tokens."""
-    rows, _, queries, keys = attention.shape
+    flat = attention.dim() == 2
+    rows, queries, keys = attention.shape[0], shape[1] if flat else attention.shape[2], attention.shape[-1]
     if rows not in (1, shape[0]) or queries != shape[1] or keys < queries:
         return None
-    allowed = attention > _MASKED if attention.is_floating_point() else attention != 0
-    seen = allowed.any(1).any(1).expand(shape[0], -1)  # [B, L]
+    if flat:
+        seen = (attention != 0).expand(shape[0], -1)  # [B, L]
+    else:
+        allowed = attention > _MASKED if attention.is_floating_point() else attention != 0
+        seen = allowed.any(1).any(1).expand(shape[0], -1)
     # The keys of a window that has moved on are the last ones.
     latest = keys - queries
     start = past.clamp(max=latest) if isinstance(past, Tensor) else min(past, latest)
@@ -253,4 +266,6 @@ def _places(attention: Tensor, shape: tuple[int, int], past: int | Tensor, posit
         place = positions.to(seen.device, torch.int64)
     else:
         place = seen.long().cumsum(1).gather(1, own) - 1
+        if flat and keys == queries:
+            place = place + past
     return place.masked_fill(~seen.gather(1, own), -1)

@@ -152,10 +152,14 @@ def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames,
 
 
 def _attention_mask(mask: Any) -> Tensor | None:
-    """A 4-D mask; of those that a model was given by type of attention, the one that sees farthest."""
+    """A 4-D mask; of those that a model was given by type of attention, the one that sees farthest.
+
+    A 2-D one where they are all of that kind, as those of states that recur are, or of tokens that are looked up.
+    """
     if isinstance(mask, dict):
         kinds = sorted(mask, key=lambda kind: kind != "full_attention")
-        return next((found for kind in kinds if (found := _attention_mask(mask[kind])) is not None), None)
+        found = [each for kind in kinds if isinstance(each := mask[kind], Tensor)]
+        return next((each for dim in (4, 2) for each in found if each.dim() == dim), None)
     return mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
 
 

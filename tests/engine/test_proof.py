@@ -114,6 +114,33 @@ def test_generation_is_bit_identical(name: str, zoo_model: Any) -> None:
     check_probabilities(decoder, watched, capture)
 
 
+STATIC_BREAKS = {"deepseek_v4": "transformers has no static cache for its compressed attention"}
+
+
+@pytest.mark.parametrize("name", buildable())
+def test_generation_on_a_static_cache_is_bit_identical(name: str, zoo_model: Any) -> None:
+    built = zoo_model(name)
+    if not built.can_generate:
+        pytest.skip("it generates no text token by token")
+    model, inputs = built.model, built.inputs(2, 7, padding="left")
+    inputs.pop("decoder_input_ids", None)
+    arguments = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+    arguments |= {"cache_implementation": "static", "output_logits": True, "return_dict_in_generate": True}
+    if name in STATIC_BREAKS:
+        with pytest.raises(KeyError):
+            model.generate(**inputs, **arguments)
+        pytest.skip(STATIC_BREAKS[name])
+    bare = model.generate(**inputs, **arguments)
+    steps: list[Step] = []
+    with Capture(model, on_step=steps.append) as capture:
+        watched = model.generate(**inputs, **arguments)
+    assert torch.equal(bare.sequences, watched.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(bare.logits, watched.logits))
+    decoder = [step for step in steps if step.stack == "decoder"]
+    check_tokens(decoder, watched.sequences, inputs, built.is_encoder_decoder)
+    check_probabilities(decoder, watched, capture)
+
+
 def check_tokens(steps: list[Step], sequences: torch.Tensor, inputs: dict[str, Any], encoder_decoder: bool) -> None:
     """Ids are those that went in; positions count each sequence's own tokens."""
     batch = len(sequences)
