@@ -75,7 +75,7 @@ class RoutingArrays:
         self._slots = max(site.top_k for site in sites)
         self._classes = max(site.num_classes for site in sites)
         self._whole = SiteColumns([], np.empty((passes, 0), np.int64), [], [], [])
-        self._parts: list[SiteTensors] = []
+        self._parts: list[tuple[SiteTensors, NDArray[np.intp]]] = []
         self.indices: U16 = np.empty((0, 0, 0), np.uint16)
         self.weights: F16 | None = None
         self.logits: F16 | None = None
@@ -101,7 +101,7 @@ class RoutingArrays:
 
     def fill_rows(self, part: SiteTensors, at: NDArray[np.intp]) -> None:
         """Take a site that only the tokens ``at`` passed."""
-        self._parts.append(part)
+        self._parts.append((part, at))
         number, slots = part.number, part.indices.shape[1]
         if slots > self._slots:
             self._widen(slots)
@@ -121,16 +121,34 @@ class RoutingArrays:
     def flags(self) -> U8:
         """``[T, S]`` ``SiteFlag`` bits; slots that a function silenced become empty."""
         flags: U8 = np.zeros(self.indices.shape[:2], np.uint8)
-        moves = self._moves()
+        moves, parts = self._moves(), self._moves_of_parts()
         for move in moves:
             part = flags[move.rows].reshape(-1, self._rows, flags.shape[1])
             part[:, :, move.numbers] |= move.moved.astype(np.uint8) * np.uint8(SiteFlag.FORCED)
+        for move, at in parts:
+            flags[at, move.numbers[0]] |= move.moved[0, :, 0].astype(np.uint8) * np.uint8(SiteFlag.FORCED)
         self._flag_dropped(flags)
         self._flag_non_finite(flags)
         for move in moves:
             if move.silent is not None:
                 self._empty(move, move.silent)
+        for move, at in parts:
+            if move.silent is not None:
+                token, slot = move.silent[0, :, 0].nonzero()
+                self.indices[at[token], move.numbers[0], slot] = NO_EXPERT
+                if self.weights is not None:
+                    self.weights[at[token], move.numbers[0], slot] = np.nan
         return flags
+
+    def _moves_of_parts(self) -> list[tuple[_Move, NDArray[np.intp]]]:
+        """What functions did to sites that some of the tokens passed, and which tokens these are."""
+        out = []
+        for part, at in self._parts:
+            if part.before_indices is not None and part.before_weights is not None:
+                routing = part.indices, part.weights, part.before_indices, part.before_weights
+                shape = 1, 1, *part.indices.shape
+                out.append((_Move.of(slice(None), [part.number], shape, *(tensor[None] for tensor in routing)), at))
+        return out
 
     def _moves(self) -> list[_Move]:
         """What functions did to the sites that they looked at; at one go where these are alike."""
@@ -171,7 +189,7 @@ class RoutingArrays:
             part[:, :, move.numbers] = own
 
     def _flag_dropped(self, flags: U8) -> None:
-        if self.weights is None or not self._whole.numbers:
+        if self.weights is None or not (self._whole.numbers or self._parts):
             return
         idle = self.weights == 0
         idle |= self.indices == NO_EXPERT
@@ -180,19 +198,21 @@ class RoutingArrays:
         # A class past the experts is a choice of its own: to skip.
         experts = np.array([site.num_experts for site in self._sites])
         idle &= (self.indices == NO_EXPERT) | (self.indices < experts[:, None])
-        here = np.zeros(len(self._sites), np.bool_)
-        here[self._whole.numbers] = True
+        here = np.zeros(flags.shape, np.bool_)
+        here[:, self._whole.numbers] = True
+        for part, at in self._parts:
+            here[at, part.number] = True
         flags[idle.all(-1) & here] |= np.uint8(SiteFlag.DROPPED)
 
     def _flag_non_finite(self, flags: U8) -> None:
         odd: Bool | None = None
         for values, kept, parts in (
-            (self.weights, self._whole.weights, [part.weights for part in self._parts]),
-            (self.logits, self._whole.logits, [part.logits for part in self._parts]),
+            (self.weights, self._whole.weights, [part.weights for part, _ in self._parts]),
+            (self.logits, self._whole.logits, [part.logits for part, _ in self._parts]),
         ):
             if values is None:
                 continue
-            places = [*zip(self._whole.numbers, kept), *zip([part.number for part in self._parts], parts)]
+            places = [*zip(self._whole.numbers, kept), *zip([part.number for part, _ in self._parts], parts)]
             found = _odd(values, places)
             odd = found if odd is None or found is None else odd | found
         if odd is not None:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from moetui.engine.caches import returned_cache
+from moetui.engine.interventions import plan
 from moetui.engine.raw import TokenInputs
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Phase, SiteFlag
+from moetui.routing.interventions import BanExperts, ScaleExperts, Scope
 from tests.engine.watched import Watched, ids, onto, table
 
 
@@ -71,23 +73,15 @@ def test_tokens_cached_before_count_and_those_to_come_do_not(past: Any) -> None:
     inputs = TokenInputs("decoder", shape=(1, 1), attention=torch.ones(1, 1, 1, 4, dtype=torch.bool), past=past)
     inputs.positions = torch.tensor([[5]])
     assert inputs.place().tolist() == [[5]]
+    # One that says of each token alone whether it is padding, of the new ones or of all.
+    for flat in (real[:, 5:7], real[:, :7]):
+        inputs = TokenInputs("decoder", shape=(2, 2), attention=flat, past=past)
+        inputs.positions = torch.tensor([[5, 6], [3, 0]])
+        assert inputs.place().tolist() == [[5, 6], [3, -1]]
+    inputs = TokenInputs("decoder", shape=(1, 2), attention=torch.ones(1, 2, dtype=torch.bool), past=past)
+    assert inputs.place().tolist() == [[5, 6]]
     # Of other tokens.
     assert TokenInputs("decoder", shape=(1, 3), attention=attention, past=past).place() is None
-
-
-@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "qwen3_vl_moe"])
-def test_a_static_cache_changes_no_token(name: str, zoo_model: Any) -> None:
-    built = zoo_model(name)
-    inputs = built.inputs(2, 7, padding="left")
-    found = []
-    for arguments in ({}, {"cache_implementation": "static"}):
-        with Watched(built.model) as watched:
-            built.model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False, **arguments)
-        steps = watched.steps
-        found.append([(step.pad.tolist(), step.position.tolist(), step.token_id.tolist()) for step in steps])
-        assert sum(int((~step.pad).sum()) for step in steps) == 12 + 3 * 2
-        assert not np.isnan(table(steps[1:], "logprob", 2)).any()
-    assert found[0] == found[1]
 
 
 @torch.no_grad()
@@ -335,11 +329,39 @@ def test_a_modality_s_router_may_choose_more_experts_than_its_own_number(zoo_mod
     (step,) = watched.steps
     for site in sites:
         here = kinds[0].numpy() == ("vision" in site.name)
+        np.testing.assert_array_equal(step.flags[:, site.index] & SiteFlag.FORCED > 0, here)
         assert site.top_k < 3
         assert (step.indices[here, site.index] == [0, 1, 2]).all()
         assert step.weights is not None
         assert (step.weights[here, site.index] == 0.25).all()
         assert (step.indices[~here, site.index] == NO_EXPERT).all()
+
+
+@torch.no_grad()
+def test_what_is_done_to_some_tokens_of_a_modality_is_marked_on_them(zoo_model: Any) -> None:
+    built = zoo_model("ernie4_5_vl_moe")
+    inputs = built.inputs(2, 6, padding="left")
+    kinds = inputs["moe_mm_token_type_ids"] = torch.tensor([[0, 0, 1, 1, 0, 1], [0, 0, 1, 0, 1, 0]])
+    with Watched(built.model) as watched:
+        built.model(**inputs)
+        sites, number = watched.capture.sites, watched.capture.sites[0].num_experts
+        scope = Scope(positions=(2, 4))
+        chain = [BanExperts((0,), scope), ScaleExperts(tuple(range(1, number)), 0.0, scope)]
+        watched.capture.set_functions(plan(chain, lambda: watched.capture.handles).functions)
+        built.model(**inputs)
+    bare, step = watched.steps
+    inside = (step.position >= 2) & (step.position < 4)
+    assert step.pad.sum() == 2
+    for site in sites:
+        here = kinds.reshape(-1).numpy() == ("vision" in site.name)
+        changed = here & inside
+        for flag in (SiteFlag.FORCED, SiteFlag.DROPPED):
+            np.testing.assert_array_equal(step.flags[:, site.index] & flag > 0, changed, err_msg=site.name)
+        assert (step.indices[changed, site.index] == NO_EXPERT).all()
+        np.testing.assert_array_equal(step.indices[~here, site.index], NO_EXPERT)
+        if site.layer == 1:  # behind that one the others' routing is another
+            kept = here & ~inside
+            np.testing.assert_array_equal(step.indices[kept, site.index], bare.indices[kept, site.index])
 
 
 @torch.no_grad()

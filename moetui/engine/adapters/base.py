@@ -114,8 +114,12 @@ class StepFrame(Protocol):
     def stood(self, nanoseconds: int) -> None:
         """The pass was held up between two sites: that time is no part of its duration."""
 
-    def positions(self, stack: str, rows: int, device: torch.device) -> Tensor:
-        """``[rows]`` int64 position of each routed row in its sequence, -1 for padding; no wait for the device."""
+    def positions(self, stack: str, rows: int, device: torch.device, *, vision: bool = False) -> Tensor:
+        """``[rows]`` int64 position of each routed row in its sequence, -1 for padding; no wait for the device.
+
+        Args:
+            vision: of rows that are some of the stack's tokens: whether they are what is not text.
+        """
 
     def sequences(self, stack: str, rows: int) -> int:
         """How many sequences the routed rows are of, one after the other and equally long; 0 if they are not all."""
@@ -153,7 +157,8 @@ class SiteContext:
         name, hidden = self.site.name, self.hidden
         if self.step is None or hidden is None:
             return name
-        positions = self.step.positions(self.site.stack, hidden.numel() // hidden.shape[-1], hidden.device)
+        rows = hidden.numel() // hidden.shape[-1]
+        positions = self.step.positions(self.site.stack, rows, hidden.device, vision="vision" in name)
         known = positions[positions >= 0]
         if not len(known):
             return name

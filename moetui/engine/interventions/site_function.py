@@ -137,7 +137,8 @@ class SiteFunction:
     def _where(self, context: SiteContext, site: Site, indices: Tensor) -> Tensor:
         rows = indices.shape[0]
         if context.step is not None:
-            self._positions = context.step.positions(site.stack, rows, indices.device)
+            vision = "vision" in site.name
+            self._positions = context.step.positions(site.stack, rows, indices.device, vision=vision)
             self._several = self._several or context.step.passed(self._number)
             self._sequences = 0 if self._several else context.step.sequences(site.stack, rows)
         elif self._positions is None or self._positions.shape[0] != rows:
