@@ -131,7 +131,7 @@ def generate(
     config = generation_config(model, replace(settings, max_new_tokens=length))
     criteria = StoppingCriteriaList([_Stop(stopped, chosen)])
     arguments |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "stopping_criteria": criteria}
-    with seeded(settings.seed if settings.sampled else None), _as_in_decoding(model, start):
+    with seeded(settings.seed if settings.sampled else None), _as_in_decoding(model, start), _on_cache(model, start):
         out = model.generate(generation_config=config, **arguments)
     return tuple(int(token) for token in (out[0] if own_decoder else out[0, len(prompt.ids) :]).tolist())
 
@@ -244,6 +244,21 @@ def _as_in_decoding(model: Any, start: Start | None) -> contextlib.AbstractConte
         return contextlib.nullcontext()
     manager: contextlib.AbstractContextManager[None] = choose()
     return manager
+
+
+@contextlib.contextmanager
+def _on_cache(model: Any, start: Start | None) -> Iterator[None]:
+    """The library takes no cache of a model that names the kind of its caches: within it this one does not."""
+    own = model.generation_config
+    kind = own.cache_implementation
+    if start is None or start.cache is None or kind is None:
+        yield
+        return
+    own.cache_implementation = None
+    try:
+        yield
+    finally:
+        own.cache_implementation = kind
 
 
 def _wants_chat(tokenizer: Any, settings: GenerationSettings) -> bool:

@@ -133,6 +133,20 @@ def test_a_run_taken_back_goes_on_as_it_did(name: str, zoo_model: Any) -> None:
         assert ("snapshot" in methods) == (said == "snapshot") or any(windows(built))
 
 
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "qwen3_next", "jamba"])
+def test_a_model_that_names_the_kind_of_its_caches_is_taken_back_too(name: str, kind: str, zoo_model: Any) -> None:
+    built = zoo_model(name)
+    own = built.model.generation_config
+    held, own.cache_implementation = own.cache_implementation, kind
+    try:
+        methods = check_repeats(built, GREEDY, (0, 1, 6))
+        assert own.cache_implementation == kind
+    finally:
+        own.cache_implementation = held
+    assert methods == ({"prompt", "snapshot"} if kind == "static" else methods - {"repeat"})
+
+
 def windows(built: Any) -> list[bool]:
     with torch.no_grad():
         cache = returned_cache(built.model(**built.inputs(1, 4), use_cache=True))
