@@ -18,7 +18,7 @@ from moetui.debugger.memory import MemoryMeter
 from moetui.engine.zoo import BuiltModel, build, tokenizer
 from moetui.routing import ModelError, UsageError, join_texts
 from moetui.routing.events import Event, Finding, FindingRaised, InterventionsChanged
-from moetui.routing.interventions import BanExperts, ForceExperts
+from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, RouterTemperature, Scope
 from moetui.trace import Held, save_recorded, trace_stats
 
 
@@ -391,3 +391,24 @@ class TestAnalyzer:
         state, end, name = seen[0]
         assert (state, name) == ("finished", "mine")
         assert end > 16 + 64
+
+
+def test_a_temperature_that_changes_no_weight_is_said() -> None:
+    # Of phimoe's weights no rule is known; its router itself follows a temperature, but none of its tokens a ban.
+    built = build("phimoe")
+    scope = Scope(layers=(1, 2))
+    alone: tuple[Intervention, ...] = BanExperts((0,)), RouterTemperature(2.0, scope)
+    for intervention in alone:
+        with MoEDebugger(built.model) as debugger:
+            debugger.interventions.set([intervention])
+            built.model(**built.inputs())
+            debugger.flush()
+            assert not debugger.findings
+    with MoEDebugger(built.model) as debugger:
+        debugger.interventions.set([RouterTemperature(2.0, scope), BanExperts((0,))])
+        for _ in range(2):
+            built.model(**built.inputs())
+        debugger.flush()
+        (finding,) = debugger.findings
+    assert (finding.kind, finding.severity) == ("temperature_unheeded", "warning")
+    assert "L1 and 1 other site" in finding.message

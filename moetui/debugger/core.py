@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from moetui.debugger.breakpoints import BreakpointSet
-from moetui.debugger.interventions import InterventionSet
+from moetui.debugger.interventions import InterventionSet, unheeded
 from moetui.debugger.memory import MemoryMeter
 from moetui.debugger.plugins import Plugins
 from moetui.debugger.recording import Recording
@@ -323,3 +323,6 @@ class MoEDebugger:
         self.flush()
         token = self.live_timeline.snapshot().end
         self.tell(InterventionsChanged(self.interventions.current, token, dict(self._told_rules)))
+        found = unheeded(self.interventions.current, self.capture.sites, self._told_rules)
+        if found is not None and found not in self._findings:
+            self.capture.report(found)

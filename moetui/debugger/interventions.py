@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.routing import Site, TraceError, UnsupportedError, UsageError
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import Finding
-from moetui.routing.interventions import Intervention, ReplayRouting
+from moetui.routing.interventions import Intervention, ReplayRouting, RouterTemperature
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
@@ -109,6 +109,26 @@ class InterventionSet:
     def clear(self) -> None:
         """Let the model route by itself again."""
         self.set(())
+
+
+def unheeded(interventions: Sequence[Intervention], sites: Sequence[Site], rules: Mapping[str, str]) -> Finding | None:
+    """A finding that says where a temperature changes no weight, because nothing tells how they follow from the logits.
+
+    Args:
+        rules: see ``InterventionSet.rules``.
+    """
+    warm = [item.scope for item in interventions if isinstance(item, RouterTemperature)]
+    names = [
+        site.name
+        for site in sites
+        if rules.get(site.name) == "keep_mass" and any(scope.holds_site(site) for scope in warm)
+    ]
+    if not names:
+        return None
+    others = f" and {len(names) - 1} other site{'s' * (len(names) > 2)}" if names[1:] else ""
+    where = f"at {names[0]}{others}"
+    message = f"temperature leaves the weights {where} as they are: how they follow from the logits is not known"
+    return Finding("temperature_unheeded", "warning", message, "noise and boost act on what is chosen there")
 
 
 def _read_routing(

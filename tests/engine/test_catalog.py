@@ -53,7 +53,7 @@ def test_the_number_of_slots_is_fixed_where_the_kind_fixes_it(document: dict[str
 
 def test_the_models_own_rule_gives_the_weights_wherever_there_is_one(document: dict[str, Any]) -> None:
     kept = {row["name"] for row in supported(document) if "keep_mass" in row["weights"]}
-    assert kept == {"doge", "inkling", "phimoe"}
+    assert kept == {"inkling", "phimoe"}
 
 
 def test_the_scoring_rule_is_found_or_said_to_be_unknown(document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -184,6 +185,15 @@ def simple(site: Site) -> bool:
     return site.groups == 1 and not site.zero_experts
 
 
+def check_pairs_of_keys(ran: Ran, temperature: float = 1.0) -> None:
+    """An expert that is a pair of keys is weighed by their scores' sum, among those chosen."""
+    for handle, got, _ in ran.each():
+        if handle.site.kind == "product_key":
+            rows, columns = ran.truth.outputs[id(handle.router)].reshape(2, len(got), -1) / temperature
+            pairs = (rows[:, :, None] + columns[:, None]).flatten(1)
+            close(got, pairs.masked_fill(got == 0, -torch.inf).softmax(-1), handle.site)
+
+
 def noticed(ran: Ran | None, bare: Ran) -> Ran:
     assert ran is not None
     assert torch.isfinite(ran.logits).all()
@@ -223,6 +233,7 @@ def check_force(bench: Bench, bare: Ran) -> None:
             assert not (got[:, ~forced] != 0).any(), handle.site.name
             assert (got[:, forced] != 0).all(), handle.site.name
         check_rule(ran, lambda scores: torch.tensor(experts).expand(len(scores), -1))
+        check_pairs_of_keys(ran)
 
 
 def check_ban(bench: Bench, bare: Ran) -> None:
@@ -237,6 +248,7 @@ def check_ban(bench: Bench, bare: Ran) -> None:
                 assert ((got != 0).sum(-1) == min(site.top_k, site.num_experts - len(experts))).all(), site.name
 
         check_scores(ran, lambda scores: scores.masked_fill(among(scores.shape[1], experts), -torch.inf))
+        check_pairs_of_keys(ran)
 
 
 def check_top_k(bench: Bench, bare: Ran) -> None:
@@ -259,14 +271,18 @@ def check_boost(bench: Bench, bare: Ran) -> None:
 
 
 def check_temperature(bench: Bench, bare: Ran) -> None:
-    ran = cast(Ran, bench.run(RouterTemperature(3.0)))
+    ran = noticed(bench.run(RouterTemperature(3.0)), bare)
     for handle, got, own in ran.each():
-        if handle.site.scoring != "unknown":  # or nothing is left to weigh by: the token's mass is kept
-            noticed(ran, bare)
+        mix = getattr(sys.modules[type(handle.router).__module__], "sparsemixer", None)
+        if mix is None:
             assert not torch.equal(got, own), handle.site.name
+        else:  # where the best expert stands out, it has a weight of 1 at any temperature
+            mixed, chosen = mix(ran.truth.logits(handle) / 3.0, handle.router.router_jitter_noise, False)
+            close(got, spread(chosen, mixed, got.shape[1]), handle.site)
         if simple(handle.site) and not handle.site.selection_bias:
             assert same_support(got, own).all(), handle.site.name
     check_softmax(ran, lambda _, logits: logits / 3.0)
+    check_pairs_of_keys(ran, 3.0)
 
 
 def check_noise(bench: Bench, bare: Ran) -> None:

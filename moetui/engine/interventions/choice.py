@@ -28,6 +28,11 @@ class Choice:
     forced: tuple[int, ...] | None = None
     _made: dict[tuple[str, int, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def free(self) -> bool:
+        """Whether the model chooses as it does, but for how many slots it uses."""
+        return self.forced is None and not self.banned and not self.bias
+
     def force(self, experts: tuple[int, ...]) -> None:
         """Send tokens to these experts; bans before it no longer hold for them."""
         self.forced = tuple(dict.fromkeys(experts))

@@ -165,7 +165,9 @@ class Chooser:
             self._looks_up = self._looks_up or not _ranks(site, logits, indices)
             self._ranked += indices.shape[0]
         change = (lambda values: made.changed(values, positions)) if made.changes else None
-        found = reroute(context, self._trace, indices, select=choice.select, change=change)
+        # A router that chooses by no topk follows other logits all the same.
+        own = self._trace.choice is None and choice.free and choice.k == made.slots
+        found = reroute(context, self._trace, indices, select=None if own else choice.select, change=change)
         if found is None:
             return None
         if site.groups == 1 and choice.forced is None:

@@ -119,7 +119,11 @@ class SiteFunction:
         if self._samples is None and site.scoring != "unknown":
             self._site = site
             return site
-        if logits is None or site.kind == "product_key" or logits.shape[0] != indices.shape[0]:
+        if site.kind == "product_key":
+            # By this very rule its adapter forms the weights that are shown, from what ``expert_logits`` gives.
+            self._site = replace(site, scoring="softmax_top_k", normalised=True, scale=1.0)
+            return self._site
+        if logits is None or logits.shape[0] != indices.shape[0]:
             self._site = replace(site, scoring="unknown", normalised=None, scale=None)
             return self._site
         logits, indices, weights = (tensor[:_SAMPLE].detach().cpu() for tensor in (logits, indices, weights))
