@@ -19,7 +19,7 @@ from moetui.engine.analyses.replacement import chosen, neutral
 from moetui.engine.analyses.subject import Subject
 from moetui.engine.interventions import plan
 from moetui.engine.texts import TokenTexts
-from moetui.engine.zoo import tokenizer
+from moetui.engine.zoo import build, tokenizer
 from moetui.routing import NO_EXPERT, ModelError, Step, Timeline, UnsupportedError, UsageError
 from moetui.routing.events import Branch
 from moetui.routing.interventions import ForceExperts, ScaleExperts
@@ -135,6 +135,8 @@ def test_replacements() -> None:
     for wrong in ("twelve", "1 2 3", "-4"):
         with pytest.raises(UsageError, match="token id"):
             chosen(None, wrong, 2)
+    config = build("gemma4").config  # what it says of tokens, it says of its text model
+    assert neutral(None, config, ()) == config.get_text_config().pad_token_id
     with pytest.raises(UsageError, match="no neutral token"):
         neutral(None, None, ())
 

@@ -54,7 +54,8 @@ def neutral(tokenizer: Any, config: Any, original: Iterable[int]) -> int:
             ids = _ids(tokenizer, text)
             if len(ids) == 1 and ids[0] not in avoided and texts.text(ids[0]).strip() == text.strip():
                 return ids[0]
-    for owner in (tokenizer, config):
+    inner = config.get_text_config() if hasattr(config, "get_text_config") else None  # of models that see, too
+    for owner in (tokenizer, config, inner):
         for name in _SPECIAL:
             value = getattr(owner, name, None)
             value = value[0] if isinstance(value, list) and value else value
