@@ -9,7 +9,7 @@ import torch
 from moetui.routing import ModelError, MoetuiError
 
 
-def explain_run(error: Exception, steps: int) -> MoetuiError:
+def explain_run(error: BaseException, steps: int) -> MoetuiError:
     """The error to show for ``error``, raised by a model after ``steps`` steps had begun."""
     if isinstance(error, MoetuiError):
         return error

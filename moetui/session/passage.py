@@ -124,7 +124,7 @@ class Passage:
             return self._ended(lambda control: control.ended(end))
         except RunStoppedError:
             return self._ended(lambda control: control.ended("stopped"))
-        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
+        except BaseException as error:  # noqa: BLE001 - the model's own code may raise anything, SystemExit too
             return self._failed(error)
         finally:
             self._put_functions_back()
@@ -355,7 +355,7 @@ class Passage:
         self._watch.run_ended()
         return change
 
-    def _failed(self, error: Exception) -> Change:
+    def _failed(self, error: BaseException) -> Change:
         from moetui.engine.run_errors import explain_run
 
         if self._track is not None:

@@ -113,6 +113,8 @@ class Worker:
                 self._prepare(stack)
             except Exception as error:  # noqa: BLE001 - the thread's last resort: say what happened, stay alive
                 self._fail(error)
+            except BaseException as error:  # noqa: BLE001 - code that came with the model may leave by sys.exit
+                self._fail(ModelError(f"the model's own code ended its loading: {type(error).__name__}: {error}"))
             self._preparing = False
             self._wake()
             while self._gate.wait_idle():
