@@ -46,11 +46,16 @@ class _Move:
         was_weights: Tensor,
     ) -> _Move:
         """From the routing after and before, ``[N · c, T, K]`` with ``shape`` for ``(N, c, T, K)``."""
-        if was_indices.shape == indices.shape:
-            moved = ((was_indices != indices) | (was_weights != weights)).any(-1)
-        else:
+        own, more = was_indices.shape[-1], indices.shape[-1] - was_indices.shape[-1]
+        if was_indices.shape[:-1] != indices.shape[:-1] or more < 0:
             moved = torch.ones(indices.shape[:-1], dtype=torch.bool)
+        else:
+            moved = ((was_indices != indices[..., :own]) | (was_weights != weights[..., :own])).any(-1)
+        if more > 0:
+            moved |= (weights[..., own:] != 0).any(-1)
         silent = moved.unsqueeze(-1) & (weights == 0)
+        if more > 0:  # what fills the slots that other tokens got is no choice of these
+            silent[..., own:] |= weights[..., own:] == 0
         quiet = not bool(silent.any())
         return _Move(
             rows,

@@ -226,6 +226,25 @@ def test_scopes_hold_by_layer_position_and_phase(bench: Bench) -> None:
     np.testing.assert_array_equal(step.indices, untouched.indices)
 
 
+@pytest.mark.parametrize("bench", ["mixtral", "llama4", "dbrx"], indirect=True)
+def test_tokens_beside_those_that_get_more_experts_are_as_they_were(bench: Bench) -> None:
+    _, untouched = bench.run()
+    k = untouched.indices.shape[2]
+    name = bench.sites[0].name
+    for intervention in (
+        SetTopK(k + 1, Scope(sites=(name,), positions=(2, 4))),
+        ForceExperts(tuple(range(k + 2)), Scope(sites=(name,), positions=(2, 4))),
+    ):
+        _, step = bench.run(intervention)
+        inside = (step.position >= 2) & (step.position < 4)
+        np.testing.assert_array_equal(step.flags[:, 0] & SiteFlag.FORCED > 0, inside)
+        assert step.weights is not None
+        assert (step.indices[inside, 0, k] != NO_EXPERT).all()
+        np.testing.assert_array_equal(step.indices[~inside, 0, :k], untouched.indices[~inside, 0])
+        assert (step.indices[~inside, 0, k:] == NO_EXPERT).all()
+        assert np.isnan(step.weights[~inside, 0, k:]).all()
+
+
 @MIXTRAL
 def test_choices_with_different_positions_do_not_disturb_each_other(bench: Bench) -> None:
     first, rest = Scope(sites=("L0",), positions=(0, 3)), Scope(sites=("L0",), positions=(2, None))
