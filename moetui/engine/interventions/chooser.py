@@ -52,6 +52,7 @@ class _Prepared:
             -1 once they did not, or where the order of the logits is not what selects.
         ways: the shortest ones to what the logits and the rule give, the first to be taken; None until looked for.
         told: whether it was noted that the numeric rule is what weighs.
+        taken: whether the latest pass took the numeric rule alone: a gradient checkpoint's recomputation does the same.
     """
 
     site: Site
@@ -63,6 +64,7 @@ class _Prepared:
     agreed: int
     ways: list[Direct] | None = None
     told: bool = False
+    taken: bool = False
 
     @property
     def proven(self) -> bool:
@@ -125,12 +127,15 @@ class Chooser:
         made = self._last
         if made is None or made.site is not site or made.active is not active or made.slots != indices.shape[-1]:
             made = self._last = self._prepare(site, active, indices.shape[-1])
-        numeric = logits is not None and made.numeric
-        if not numeric or not made.proven:
+        numeric, again = logits is not None and made.numeric, context.step is None
+        if not again:
+            made.taken = made.proven
+        if not numeric or not made.taken:
             found = self._reroute(site, context, logits, indices, weights, made, positions)
             if found is not None:
-                if numeric and made.agreed >= 0:
-                    made.compare(found, self._by_rule(site, logits, indices, weights, made, positions))
+                if numeric and made.agreed >= 0 and not again:
+                    with torch.no_grad():
+                        made.compare(found, self._by_rule(site, logits, indices, weights, made, positions))
                 self._rules[site.name] = "numeric" if made.proven else "reroute"
                 return found
         if not made.told:
@@ -161,7 +166,9 @@ class Chooser:
         choice = made.choice
         if self._trace is None:
             self._trace = trace_router(context, logits, indices)
-        if self._trace.choice is None and logits is not None and site.kind == "indexed" and self._ranked < _PROOF:
+        looks = self._trace.choice is None and logits is not None and site.kind == "indexed"
+        if looks and self._ranked < _PROOF and context.step is not None:
+            assert logits is not None
             self._looks_up = self._looks_up or not _ranks(site, logits, indices)
             self._ranked += indices.shape[0]
         change = (lambda values: made.changed(values, positions)) if made.changes else None
@@ -252,7 +259,7 @@ def _plain(site: Site, choice: Choice) -> bool:
 
 def _ranks(site: Site, logits: Tensor, indices: Tensor) -> bool:
     """Whether the logits choose a call's experts, and not for instance a table by token. Waits for the device."""
-    best = torch.topk(_experts_of(site, logits), min(indices.shape[-1], site.num_experts), dim=-1).indices
+    best = torch.topk(_experts_of(site, logits.detach()), min(indices.shape[-1], site.num_experts), dim=-1).indices
     return torch.equal(best.sort(-1).values, indices.long().sort(-1).values)
 
 

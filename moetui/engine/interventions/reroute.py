@@ -38,7 +38,8 @@ def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -
     Compares values, so it waits for the device; once a site.
     """
     mode = _Recording()
-    with torch.no_grad(), mode:
+    devices = [indices.device] if indices.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), mode:  # some draw in training
         output = _forward(context)
     routed = _routing_of(output, indices)
     if routed is None or not torch.equal(routed[0].long(), indices.long()):

@@ -76,6 +76,7 @@ class SiteFunction:
         self._choices, self._others = _in_order(chain)
         self._bans = tuple(item for item in chain if isinstance(item, BanExperts))
         self._site: Site | None = None
+        self._unsettled: Site | None = None
         self._samples: tuple[Tensor, Tensor, Tensor] | None = None
         self._positions: Tensor | None = None
         self._sequences, self._several = 1, False
@@ -114,6 +115,8 @@ class SiteFunction:
 
         What a run computes must not hang on when the recorder's thread finds it out. Waits for the device.
         """
+        if context.step is None and self._unsettled is not None:
+            return self._unsettled  # a gradient checkpoint's recomputation does what the pass did
         handle = self._handles()[self._number]
         site = handle.site
         if self._samples is None and site.scoring != "unknown":
@@ -136,7 +139,8 @@ class SiteFunction:
             form = find_form(logits, None)
             self._site = with_rule(site, rule or Scored(), form, by_expert=scale is not None)
             return self._site
-        return replace(site, scoring="unknown", normalised=None, scale=None)
+        self._unsettled = replace(site, scoring="unknown", normalised=None, scale=None)
+        return self._unsettled
 
     def _where(self, context: SiteContext, site: Site, indices: Tensor) -> Tensor:
         rows = indices.shape[0]
