@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moetui.routing import Step
     from moetui.routing.interventions import Intervention
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
