@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moetui.engine.capture import Capture
 from moetui.engine.interventions import chooser, plan
-from moetui.engine.zoo import BuiltModel, buildable
+from moetui.engine.zoo import BuiltModel, build, buildable
 from moetui.routing import NO_EXPERT, Phase, Site, SiteFlag, Step, UnsupportedError, UsageError
 from moetui.routing.events import Event, FindingRaised
 from moetui.routing.interventions import (
@@ -27,6 +27,7 @@ from moetui.routing.interventions import (
     Scope,
     SetTopK,
     SwapExperts,
+    UniformRouting,
 )
 from tests.engine.conftest import ZooModel
 
@@ -335,3 +336,20 @@ def test_gradients_flow_through_a_changed_routing(bench: Bench) -> None:
         bench.built.model(**bench.inputs).logits.square().mean().backward()
         router = bench.capture.handles[0].router
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in router.parameters())
+
+
+@torch.no_grad()
+def test_a_pair_of_keys_without_weight_stays_without() -> None:
+    model = build("doge").model  # one of its own, as its gate is changed
+    for layer in model.model.layers:
+        layer.mlp.router_gate.weight.mul_(1e4)
+    inputs = {"input_ids": torch.arange(5, 12)[None]}
+    steps: list[Step] = []
+    with Capture(model, on_step=steps.append) as capture:
+        model(**inputs)
+        capture.flush()
+        assert steps[0].weights is not None
+        assert (steps[0].weights == 0).any(), "some weight is too small for a number"
+        for intervention in (ScaleExperts(tuple(range(4)), 0.0), UniformRouting()):
+            capture.set_functions(plan([intervention], lambda: capture.handles).functions)
+            assert torch.isfinite(model(**inputs).logits).all()

@@ -117,7 +117,10 @@ class _Hooks:
                 indices, weights = self._adapter.decode(self._handle, *routing)
                 changed = run_function(self._handle, tap, call, routing, indices, weights, call.args[0])
                 if changed is not None:
-                    self._indices, self._factors = changed[0], changed[1] / weights
+                    # What the block multiplies by nothing cannot be scaled: such a slot stays without weight.
+                    ran = changed[1].masked_fill(weights == 0, 0.0)
+                    changed = changed[0], ran
+                    self._indices, self._factors = changed[0], ran / weights.masked_fill(weights == 0, 1.0)
             if frame is not None:
                 frame.note(number, perf_counter_ns(), *(changed or (args[0], call.output)))
                 if changed:
