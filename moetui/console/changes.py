@@ -9,7 +9,6 @@ from rich.text import Text
 
 from moetui.console.context import Context
 from moetui.console.draw import text
-from moetui.console.readers import ranges
 from moetui.console.result import Result
 from moetui.console.words import describe, scope_words
 from moetui.routing import Phase, UsageError
@@ -24,6 +23,7 @@ from moetui.routing.interventions import (
     SetTopK,
     as_dict,
 )
+from moetui.routing.ranges import ranges
 
 REPLACED = (ForceExperts, SetTopK, RouterTemperature, RouterNoise, ExpertCapacity, ReplayRouting)
 """Of these the last one in a scope holds; the others add up."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.console.window import EVERY
 from moetui.routing import Phase, Site, UsageError
 from moetui.routing.events import Branch
+from moetui.routing.ranges import ranges
 from moetui.session import Breakable
 
 if TYPE_CHECKING:
@@ -119,17 +120,6 @@ def read_layers(value: Any, context: Context) -> tuple[int, ...]:
 def words_of(value: Any, letter: str) -> Any:
     """``L3`` is as good as ``3``."""
     return re.sub(rf"\b{letter}(?=\d)", "", value, flags=re.IGNORECASE) if isinstance(value, str) else value
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """``0-3, 6, 8-9`` of ascending numbers."""
-    out: list[list[int]] = []
-    for number in numbers:
-        if out and number == out[-1][1] + 1:
-            out[-1][1] = number
-        else:
-            out.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in out)
 
 
 def read_site(value: Any, context: Context) -> Site:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from moetui.console.readers import ranges
 from moetui.routing.interventions import (
     BanExperts,
     BoostExperts,
@@ -19,6 +18,7 @@ from moetui.routing.interventions import (
     SwapExperts,
     UniformRouting,
 )
+from moetui.routing.ranges import ranges
 
 
 def describe(item: Intervention) -> str:

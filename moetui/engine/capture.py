@@ -22,7 +22,6 @@ from moetui.engine.endings import Endings
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
 from moetui.engine.glance import Glance
-from moetui.engine.interventions.support import ranges
 from moetui.engine.modules import describe
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Predictor
@@ -36,6 +35,7 @@ from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, UsageError
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
+from moetui.routing.ranges import ranges
 from moetui.routing.steps import Steps
 
 LINGER = 0.7

@@ -18,6 +18,7 @@ from moetui.routing.interventions import (
     SetTopK,
     SwapExperts,
 )
+from moetui.routing.ranges import ranges
 
 
 def check(intervention: Intervention, handles: Sequence[SiteHandle]) -> tuple[Site, ...]:
@@ -108,17 +109,3 @@ def _check_experts(intervention: Intervention, site: Site) -> None:
         raise UsageError(f"top-k must lie between 1 and {site.num_experts} at {site.name}, not {intervention.k}")
     if isinstance(intervention, BanExperts) and len(set(intervention.experts)) >= site.num_experts:
         raise UsageError(f"that bans every expert of {site.name}", "leave at least one")
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers in words: ``0-3, 5``."""
-    out: list[str] = []
-    start = previous = None
-    for number in [*numbers, None]:
-        if previous is not None and number == previous + 1:
-            previous = number
-            continue
-        if previous is not None:
-            out.append(str(start) if start == previous else f"{start}-{previous}")
-        start = previous = number
-    return ", ".join(out)
