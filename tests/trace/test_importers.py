@@ -3,12 +3,14 @@ import io
 import json
 import math
 import os
+import warnings
 
 import numpy as np
 import pytest
 
 from moetui.routing import TraceError
-from moetui.trace import TraceWriter, export, import_file, open_trace
+from moetui.routing.events import BranchAdded
+from moetui.trace import TraceWriter, export, import_file, open_trace, step_from_arrays
 from tests.trace.trace_cases import make_info, make_steps
 
 
@@ -85,6 +87,22 @@ def test_a_log_without_tokens_or_a_known_rule_leaves_them_unknown(tmp_path, out)
         assert trace.info.name == "org/model"
         assert trace.info.sites[0].name == "L1"
         assert np.isnan(trace.timeline.routing(1, 2).logits[0, 0, 1])
+
+
+def test_a_long_log_comes_back_whose_layers_stand_far_behind_its_tokens(tmp_path, out):
+    count = 12_000
+    info = make_info()
+    chosen = np.random.default_rng(0).permuted(np.tile(np.arange(4), (count, 2, 1)), axis=-1)[..., :2]
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        ids = np.arange(count)
+        writer.write_step(
+            step_from_arrays(chosen, index=0, token_id=ids, texts={each: f" {each}" for each in range(count)})
+        )
+    with open_trace(tmp_path / "x.msgpack") as trace, (tmp_path / "log.json").open("wb") as stream:
+        export(trace, "json", stream)
+    assert (tmp_path / "log.json").read_bytes().index(b'"layers"') > 1 << 17
+    assert import_file(tmp_path / "log.json", out).tokens == count
+    assert (routed(out)[0] == chosen).all()
 
 
 def test_a_log_with_the_samples_first_and_many_of_them(tmp_path, out):
@@ -165,6 +183,22 @@ def test_megatron_ranks_are_sequences(tmp_path, out):
         assert np.isnan(tokens.confidence).all()
 
 
+def test_megatron_micro_batches_of_a_step_follow_each_other(tmp_path, out):
+    order = [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2)]  # layer and micro-batch, as a pipeline may run them
+    lines = [
+        {"rank": 0, "step": 7, "layer": layer, "top_indices": table(10 * batch + layer).tolist()}
+        for layer, batch in order
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    import_file(tmp_path / "t.jsonl", out)
+    with open_trace(out) as trace:
+        tokens, indices = trace.timeline.tokens(0, 9), trace.timeline.routing(0, 9).indices
+        assert tokens.step.tolist() == [7] * 9
+        assert tokens.position.tolist() == list(range(9))
+        for layer in (0, 1):
+            assert (indices[:, layer] == np.concatenate([table(10 * batch + layer) for batch in range(3)])).all()
+
+
 def test_a_torn_megatron_line_is_named(tmp_path, out):
     line = json.dumps({"rank": 0, "step": 1, "layer": 0, "top_indices": [[1, 2]]})
     (tmp_path / "t.jsonl").write_text(line + "\n" + line[:-5])
@@ -216,11 +250,67 @@ def test_our_csv_comes_back(tmp_path, out):
         indices, weights, _ = routed(out)
         assert (indices == trace.timeline.routing(0, 12).indices).all()
         assert (weights == trace.timeline.routing(0, 12).weights).all()
+        with open_trace(out) as again:
+            mine, other = again.timeline.tokens(0, 12), trace.timeline.tokens(0, 12)
+            for name in ("step", "phase", "position", "token_id"):
+                assert getattr(mine, name).tolist() == getattr(other, name).tolist(), name
+            assert [site.name for site in again.info.sites] == [site.name for site in trace.info.sites]
+
+
+def test_a_csv_s_branches_are_branches_and_its_positions_stay(tmp_path, out):
+    (tmp_path / "x.csv").write_text(
+        "run,branch,step,position,layer,expert\n0,0,3,10,0,1\n0,0,4,11,0,2\n0,1,5,11,0,3\n1,2,6,0,0,0\n"
+    )
+    import_file(tmp_path / "x.csv", out)
+    with open_trace(out) as trace:
+        tokens = trace.timeline.tokens(0, 4)
+        assert tokens.position.tolist() == [10, 11, 11, 0]
+        assert tokens.step.tolist() == [3, 4, 5, 6]
+        assert tokens.branch.tolist() == [0, 0, 1, 2]
+        branches = [item.event.branch for item in trace.events if isinstance(item.event, BranchAdded)]
+        assert [(branch.id, branch.run, branch.first_token) for branch in branches] == [(0, 0, 0), (1, 0, 2), (2, 1, 3)]
+
+
+def test_a_csv_s_sequences_of_equal_positions_are_told_apart_by_their_slots(tmp_path, out):
+    rows = ["step,position,layer,slot,expert", "0,4,0,0,1", "0,4,0,1,2", "0,4,3,0,5", "0,4,3,1,0"]
+    rows += ["0,4,0,0,3", "0,4,0,1,4", "0,4,3,0,2", "0,4,3,1,1"]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    import_file(tmp_path / "x.csv", out)
+    assert routed(out)[0].tolist() == [[[1, 2], [5, 0]], [[3, 4], [2, 1]]]
+
+
+def test_a_csv_s_routers_of_one_layer_are_told_apart_by_their_site(tmp_path, out):
+    (tmp_path / "x.csv").write_text("position,site,layer,slot,expert\n0,encoder.L1,1,0,4\n0,L0,0,0,2\n1,L1,1,0,6\n")
+    import_file(tmp_path / "x.csv", out)
+    none = 0xFFFF
+    assert routed(out)[0].tolist() == [[[2], [4], [none]], [[none], [none], [6]]]
+    with open_trace(out) as trace:
+        assert [site.name for site in trace.info.sites] == ["L0", "encoder.L1", "L1"]
+
+
+def test_odd_but_valid_csvs_are_read(tmp_path, out):
+    (tmp_path / "x.csv").write_text('"token, as text",Layer,expert,weight\na,0,5.0,1e9\nb,1.0,3,\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import_file(tmp_path / "x.csv", out)
+    indices, weights, _ = routed(out)
+    assert indices.tolist() == [[[5], [3]]]
+    assert weights[0, 0, 0] == np.inf
+    assert np.isnan(weights[0, 1, 0])
 
 
 @pytest.mark.parametrize(
     "text",
-    ["layer,expert\n0\n", "layer,expert\nx,1\n", "layer,expert\n0,-1\n", "layer,expert\n", "layer,expert\n0,9999999\n"],
+    [
+        "layer,expert\n0\n",
+        "layer,expert\n0,1.5\n",
+        "layer,expert\n0,nan\n",
+        "layer,expert\n0,inf\n",
+        "layer,expert\nx,1\n",
+        "layer,expert\n0,-1\n",
+        "layer,expert\n",
+        "layer,expert\n0,9999999\n",
+    ],
 )
 def test_broken_csvs_are_one_clear_error(tmp_path, out, text):
     (tmp_path / "x.csv").write_text(text)
@@ -246,6 +336,27 @@ def test_vllm_arrays_as_file_as_base64_and_in_a_response(tmp_path, out, dtype):
         assert weights is None
         assert [finding.kind for finding in findings] == ["import_experts_counted"]
         assert imported.unknown == ("weights", "entropy", "times")
+
+
+def test_a_dump_is_found_behind_long_texts_in_broken_lines_and_in_one_response_a_line(tmp_path, out):
+    ids = experts(dtype=np.uint8)
+    text = base64.b64encode(npy(ids)).decode()
+    response = json.dumps({"choices": [{"text": "x" * 200_000, "routed_experts": text}]})
+    for name, data in (
+        ("long.json", response),
+        ("wrapped.txt", base64.encodebytes(npy(ids)).decode()),
+        ("lines.jsonl", response + "\n\n" + response + "\n"),
+    ):
+        (tmp_path / name).write_text(data)
+        imported = import_file(tmp_path / name, out, overwrite=True)
+        assert imported.tokens == len(ids) * (2 if name == "lines.jsonl" else 1)
+        assert (routed(out)[0][: len(ids)] == ids).all()
+
+
+def test_a_dump_of_no_tokens_is_not_said_to_be_zeros(tmp_path, out):
+    np.save(tmp_path / "x.npy", np.zeros((0, 3, 2), np.uint8))
+    with pytest.raises(TraceError, match="holds no tokens"):
+        import_file(tmp_path / "x.npy", out)
 
 
 def test_vllm_prompt_lists_stand_before_the_choice(tmp_path, out):

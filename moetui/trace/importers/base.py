@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from moetui.trace.values import last_component
 from moetui.trace.writer import TraceWriter
 
 _OPENING = 1 << 16
+_SOUGHT = 64 << 20  # bytes in which a JSON document's keys are looked for: texts and token ids may stand before them
 MAX_EXPERTS = 1 << 15
 COUNTED = Finding(
     "import_experts_counted",
@@ -62,6 +64,28 @@ class Opening:
         if not data:
             raise TraceError(f"{path.name} is empty", "check what wrote it")
         return cls(path, data, data.decode("utf-8-sig", "replace").lstrip())
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it begins like an object or a list."""
+        return self.text[:1] in ("{", "[")
+
+    def has_key(self, *names: str) -> bool:
+        """Whether a JSON document has one of these keys somewhere in its first part."""
+        key = re.compile(rb'"(?:' + "|".join(map(re.escape, names)).encode() + rb')"\s*:')
+        if key.search(self.data):
+            return True
+        overlap = max(map(len, names)) + 64
+        tail = b""
+        try:
+            with self.path.open("rb") as stream:
+                while stream.tell() < _SOUGHT and (block := stream.read(1 << 20)):
+                    if key.search(tail + block):
+                        return True
+                    tail = block[-overlap:]
+        except OSError:
+            return False
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +143,9 @@ def model_of(
     scoring: Scoring = "unknown",
     logits_form: LogitsForm = "unknown",
     normalised: bool | None = None,
+    site_names: Sequence[str] | None = None,
 ) -> ModelInfo:
-    """A model as far as a log tells it: one site a layer, all alike.
+    """A model as far as a log tells it: a site for each of ``layers``, all alike, named for them or ``site_names``.
 
     Raises:
         TraceError: no layers, or more of anything than a trace can hold.
@@ -136,7 +161,7 @@ def model_of(
         sites.append(
             Site(
                 index,
-                f"L{layer}" if not count else f"L{layer}.{count}",
+                site_names[index] if site_names else f"L{layer}" if not count else f"L{layer}.{count}",
                 layer,
                 "",
                 "",

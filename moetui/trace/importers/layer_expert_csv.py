@@ -11,24 +11,34 @@ from pathlib import Path
 import numpy as np
 
 from moetui.routing.errors import TraceError
+from moetui.routing.events import Branch
+from moetui.routing.phase import Phase
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
 from moetui.trace.importers.base import COUNTED, MAX_EXPERTS, Imported, Opening, Passage, model_of, write_trace
 
 _TOKEN_KEYS = ("run", "branch", "step", "position", "token_index")  # what tells one token from another
 _BLOCK = 4096
+_MAX_NAME = 80
+_DECODE = Phase.DECODE.label
 
 
 def fits(opening: Opening) -> bool:
     """Whether its first line names the two columns."""
-    return {"layer", "expert"} <= set(_header(opening.text.split("\n", 1)[0]))
+    try:
+        header = next(csv.reader([opening.text.split("\n", 1)[0]]), [])
+    except csv.Error:
+        return False
+    return {"layer", "expert"} <= set(_names(header))
 
 
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
     """Import it.
 
     Rows that agree in ``run, branch, step, position, token_index`` (those of them that are there) are one token's, the
-    slots in the order of the rows. Without any of them, the n-th row of a layer is the n-th token's only expert.
+    slots in the order of the rows; where there is a column ``slot``, one that comes again is the next sequence's.
+    Without any of them, the n-th row of a layer is the n-th token's only expert. Positions, steps, phases and branches
+    are kept where they can be; a column ``site`` tells the routers of a layer apart.
 
     Raises:
         TraceError: it makes no sense, or the trace cannot be written.
@@ -40,8 +50,10 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     except (OSError, csv.Error) as error:
         raise TraceError(f"cannot read {path.name}: {error}", "check the file") from None
     indices, weights = table.arrays()
-    order = sorted(table.layers)
-    info = model_of(path.stem, order, max(table.experts, default=-1) + 1, indices.shape[2])
+    layers, names = [layer for layer, _ in table.sites()], [name for _, name in table.sites()]
+    named = len(set(names)) == len(names) and all(0 < len(name) <= _MAX_NAME for name in names)
+    experts = max(table.experts, default=-1) + 1
+    info = model_of(path.stem, layers, experts, indices.shape[2], site_names=names if named else None)
     return write_trace(
         out,
         info,
@@ -49,54 +61,77 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         source="a CSV of layers and experts",
         has_weights=weights is not None,
         has_logits=False,
+        branches=table.branches(),
         findings=(COUNTED,),
         overwrite=overwrite,
     )
 
 
 class _Table:
-    """The rows, as numbers."""
+    """The rows, as numbers; lists of a token each are in the order in which the tokens came."""
 
     def __init__(self) -> None:
-        self.layers: dict[int, int] = {}
         self.experts: set[int] = set()
         self.ids: list[int] = []
         self.texts: dict[int, str] = {}
-        self._tokens: dict[tuple[str, ...], int] = {}
-        self._token, self._layer, self._expert = array("q"), array("i"), array("i")
+        self.positions: list[int | None] = []
+        self.steps: list[int | None] = []
+        self.decodes: list[bool] = []
+        self.owners: list[tuple[str, str]] = []  # run and branch
+        self._sites: dict[tuple[int, str], int] = {}
+        self._tokens: dict[tuple[str | int, ...], int] = {}
+        self._token, self._site, self._expert = array("q"), array("i"), array("i")
         self._weight = array("d")
         self._has_weight = False
 
     def read(self, rows: Iterator[list[str]], name: str) -> None:
-        header = _header(",".join(next(rows, [])))
-        columns = {column: place for place, column in enumerate(header)}
+        columns = {column: place for place, column in enumerate(_names(next(rows, [])))}
         keys = [columns[key] for key in _TOKEN_KEYS if key in columns]
         self._has_weight = "weight" in columns
-        counts: dict[int, int] = {}
+        told: dict[tuple[str | int, ...], int] = {}  # how often a layer, or a token's slot, was told of
         for number, row in enumerate(rows, 2):
             if not row:
                 continue
             try:
-                layer, expert = int(row[columns["layer"]]), int(row[columns["expert"]])
+                layer, expert = _whole(row[columns["layer"]]), _whole(row[columns["expert"]])
                 weight = float(row[columns["weight"]] or "nan") if self._has_weight else math.nan
-                key = tuple(row[place] for place in keys)
+                key: tuple[str | int, ...] = tuple(row[place] for place in keys)
             except (ValueError, IndexError):
                 raise TraceError(f"{name}, line {number}: no layer and expert", "the file is damaged") from None
             if not 0 <= layer < 1 << 16 or not 0 <= expert < MAX_EXPERTS:
                 raise TraceError(f"{name}, line {number}: an impossible layer or expert", "the file is damaged")
-            if not keys:
-                counts[layer] = counts.get(layer, 0) + 1
-                key = (str(counts[layer]),)
-            self._add(key, layer, expert, weight)
+            site = self._sites.setdefault((layer, _cell(row, columns, "site")), len(self._sites))
+            if not keys or "slot" in columns:
+                place = (*key, site, _cell(row, columns, "slot"))
+                told[place] = again = told.get(place, -1) + 1
+                key = (*key, again)
+            self._add(key, site, expert, weight)
             if len(self.ids) < len(self._tokens):
-                self._add_text(row, columns)
+                self._add_token(row, columns)
+
+    def sites(self) -> list[tuple[int, str]]:
+        """Layer and name of each, by layer and in the order of the file."""
+        return sorted(self._sites, key=lambda site: (site[0], self._sites[site]))
+
+    def branches(self) -> list[Branch]:
+        """Those named by the columns ``run`` and ``branch``, in the order in which they began."""
+        runs: dict[str, int] = {}
+        first: dict[tuple[str, str], int] = {}
+        for token, owner in enumerate(self.owners):
+            first.setdefault(owner, token)
+        if len(first) < 2:
+            return []
+        return [
+            Branch(number, runs.setdefault(run, len(runs)), f"branch {branch or number}", first_token=token)
+            for number, ((run, branch), token) in enumerate(first.items())
+        ]
 
     def arrays(self) -> tuple[Array, Array | None]:
-        """Experts ``[tokens, layers, slots]`` and weights of that shape."""
-        rows = {layer: row for row, layer in enumerate(sorted(self.layers))}
+        """Experts ``[tokens, sites, slots]`` and weights of that shape."""
+        rows = {self._sites[site]: row for row, site in enumerate(self.sites())}
         token = np.frombuffer(self._token, np.int64)
-        layer = np.array([rows[each] for each in self._layer], np.int64)
-        place = token * max(1, len(rows)) + layer
+        site = np.array([rows[each] for each in self._site], np.int64)
+        place = token * max(1, len(rows)) + site
         order = np.argsort(place, kind="stable")
         _, start, count = np.unique(place[order], return_index=True, return_counts=True)
         slot = np.empty(len(place), np.int64)
@@ -106,45 +141,87 @@ class _Table:
         if math.prod(shape) > 64 * max(1, len(place)) + 1_000_000:
             raise TraceError("the layers have too different numbers of rows", "name the tokens: add a column position")
         indices = np.full(shape, NO_EXPERT, np.uint16)
-        indices[token, layer, slot] = np.frombuffer(self._expert, np.int32)
+        indices[token, site, slot] = np.frombuffer(self._expert, np.int32)
         if not self._has_weight:
             return indices, None
         weights = np.full(shape, np.nan, np.float16)
-        weights[token, layer, slot] = np.frombuffer(self._weight, np.float64)
+        with np.errstate(over="ignore"):
+            weights[token, site, slot] = np.frombuffer(self._weight, np.float64)
         return indices, weights
 
-    def _add(self, key: tuple[str, ...], layer: int, expert: int, weight: float) -> None:
+    def _add(self, key: tuple[str | int, ...], site: int, expert: int, weight: float) -> None:
         self._token.append(self._tokens.setdefault(key, len(self._tokens)))
-        self.layers.setdefault(layer, layer)
-        self.experts.add(expert)
-        self._layer.append(layer)
+        self._site.append(site)
         self._expert.append(expert)
+        self.experts.add(expert)
         self._weight.append(weight)
 
-    def _add_text(self, row: list[str], columns: dict[str, int]) -> None:
-        try:
-            token_id = int(row[columns["token_id"]])
-        except (KeyError, ValueError, IndexError):
-            token_id = -1
-        token_id = token_id if 0 <= token_id < 1 << 31 else -1
+    def _add_token(self, row: list[str], columns: dict[str, int]) -> None:
+        token_id = _number(row, columns, "token_id")
+        token_id = -1 if token_id is None else token_id
         self.ids.append(token_id)
-        place = columns.get("token", len(row))
-        if token_id >= 0 and place < len(row):
-            self.texts[token_id] = row[place]
+        if token_id >= 0 and "token" in columns:
+            self.texts[token_id] = _cell(row, columns, "token")
+        self.positions.append(_number(row, columns, "position"))
+        self.steps.append(_number(row, columns, "step"))
+        self.decodes.append(_cell(row, columns, "phase").lower() == _DECODE)
+        self.owners.append((_cell(row, columns, "run"), _cell(row, columns, "branch")))
 
 
 def _passages(indices: Array, weights: Array | None, table: _Table) -> Iterator[Passage]:
+    """Blocks of tokens that went through the model together, as far as the columns tell."""
     ids = np.array(table.ids, np.int32)
-    for start in range(0, len(indices), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    count = len(indices)
+    position = np.arange(count) if None in table.positions else np.array(table.positions)
+    has_steps = None not in table.steps
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(table.owners))}
+    start = 0
+    while start < count:
+        together = (table.steps[start], table.owners[start], table.decodes[start])
+        stop = start + 1
+        while (
+            stop < min(count, start + _BLOCK)
+            and (table.steps[stop], table.owners[stop], table.decodes[stop]) == together
+        ):
+            stop += 1
+        rows = slice(start, stop)
         yield Passage(
             indices[rows],
             None if weights is None else weights[rows],
             token_id=ids[rows],
-            position=np.arange(start, start + len(ids[rows])),
+            position=position[rows],
             texts={each: table.texts[each] for each in set(ids[rows].tolist()) if each in table.texts},
+            branch=numbers[together[1]],
+            step=together[0] if has_steps else None,
+            phase=Phase.DECODE if together[2] else Phase.PREFILL,
         )
+        start = stop
 
 
-def _header(line: str) -> list[str]:
-    return [name.strip().strip('"').lower() for name in line.strip().split(",")]
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().strip('"').lower() for name in header]
+
+
+def _cell(row: list[str], columns: dict[str, int], name: str) -> str:
+    place = columns.get(name, len(row))
+    return row[place] if place < len(row) else ""
+
+
+def _number(row: list[str], columns: dict[str, int], name: str) -> int | None:
+    """A number of a token's that a trace can hold; None where there is none."""
+    try:
+        value = _whole(_cell(row, columns, name))
+    except ValueError:
+        return None
+    return value if 0 <= value < 1 << 31 else None
+
+
+def _whole(text: str) -> int:
+    """A whole number, be it written as ``5.0``, as tables with gaps are."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise
+        return int(value)

@@ -33,7 +33,8 @@ def fits(opening: Opening) -> bool:
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
     """Import it with its siblings: a sequence a rank.
 
-    A layer of which a rank tells nothing (another pipeline stage's) has no expert there.
+    A layer of which a rank tells nothing (another pipeline stage's) has no expert there. A layer told of several times
+    in a step had as many micro-batches, whose tokens follow each other.
 
     Raises:
         TraceError: it makes no sense, or the trace cannot be written.
@@ -74,16 +75,34 @@ def _passages(paths: list[Path], rows: dict[int, int], experts: int, top_k: int)
     begun: dict[int, int] = {}
     for step, rank, group in heapq.merge(*(_steps(each, rank) for rank, each in enumerate(paths))):
         where = f"{paths[rank].name}, step {step}"
-        counts = {len(indices) for _, indices in group}
-        if len(counts) != 1:
-            raise TraceError(f"{where}: the layers have different numbers of tokens", "the log is damaged")
-        count = counts.pop()
-        out = np.full((count, len(rows), top_k), NO_EXPERT, np.uint16)
-        for layer, indices in group:
-            out[:, rows[layer], : indices.shape[1]] = narrow_experts(indices, experts, where)
+        parts = [_micro_batch(each, rows, experts, top_k, where) for each in _micro_batches(group)]
+        out = np.concatenate(parts)
         first = begun.get(rank, 0)
-        begun[rank] = first + count
-        yield Passage(out, sequence=rank, step=step, position=np.arange(first, first + count))
+        begun[rank] = first + len(out)
+        yield Passage(out, sequence=rank, step=step, position=np.arange(first, first + len(out)))
+
+
+def _micro_batches(group: _Group) -> list[list[tuple[int, Array]]]:
+    """A step's lines by micro-batch: a layer's n-th line is of the n-th, in whatever order a pipeline ran them."""
+    seen: dict[int, int] = {}
+    out: list[list[tuple[int, Array]]] = []
+    for layer, indices in group:
+        number = seen[layer] = seen.get(layer, -1) + 1
+        if number == len(out):
+            out.append([])
+        out[number].append((layer, indices))
+    return out
+
+
+def _micro_batch(lines: list[tuple[int, Array]], rows: dict[int, int], experts: int, top_k: int, where: str) -> Array:
+    """The experts ``[tokens, layers, slots]`` of lines of which each has another layer."""
+    counts = {len(indices) for _, indices in lines}
+    if len(counts) != 1:
+        raise TraceError(f"{where}: the layers have different numbers of tokens", "the log is damaged")
+    out = np.full((counts.pop(), len(rows), top_k), NO_EXPERT, np.uint16)
+    for layer, indices in lines:
+        out[:, rows[layer], : indices.shape[1]] = narrow_experts(indices, experts, where)
+    return out
 
 
 def _steps(path: Path, rank: int) -> Iterator[tuple[int, int, _Group]]:

@@ -27,7 +27,7 @@ _NPY_HEADER = re.compile(
     rb"\((\d{1,12}, ?\d{1,12}, ?\d{1,12})\),? ?\}\s*\Z"
 )
 _NPY_BASE64 = base64.b64encode(_NPY)[:7].decode()
-_KEYS = ('"routed_experts"', '"prompt_routed_experts"')
+_KEYS = ("routed_experts", "prompt_routed_experts")
 _MAX_BYTES = 4 << 30
 _LAYER_KEYS = ("num_hidden_layers", "num_layers")
 _START_KEYS = ("routed_experts_start_len",)
@@ -54,7 +54,7 @@ def fits(opening: Opening) -> bool:
     """Whether it is an array, base64 of one, or a response with one."""
     if opening.data.startswith(_NPY) or opening.text.startswith(_NPY_BASE64):
         return True
-    return opening.text[:1] in ("{", "[") and any(key in opening.text for key in _KEYS)
+    return opening.is_json and opening.has_key(*_KEYS)
 
 
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
@@ -120,6 +120,8 @@ def _passages(blocks: list[Array], found: list[_Found]) -> Iterator[Passage]:
 
 def _routed_layers(blocks: list[Array], findings: list[Finding]) -> list[int]:
     """The layers that were routed; those that are zero throughout are dense, or were not captured."""
+    if not any(block.size for block in blocks):
+        raise TraceError("the dump holds no tokens", "check what wrote it")
     everywhere = range(blocks[0].shape[1])
     silent = [layer for layer in everywhere if not any(block[:, layer].any() for block in blocks)]
     if len(silent) == len(everywhere):
@@ -174,8 +176,11 @@ def _sane(array: Array) -> Array:
 
 
 def _base64(text: str | bytes) -> bytes:
+    """Bytes of base64 in one line or in many."""
+    if isinstance(text, bytes):
+        text = text.decode("ascii", "replace")
     try:
-        return base64.b64decode(text.strip(), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise TraceError("routed experts that are no base64", "the dump is damaged") from None
 
@@ -183,16 +188,27 @@ def _base64(text: str | bytes) -> bytes:
 def _from_json(data: bytes, name: str, findings: list[Finding]) -> tuple[list[_Found], int]:
     """What there is, and how many experts the file says there are, 0 where it does not."""
     try:
-        document = json.loads(data)
+        responses = _responses(data)
     except (ValueError, RecursionError):
         raise TraceError(f"{name} is no JSON that can be read", "the dump is damaged") from None
-    responses = document if isinstance(document, list) else [document]
     arrays: list[_Found] = []
     for response in responses:
         if isinstance(response, dict):
             arrays.extend(_response(response, findings))
     holders = [each.get("meta_info") for each in responses if isinstance(each, dict)]
     return arrays, _number([*responses, *holders], _EXPERTS_KEYS) or 0
+
+
+def _responses(data: bytes) -> list[Any]:
+    """Those of one response, of a list of them, or of one a line."""
+    try:
+        document = json.loads(data)
+    except json.JSONDecodeError:
+        lines = [line for line in data.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [json.loads(line) for line in lines]
+    return document if isinstance(document, list) else [document]
 
 
 def _response(response: dict[str, Any], findings: list[Finding]) -> list[_Found]:

@@ -39,8 +39,9 @@ class _Head:
 
 def fits(opening: Opening) -> bool:
     """Whether it begins like a router log."""
-    text = opening.text
-    return text.startswith("{") and '"samples"' in text and ('"layers"' in text or '"router_logits_sample"' in text)
+    if not opening.text.startswith("{"):
+        return False
+    return opening.has_key("samples") and opening.has_key("layers", "router_logits_sample")
 
 
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
