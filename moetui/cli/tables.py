@@ -80,7 +80,13 @@ def diff_text(diff: dict[str, Any]) -> str:
     if diff["identical"]:
         if not known:
             return f"identical: all {diff['tokens']:,} positions sent to the same experts; their tokens are unknown"
-        return f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
+        text = f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
+        if not any(site["l1"] for site in diff["sites"]):  # or not known
+            return text
+        parts = [text + "; the routers' distributions differ"]
+        if diff["probability_moved"] is not None:
+            parts[0] += f"\nnext-token probability moved: {diff['probability_moved']:.1%}"
+        return "\n\n".join([*parts, f"over all pairs\n{columns(_site_rows(diff['sites']))}"])
     if known:
         head = [
             f"{_count(diff['tokens'], 'token')} compared (aligned by tokens), {diff['same_tokens']:,} the same, "

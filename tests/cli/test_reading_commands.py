@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from moetui.routing.events import Branch, BranchAdded, BranchChanged
-from moetui.trace import trace_stats
+from moetui.routing.model import ModelInfo, Site
+from moetui.trace import TraceWriter, step_from_arrays, trace_stats
 from tests.cli.conftest import Called, Write
 
 Call = Callable[..., Called]
@@ -83,6 +84,23 @@ def test_diff_of_a_recording_with_itself_is_identical(call: Call, trace: Write) 
     path = trace()
     assert call("diff", path, path).out.startswith("identical")
     assert json.loads(call("diff", path, path, "--json").out)["identical"] is True
+
+
+def test_diff_says_when_the_same_routing_came_of_other_distributions(call: Call, tmp_path: Path) -> None:
+    for name, far in (("a", 1.0), ("b", 3.0)):
+        info = ModelInfo(
+            "toy", "Toy", "toy", (Site(0, "L0", 0, "", "", 4, 4, 1, scoring="softmax", logits_form="logits"),)
+        )
+        with TraceWriter(tmp_path / name, info) as writer:
+            logits = [[[far, 0.0, 0.0, -1.0]]] * 3
+            writer.write_step(step_from_arrays([[[0]]] * 3, index=0, logits=logits, token_id=[1, 2, 3]))
+    out = call("diff", str(tmp_path / "a"), str(tmp_path / "b")).out
+    assert out.startswith(
+        "identical: the same 3 tokens, each sent to the same experts; the routers' distributions differ"
+    )
+    kl = json.loads(call("diff", str(tmp_path / "a"), str(tmp_path / "b"), "--json").out)["sites"][0]["kl"]
+    assert kl > 0.1
+    assert f"{kl:.4f}" in out
 
 
 def test_diff_says_where_two_recordings_part(call: Call, trace: Write) -> None:

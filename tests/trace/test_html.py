@@ -134,10 +134,23 @@ def test_numbers_are_those_of_the_recording(tmp_path, info, steps):
         tokens = data["tokens"]
         indices = np.frombuffer(base64.b64decode(tokens["indices"]), "<u2").reshape(12, 2, tokens["slots"])
         assert (indices == block.indices).all()
-        weights = np.frombuffer(base64.b64decode(tokens["weights"]), "<u2").reshape(12, 2, 2)
-        np.testing.assert_allclose(weights / 10_000, block.weights, atol=1e-4)
+        weights = np.frombuffer(base64.b64decode(tokens["weights"]), "<i2").reshape(12, 2, 2)
+        np.testing.assert_allclose(weights / tokens["weight_parts"], block.weights, atol=1e-4)
         assert [row[0] for row in tokens["rows"]] == list(range(12))
         assert tokens["rows"][3][2] == pytest.approx(trace.timeline.tokens(3, 4).entropy[0], abs=1e-4)
+
+
+def test_large_and_negative_weights_are_what_they_are(tmp_path, info, steps):
+    weights = np.full(steps[0].weights.shape, 0.25, np.float16)
+    weights[0, 0] = (9.5, -0.5)
+    weights[0, 1, 0] = np.nan
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        writer.write_step(replace(steps[0], weights=weights))
+    tokens = json.loads(Page(page_of(tmp_path / "x.msgpack")).scripts[0])["tokens"]
+    packed = np.frombuffer(base64.b64decode(tokens["weights"]), "<i2").reshape(weights.shape)
+    assert packed[0, 1, 0] == -0x8000
+    shown = np.where(packed == -0x8000, np.nan, packed / tokens["weight_parts"])
+    np.testing.assert_allclose(shown, weights, atol=5e-4)
 
 
 def test_what_is_unknown_is_not_zero(tmp_path, info, steps):

@@ -22,7 +22,8 @@ from moetui.trace.recorded import Recorded, recorded_stats
 
 _MOST_TOKENS = 3000
 _MOST_SLOTS = 600_000  # tokens × sites × slots on the page: a phone has to hold them
-_NO_WEIGHT = 0xFFFF
+_NO_WEIGHT = -0x8000
+_WEIGHT_PARTS = 10_000  # of one, as long as the largest weight leaves room for it
 
 
 def export(recorded: Recorded, stream: BinaryIO) -> None:
@@ -139,12 +140,16 @@ def _tokens(recorded: Recorded) -> dict[str, Any]:
         rows.append(
             [start + row, drawable(text, spaces=True)[:80], *(_short(score) for score in scores), phase, "\n" in text]
         )
-    weights = None if block.weights is None else _packed(_scaled(block.weights[keep], block.indices[keep]))
+    weights, parts = None, float(_WEIGHT_PARTS)
+    if block.weights is not None:
+        scaled, parts = _scaled(block.weights[keep], block.indices[keep])
+        weights = _packed(scaled)
     return {
         "rows": rows,
         "slots": int(block.indices.shape[2]),
         "indices": _packed(block.indices[keep].astype("<u2")),
         "weights": weights,
+        "weight_parts": parts,
     }
 
 
@@ -158,12 +163,12 @@ def _shown(recorded: Recorded, shown: int) -> str:
     return "" if held <= _limit(recorded) else f"The last {shown:,} of {held:,} tokens."
 
 
-def _scaled(weights: Array, indices: Array) -> Array:
-    """Weights in ten-thousandths, as far as two bytes hold them; 65535 where unknown."""
-    with np.errstate(invalid="ignore"):
-        scaled = np.clip(np.nan_to_num(weights.astype(np.float32), nan=0.0) * 10_000, 0, _NO_WEIGHT - 1)
-    known = np.isfinite(weights) & (indices != NO_EXPERT) & (weights >= 0)
-    return np.where(known, scaled.round(), _NO_WEIGHT).astype("<u2")
+def _scaled(weights: Array, indices: Array) -> tuple[Array, float]:
+    """Weights as whole parts of one in two bytes, ``_NO_WEIGHT`` where unknown; and how many parts one has."""
+    known = np.isfinite(weights) & (indices != NO_EXPERT)
+    values = np.where(known, weights, 0).astype(np.float64)
+    parts = min(float(_WEIGHT_PARTS), 0x7FFF / max(float(np.abs(values).max(initial=0)), 1e-9))
+    return np.where(known, (values * parts).round(), _NO_WEIGHT).astype("<i2"), parts
 
 
 def _packed(array: Array) -> str:

@@ -120,7 +120,7 @@
   // The tokens.
   const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   const indices = new Uint16Array(bytes(data.tokens.indices).buffer);
-  const weights = data.tokens.weights === null ? null : new Uint16Array(bytes(data.tokens.weights).buffer);
+  const weights = data.tokens.weights === null ? null : new Int16Array(bytes(data.tokens.weights).buffer);
   const slots = data.tokens.slots;
   const known = data.tokens.rows.map((row) => row[2]).filter((value) => value !== null);
   const [lowest, highest] = [Math.min(...known), Math.max(...known)];
@@ -144,7 +144,7 @@
         if (indices[at] === 0xffff) continue;
         const chip = document.createElement("span");
         chip.className = "chip";
-        const weight = weights && weights[at] !== 0xffff ? ` ${(weights[at] / 10000).toFixed(3)}` : "";
+        const weight = weights && weights[at] !== -0x8000 ? ` ${(weights[at] / data.tokens.weight_parts).toFixed(3)}` : "";
         chip.textContent = `E${indices[at]}${weight}`;
         chips.append(chip);
       }

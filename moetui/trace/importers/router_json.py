@@ -41,7 +41,7 @@ def fits(opening: Opening) -> bool:
     """Whether it begins like a router log."""
     if not opening.text.startswith("{"):
         return False
-    return opening.has_key("samples") and opening.has_key("layers", "router_logits_sample")
+    return opening.has_key("samples") and opening.has_key("layers", "num_layers", "router_logits_sample")
 
 
 def read(path: Path, out: Path, overwrite: bool) -> Imported:
