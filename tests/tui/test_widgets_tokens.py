@@ -418,6 +418,19 @@ async def test_the_detail_of_a_token():
     assert lines[8].startswith(' next "')
 
 
+async def test_the_detail_gives_up_its_blank_line_for_the_last_layer():
+    for count, height, whole in ((6, 7, True), (6, 6, False), (6, 9, True)):
+        detail = TokenDetail()
+        view = make_timeline(make_info(count, 8, 2), decode=4).snapshot()
+        async with hosted(detail, (70, height)) as pilot:
+            detail.show(view, 8)
+            await pilot.pause()
+            lines = lines_of(detail)
+            assert any(line.startswith(f" L{count - 1} ") for line in lines) == whole
+            assert (detail.border_subtitle is None) == whole
+            assert lines[-1].startswith(" next ")
+
+
 async def test_many_experts_share_one_bar_by_weight():
     detail = TokenDetail()
     view = make_timeline(make_info(48, 128, 8), decode=4).snapshot()
@@ -487,7 +500,9 @@ async def test_the_balance_strip_gives_up_sparklines_before_numbers():
             assert ("▁" in line) == spark
         strip = BalanceStrip()
     nothing = balance_gauges([], [], [], dead=0, dropped=0, rate=math.nan, rates=[], counted=False)
-    assert [gauge.text for gauge in nothing] == ["–", "–", "–", "0?", "0?", "–"]
+    assert [gauge.text for gauge in nothing] == ["–", "–", "–", "–", "0?", "–"]
+    some = balance_gauges([0.5], [0.5], [2.0], dead=0, dropped=0, rate=math.nan, rates=[], counted=False)
+    assert [gauge.text for gauge in some][2:5] == ["2.0", "0?", "0?"]
 
 
 def test_shared_rows_are_complete_and_safe(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,16 +50,19 @@ def balance_gauges(
     """The strip's gauges from recent values (the last is the present one).
 
     ``sure`` says that enough tokens were seen to call unused experts dead; a question mark says that they were not, or
-    that not all of them are counted yet.
+    that not all of them are counted yet, a dash that there are no tokens.
     """
     nan = float("nan")
+    unused = str(dead) if counted and (sure or not dead) else f"{dead}?"
+    if not dead and (not peak or math.isnan(peak[-1])):
+        unused = dash  # of no token nothing is known
     return (
         Gauge("fairness", number(fairness[-1] if fairness else nan, 2, dash), tuple(fairness)),
         Gauge("CV", number(variation[-1] if variation else nan, 2, dash), tuple(variation)),
         Gauge("max/mean", number(peak[-1] if peak else nan, 1, dash), tuple(peak)),
         Gauge(
             "dead",
-            str(dead) if counted and (sure or not dead) else f"{dead}?",
+            unused,
             pen="warn" if dead and sure else "strong",
         ),
         Gauge("dropped", str(dropped) if counted else f"{dropped}?", pen="bad" if dropped else "strong"),

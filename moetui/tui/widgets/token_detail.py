@@ -144,7 +144,7 @@ class TokenDetail(Pens, can_focus=True):
     def _shown(self) -> int:
         height, footers = self.room.height, self._footers()
         sites = len(self.facts.sites) if self.facts is not None else 0
-        blank = height > 4 and not (footers and height - 1 - footers == sites)
+        blank = height > 4 and height - 1 - footers != sites  # rather the last layer than a blank
         return max(1, height - 1 - blank - footers)
 
     def _footers(self) -> int:
