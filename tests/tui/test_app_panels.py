@@ -89,6 +89,15 @@ def test_a_recording_without_a_module_tree_still_lists_its_experts() -> None:
     assert [entry.label for entry in outline.children(sites[1])] == ["E0", "E1", "E2", "E3"]
 
 
+def test_layers_of_which_nothing_is_known_are_not_zero_and_routers_of_one_layer_are_one_layer() -> None:
+    sites = model_info(layers=2, experts=4).sites
+    info = ModelInfo("x", "Toy", "toy", (*sites, replace(sites[1], index=2, name="L1.1")))
+    styles = dict.fromkeys(("label", "dim", "strong"), Style())
+    for count, said in ((0, "layers – 2 with a router"), (9, "layers 9 2 with a router")):
+        text = rows_text(module_rows(replace(info, num_layers=count)), styles, Ink()).plain
+        assert said in " ".join(text.split())
+
+
 def test_expert_facts_are_counts_of_the_timeline() -> None:
     info = model_info()
     view = filled(info).snapshot()

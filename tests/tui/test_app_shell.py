@@ -469,6 +469,10 @@ async def test_too_small_says_so_and_comes_back() -> None:
         await until(pilot, lambda: "40×12 needed, this is 30×8" in shown(app))
         await pilot.resize_terminal(20, 5)
         await until(pilot, lambda: line(app, "#too-small").strip() == "40×12 needed")
+        app.notify("recorded: finished: 64 tokens")
+        await until(pilot, lambda: bool(app.screen.query("Toast")))
+        await pilot.pause()
+        assert shown(app).split() == ["40×12", "needed"]
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "needed" not in shown(app) and "Network" in shown(app))
 

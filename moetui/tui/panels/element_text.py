@@ -187,11 +187,12 @@ def _load_rows(facts: RouterFacts, site: Site, ink: Ink, room: int, most: int = 
 def module_rows(info: ModelInfo) -> Rows:
     """The model as a whole."""
     versions = "  ".join(f"{drawable(name)} {drawable(text)}" for name, text in info.versions.items())
+    routed = len({(site.stack, site.layer) for site in info.sites})
     rows = [
         Row("model", (Piece(drawable(info.name), "strong"), Piece(f"  {drawable(info.architecture)}", "dim"))),
         Row("parameters", _size(info)),
         Row("runs on", (Piece(f"{drawable(info.device) or '–'}  {dtype_name(info.dtype)}"),)),
-        Row("layers", (Piece(f"{info.num_layers}"), Piece(f"  {len(info.sites)} with a router", "dim"))),
+        Row("layers", (Piece(f"{info.num_layers or '–'}"), Piece(f"  {routed} with a router", "dim"))),
         Row("experts", (Piece(f"{info.num_experts}"), Piece(f"  top-{info.top_k}", "dim"))),
         Row("vocabulary", (Piece(f"{info.vocab_size:,}" if info.vocab_size else "–"),)),
         Row("context", (Piece(f"{info.context_length:,} tokens" if info.context_length else "–"),)),
