@@ -77,16 +77,34 @@ def stats_text(stats: dict[str, Any]) -> str:
 def diff_text(diff: dict[str, Any]) -> str:
     """The document of ``diff --json`` for a person."""
     known = diff["same_tokens"] is not None
+    parts = [_identical(diff, known) if diff["identical"] else _differences(diff, known)]
     if diff["identical"]:
-        if not known:
-            return f"identical: all {diff['tokens']:,} positions sent to the same experts; their tokens are unknown"
-        text = f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
-        if not any(site["l1"] for site in diff["sites"]):  # or not known
-            return text
-        parts = [text + "; the routers' distributions differ"]
-        if diff["probability_moved"] is not None:
-            parts[0] += f"\nnext-token probability moved: {diff['probability_moved']:.1%}"
-        return "\n\n".join([*parts, f"over all pairs\n{columns(_site_rows(diff['sites']))}"])
+        if known and any(site["l1"] for site in diff["sites"]):
+            parts.append(f"over all pairs\n{columns(_site_rows(diff['sites']))}")
+        return "\n\n".join(parts)
+    if diff["side_by_side"]:
+        parts.append("side by side\n" + columns(_pair_rows(diff["side_by_side"]), left=2))
+    for key, title in (("prefix_sites", "before any token differs"), ("sites", "over all pairs")):
+        if diff[key] and (known or key == "sites"):
+            parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
+    if diff["top_flips"]:
+        where = ", of tokens that are the same" if diff["other_token_flips"] else ""
+        parts.append(f"flips against the largest margins{where}\n" + columns(_flip_rows(diff["top_flips"]), left=3))
+    return "\n\n".join(parts)
+
+
+def _identical(diff: dict[str, Any], known: bool) -> str:
+    if not known:
+        return f"identical: all {diff['tokens']:,} positions sent to the same experts; their tokens are unknown"
+    text = f"identical: the same {diff['tokens']:,} tokens, each sent to the same experts"
+    if not any(site["l1"] for site in diff["sites"]):  # or not known
+        return text
+    text += "; the routers' distributions differ"
+    moved = diff["probability_moved"]
+    return text if moved is None else f"{text}\nnext-token probability moved: {moved:.1%}"
+
+
+def _differences(diff: dict[str, Any], known: bool) -> str:
     if known:
         head = [
             f"{_count(diff['tokens'], 'token')} compared (aligned by tokens), {diff['same_tokens']:,} the same, "
@@ -103,20 +121,16 @@ def diff_text(diff: dict[str, Any]) -> str:
     for key, letter in (("sites_only_a", "A"), ("sites_only_b", "B")):
         if diff[key]:
             head.append(f"sites of {letter} alone: {', '.join(drawable(name) for name in diff[key])}")
+    routed = any(site["tokens"] for site in diff["sites"]) or not diff["tokens"]
+    if not routed:
+        head.append("of no token is the routing known in both")
+    elif diff["routing_unknown"]:
+        head.append(f"routing known in one of the two alone: {diff['routing_unknown']:,} times (a token at a site)")
     head.append("first other token:   " + (_divergence(diff["first_token"]) if known else "unknown"))
-    head.append("first other experts: " + _divergence(diff["first_routing"]))
+    head.append("first other experts: " + (_divergence(diff["first_routing"]) if routed else "unknown"))
     if diff["probability_moved"] is not None:
         head.append(f"next-token probability moved before any difference: {diff['probability_moved']:.1%}")
-    parts = ["\n".join(head)]
-    if diff["side_by_side"]:
-        parts.append("side by side\n" + columns(_pair_rows(diff["side_by_side"]), left=2))
-    for key, title in (("prefix_sites", "before any token differs"), ("sites", "over all pairs")):
-        if diff[key] and (known or key == "sites"):
-            parts.append(f"{title}\n{columns(_site_rows(diff[key]))}")
-    if diff["top_flips"]:
-        where = ", of tokens that are the same" if diff["other_token_flips"] else ""
-        parts.append(f"flips against the largest margins{where}\n" + columns(_flip_rows(diff["top_flips"]), left=3))
-    return "\n\n".join(parts)
+    return "\n".join(head)
 
 
 def _pair_rows(pairs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

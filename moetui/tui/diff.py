@@ -117,6 +117,10 @@ class DiffApp(Shell):
         lone = [f"{count:,} of {name} alone" for name, count in (("A", found.only_a), ("B", found.only_b)) if count]
         if lone:
             right.append(Part("  " + ", ".join(lone), "dim", 3))
+        if not any(site.tokens for site in found.sites):
+            right.append(Part("  no routing known in both", "bad", 4))
+        elif found.routing_unknown:
+            right.append(Part(f"  {found.routing_unknown:,} routings in one alone", "bad", 4))
         missing = len(found.sites_only_a) + len(found.sites_only_b)
         if missing:
             right.append(Part(f"  {missing} sites not in both", "bad", 4))

@@ -136,6 +136,22 @@ def test_diff_says_when_a_recording_is_not_whole(call: Call, trace: Write, tmp_p
     assert not call("diff", str(whole), str(whole)).err
 
 
+def test_diff_of_a_recording_whose_routing_is_damaged_finds_nothing_identical(
+    call: Call, trace: Write, tmp_path: Path
+) -> None:
+    whole = Path(trace())
+    data = bytearray(whole.read_bytes())
+    data[data.index(b"moetui\xa7routing") + 60] ^= 0xFF
+    torn = tmp_path / "torn.msgpack"
+    torn.write_bytes(data)
+    done = call("diff", str(whole), str(torn))
+    assert "damaged" in done.err
+    assert not done.out.startswith("identical")
+    assert "of no token is the routing known in both" in done.out
+    assert "first other experts: unknown" in done.out
+    assert json.loads(call("diff", str(whole), str(torn), "--json").out)["identical"] is False
+
+
 def test_the_diff_screen_needs_a_terminal_and_two_recordings(call: Call, trace: Write, tmp_path: Path) -> None:
     bad = tmp_path / "bad.msgpack"
     bad.write_bytes(b"no trace")

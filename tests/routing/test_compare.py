@@ -203,6 +203,19 @@ def test_stacks_are_paired_by_name(rng: np.random.Generator) -> None:
     assert [site.tokens for site in found.sites] == [4, 3]
 
 
+def test_tokens_of_unknown_routing_are_not_taken_for_the_same(rng: np.random.Generator) -> None:
+    step = random_step(INFO, 5, rng)
+    lost = step.indices.copy()
+    lost[3, 1] = NO_EXPERT
+    torn, nothing = replace(step, indices=lost), replace(step, indices=np.full_like(lost, NO_EXPERT))
+    found = compare(view_of(step), view_of(torn))
+    assert (found.routing_unknown, found.first_routing, found.identical) == (1, None, False)
+    assert found.to_dict()["routing_unknown"] == 1
+    assert compare(view_of(torn), view_of(torn)).identical  # a layer that did not run in either
+    assert not compare(view_of(step), view_of(nothing)).identical
+    assert not compare(view_of(nothing), view_of(nothing)).identical
+
+
 def test_unknown_ids_are_aligned_by_position() -> None:
     step = make_step(INFO, np.zeros((3, 6)), token_id=np.full(3, -1, np.int32))
     found = compare(view_of(step), view_of(step))

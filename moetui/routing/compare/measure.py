@@ -23,13 +23,15 @@ _SMALLEST = 1e-9  # keeps KL finite where the second run's probability is 0
 class Pairs:
     """The routing of p pairs of tokens at the m sites that both runs have; ``[p, m]`` each.
 
-    ``both`` marks where both runs routed the token, ``differ`` where they did so to other experts.
+    ``both`` marks where both runs routed the token, ``differ`` where they did so to other experts, ``one`` where only
+    one of them says that it was routed.
     """
 
     a: RoutingBlock
     b: RoutingBlock
     both: Bool
     differ: Bool
+    one: Bool
     same_top1: Bool
     jaccard: F64
     kl: F32
@@ -47,6 +49,7 @@ def measure(a: RoutingBlock, b: RoutingBlock, sites_a: tuple[Site, ...], sites_b
         b=b,
         both=both,
         differ=both & (shared != union),
+        one=passed(a.indices, a.flags) != passed(b.indices, b.flags),
         same_top1=_first(a) == _first(b),
         # Two tokens that were both dropped agree.
         jaccard=np.where(union > 0, shared / np.maximum(union, 1), 1.0),

@@ -65,7 +65,9 @@ def compare(
     best_prefix: list[_Ranked] = []
     first_routing: Divergence | None = None
     differ = np.zeros(len(pairing.a), np.int64)
+    unknown = 0
     for rows, pairs in _chunks(a, b, sites_a, sites_b, pairing):
+        unknown += int(pairs.one.sum())
         everything.add(pairs, np.ones(len(rows), np.bool_))
         prefix.add(pairs, pairing.prefix[rows])
         differ[rows] = pairs.differ.sum(1)
@@ -96,6 +98,7 @@ def compare(
         side_by_side=pairs_around(a, b, pairing, differ, moved, side_by_side),
         sites_only_a=_missing(a, sites_a),
         sites_only_b=_missing(b, sites_b),
+        routing_unknown=unknown,
     )
 
 

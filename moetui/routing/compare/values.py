@@ -101,6 +101,7 @@ class Comparison:
             common prefix, in [0, 1]: at least so much, as far as both runs' candidates tell. None if unknown.
         side_by_side: pairs of tokens from just before the first other one (or the first with other experts).
         sites_only_a: names of sites that the second model has not; ``sites_only_b`` likewise.
+        routing_unknown: number of (pair, site) of which one run alone says where the token went: a damaged recording's.
     """
 
     aligned: Literal["tokens", "position"]
@@ -121,15 +122,17 @@ class Comparison:
     side_by_side: tuple[TokenPair, ...] = ()
     sites_only_a: tuple[str, ...] = ()
     sites_only_b: tuple[str, ...] = ()
+    routing_unknown: int = 0
 
     @property
     def identical(self) -> bool:
         """Whether both have the same tokens and send each to the same experts (weights and logits may differ).
 
-        Tokens of unknown ids are taken for the same.
+        Tokens of unknown ids are taken for the same; a token of unknown routing is not.
         """
         lone = self.only_a or self.only_b or self.sites_only_a or self.sites_only_b
-        return not (lone or self.first_token or self.first_routing)
+        unknown = self.routing_unknown or (self.tokens and not any(site.tokens for site in self.sites))
+        return not (lone or self.first_token or self.first_routing or unknown)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``diff --json``: the fields, plain JSON values, and ``identical``.
