@@ -9,6 +9,7 @@ import click
 from moetui.cli.common import FILE, common_options, output_stream, warn_of_file
 
 _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
+_PICTURED = 64  # tokens
 
 
 @click.command("export")
@@ -33,6 +34,10 @@ def command(trace: Path, format_: str, output: str, force: bool, deleted: bool) 
                 from moetui.tui.picture import network_svg
 
                 stream.write(network_svg(trace).encode("utf-8"))
+                view = (
+                    opened.timeline
+                )  # the picture read the file by itself: read what it shows, to tell of damage there
+                len(view.routing(max(view.first, view.end - _PICTURED), view.end).indices)
             else:
                 from moetui.trace.exporters import export
 

@@ -150,6 +150,10 @@ def test_diff_of_a_recording_whose_routing_is_damaged_finds_nothing_identical(
     assert "of no token is the routing known in both" in done.out
     assert "first other experts: unknown" in done.out
     assert json.loads(call("diff", str(whole), str(torn), "--json").out)["identical"] is False
+    done = call("export", str(torn), "--format", "svg", "-o", str(tmp_path / "x.svg"))
+    assert "damaged" in done.err
+    shown = (tmp_path / "x.svg").read_text()
+    assert "no routing known" in shown.replace("&#160;", " ").replace("\xa0", " ")
 
 
 def test_the_diff_screen_needs_a_terminal_and_two_recordings(call: Call, trace: Write, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class SitePainter:
         if facts.dropped and not facts.choices:
             line.add(f"{glyphs.dropped} dropped: no expert took it", self._pens.row_pen("bad", lit))
         elif not facts.choices:
-            line.add("not reached yet" if look.ahead else "not passed", dim)
+            line.add("not reached yet" if look.ahead else "no routing known", dim)
         else:
             self._choices(line, facts, end - line.width, look)
         line = Line().extend(line.clip(end)).to(end, plain)
