@@ -65,7 +65,7 @@ def _record(
     from moetui.cli.progress import Progress
     from moetui.cli.script import commands, script_lines
     from moetui.cli.values import generation_settings, interventions_of, load_request, prompt_of
-    from moetui.routing.errors import TraceError, UsageError
+    from moetui.routing.errors import TraceError, UsageError, incomplete_recording
     from moetui.session import LiveOptions
     from moetui.session.headless import run_headless
 
@@ -96,7 +96,7 @@ def _record(
             if named:
                 progress.wrote(target)
     if run.problem:
-        raise TraceError(f"the recording is incomplete: {run.problem}", "what was written until then can be read")
+        raise incomplete_recording(run.problem)
     if not run.view.end:
         raise TraceError("nothing was recorded: no token went through the model", "add -p, or 'generate' to the script")
     if as_json:

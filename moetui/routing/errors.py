@@ -40,6 +40,16 @@ class TraceError(MoetuiError):
     """A file is no trace, is damaged beyond use, or cannot be written."""
 
 
+REMOVED = "was removed while it was written"
+"""How it is said of a recording that its file is gone."""
+
+
+def incomplete_recording(problem: str) -> TraceError:
+    """The error of a recording that broke off, for the reason ``problem``."""
+    rest = "nothing of it is left" if problem.endswith(REMOVED) else "what was written until then can be read"
+    return TraceError(f"the recording is incomplete: {problem}", rest)
+
+
 class QueryError(UsageError):
     """A filter or breakpoint expression does not parse.
 

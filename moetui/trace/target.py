@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from moetui.routing.errors import TraceError
+from moetui.routing.errors import REMOVED, TraceError
 
 
 class Target:
@@ -51,7 +51,7 @@ class Target:
             while done < len(data):
                 done += os.write(self._fd, memoryview(data)[done:])
             if os.fstat(self._fd).st_nlink == 0:
-                self.problem = f"{self._final.name} was removed while it was written"
+                self.problem = f"{self._final.name} {REMOVED}"
                 return False
         except OSError as error:
             self.problem = f"cannot write {self._final.name}: {_reason(error)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from moetui.routing import ModelError, MoetuiError, TraceError
+from moetui.routing import ModelError, MoetuiError
+from moetui.routing.errors import incomplete_recording
 from moetui.routing.events import RunState
 from moetui.session import Accountable, Session
 
@@ -24,5 +25,5 @@ def shortfall(session: Session, hint: str, refused: MoetuiError | None) -> Moetu
     if refused is not None:
         return refused
     if told is not None and (problem := told.recording[1]):
-        return TraceError(f"the recording is incomplete: {problem}", "what was written until then can be read")
+        return incomplete_recording(problem)
     return None

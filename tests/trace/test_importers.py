@@ -3,6 +3,7 @@ import io
 import json
 import math
 import os
+import resource
 import warnings
 
 import numpy as np
@@ -483,3 +484,15 @@ def test_what_is_no_file_or_already_a_trace_or_in_the_way_is_said(tmp_path, out)
         import_file(tmp_path / "x.npy", out)
     with pytest.raises(TraceError, match="trace already"):
         import_file(out, tmp_path / "y.msgpack")
+
+
+def test_a_disk_that_is_full_is_said_of_the_file_that_was_asked_for(tmp_path, out):
+    (tmp_path / "x.csv").write_text("layer,expert\n" + "".join(f"0,{n * n % 97}\n" for n in range(5000)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(TraceError, match=r"^cannot write out\.msgpack: file too large$"):
+            import_file(tmp_path / "x.csv", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["x.csv"]

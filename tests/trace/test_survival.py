@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from moetui.routing import Phase, TraceError
+from moetui.routing.errors import incomplete_recording
 from moetui.routing.events import BreakpointHit, Finding, FindingRaised, RunState, RunStateChanged
 from moetui.trace import TraceWriter, open_trace
 from tests.trace.trace_cases import make_info, make_step, make_steps
@@ -227,6 +228,8 @@ def test_a_removed_folder_is_a_problem_not_an_exception(tmp_path, info, steps):
         writer.write_step(step)
         writer.flush()
     assert writer.problem == "x.msgpack was removed while it was written"
+    assert incomplete_recording(writer.problem).hint == "nothing of it is left"
+    assert "can be read" in incomplete_recording("cannot write x.msgpack: no space left on device").hint
     writer.close()
 
 

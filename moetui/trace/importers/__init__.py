@@ -52,6 +52,8 @@ def _read_whole(module: Any, path: Path, out: Path, overwrite: bool) -> Imported
     try:
         imported: Imported = module.read(path, partial, True)
         partial.replace(out)
+    except TraceError as error:
+        raise TraceError(error.message.replace(partial.name, out.name), error.hint) from None
     except OSError as error:
         raise TraceError(
             f"cannot write {out.name}: {(error.strerror or str(error)).lower()}", "choose another place"
