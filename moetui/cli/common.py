@@ -104,6 +104,16 @@ def leave_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def check_no_terminal(what: str) -> None:
+    """Say before any work is done that ``what`` is nothing for a terminal: its bytes would be taken for commands.
+
+    Raises:
+        UsageError: standard output is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise UsageError(f"standard output is a terminal, and {what} is no text", "name a file after -o, or pipe it on")
+
+
 def pass_on(recording: Path) -> None:
     """Copy a recording to standard output.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, check_writable, common_options, pass_on
+from moetui.cli.common import FILE, check_no_terminal, check_writable, common_options, pass_on
 
 
 @click.command("import")
@@ -32,6 +32,7 @@ def command(file: Path, output: Path, force: bool) -> None:
     from moetui.trace import import_file
 
     if str(output) == "-":
+        check_no_terminal("a recording")
         with tempfile.TemporaryDirectory() as folder:
             summary = replace(import_file(file, Path(folder) / "trace.msgpack"), path=Path("standard output"))
             pass_on(Path(folder) / "trace.msgpack")

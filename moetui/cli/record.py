@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import Common, check_writable, common_options, pass_on, print_json, progress_wanted
+from moetui.cli.common import (
+    Common,
+    check_no_terminal,
+    check_writable,
+    common_options,
+    pass_on,
+    print_json,
+    progress_wanted,
+)
 from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, grouped
 
 # `--force` names experts here, and replaces files everywhere else: without experts it does that here as well.
@@ -44,6 +52,7 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
     if output == "-":
         if as_json:
             raise UsageError("--json and '-o -' both want standard output", "write the recording to a file")
+        check_no_terminal("a recording")
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "trace.msgpack"
             try:

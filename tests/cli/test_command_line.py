@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from moetui.trace import open_trace
 from moetui.tui import ScreenOptions
 from moetui.tui.options import runs_python
 from tests.cli.conftest import Called, Write
+from tests.tui.pty_terminal import terminal
 
 Call = Callable[..., Called]
 COMMANDS = cli.list_commands(None)  # type: ignore[arg-type]
@@ -409,3 +411,22 @@ def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:
                 assert all(is_key(key.strip()) for each in bindings for key in each.key.split(",")), bindings
     assert set(found) == NAMES
     assert found == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["record", "demo", "-p", "hi", "-o", "-"],
+        ["import", "{log}", "-o", "-"],
+        ["export", "{trace}", "--format", "parquet", "-o", "-"],
+    ],
+)
+def test_what_is_no_text_is_not_written_to_a_terminal(trace: Write, tmp_path: Path, args: list[str]) -> None:
+    log = tmp_path / "x.csv"
+    log.write_text("layer,expert\n0,1\n")
+    recording = trace()
+    call = [arg.format(log=log, trace=recording) for arg in args]
+    with terminal([sys.executable, "-m", "moetui", *call]) as opened:
+        assert opened.wait()[0] == 2
+        assert b"error: standard output is a terminal" in opened.received
+        assert b"moetui\xa6header" not in opened.received
