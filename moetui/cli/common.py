@@ -26,6 +26,21 @@ FILE = click.Path(readable=False, path_type=Path)
 """A file to read. Whether it can be is for who opens it to say: click calls it a mistake in the call."""
 
 
+class _Output(click.Path):
+    """A file to write, as it was typed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuses what names a folder that there is not: without its stroke it would be a file's name."""
+        text = os.fspath(value)
+        if text.endswith((os.sep, os.altsep or os.sep)) and not os.path.isdir(text):  # noqa: PTH112 - Path drops it
+            raise UsageError(f"no such folder: {text}", "make it first, or write somewhere else")
+        return super().convert(value, param, ctx)
+
+
+OUTPUT = _Output()
+OUTPUT_PATH = _Output(path_type=Path)
+
+
 @dataclass
 class Common:
     """The options that stand before or behind any command."""

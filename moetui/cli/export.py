@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, check_no_terminal, common_options, output_stream, warn_of_file
+from moetui.cli.common import FILE, OUTPUT, check_no_terminal, common_options, output_stream, warn_of_file
 
 _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
 _PICTURED = 64  # tokens
@@ -15,7 +15,7 @@ _PICTURED = 64  # tokens
 @click.command("export")
 @click.argument("trace", type=FILE)
 @click.option("--format", "format_", type=click.Choice(_FORMATS), required=True)
-@click.option("-o", "--output", required=True, help="The file to write; - for standard output.")
+@click.option("-o", "--output", required=True, type=OUTPUT, help="The file to write; - for standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--deleted", is_flag=True, help="Write the tokens of deleted branches too; svg never shows them.")
 @common_options

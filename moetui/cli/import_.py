@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, check_no_terminal, check_writable, common_options, pass_on
+from moetui.cli.common import FILE, OUTPUT_PATH, check_no_terminal, check_writable, common_options, pass_on
 
 
 @click.command("import")
@@ -17,7 +17,7 @@ from moetui.cli.common import FILE, check_no_terminal, check_writable, common_op
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=OUTPUT_PATH,
     help="The recording to write; - for standard output.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from moetui.cli.common import (
+    OUTPUT,
     Common,
     check_no_terminal,
     check_writable,
@@ -27,7 +28,7 @@ _FLAG = "overwrite"
 @click.command("record")
 @click.argument("model")
 @grouped(PROMPT)
-@click.option("-o", "--output", required=True, help="The recording to write; - for standard output.")
+@click.option("-o", "--output", required=True, type=OUTPUT, help="The recording to write; - for standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file (so does --force without experts).")
 @click.option("--force", is_flag=False, flag_value=_FLAG, help="Send tokens to these experts: 0,3,7.")
 @click.option("--ban", help="Keep tokens from these experts: 1 or 0-3.")

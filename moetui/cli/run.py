@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from moetui.cli.common import Common, check_writable, common_options
+from moetui.cli.common import OUTPUT_PATH, Common, check_writable, common_options
 from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, SCREEN, grouped
 
 
 @click.command("run")
 @click.argument("model")
 @grouped(PROMPT)
-@click.option("--record", type=click.Path(path_type=Path), help="Record the session to this file.")
+@click.option("--record", type=OUTPUT_PATH, help="Record the session to this file.")
 @click.option("--force", is_flag=True, help="Replace an existing recording.")
 @click.option("--exec", "script", type=click.Path(), help="Run the console commands of this file first.")
 @grouped(CONSOLE, GENERATION, MODEL, CAPTURE, SCREEN)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from moetui.cli.common import FILE, common_options, print_json, print_text
+from moetui.routing.errors import TraceError, UsageError
 
 _SEVERITIES = ("info", "warning", "error")
 
@@ -16,12 +17,12 @@ _SEVERITIES = ("info", "warning", "error")
 @click.argument("trace", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--baseline", type=FILE, help="Compare with this recording; exit 1 if it is worse.")
-@click.option("--threshold", default="10%", show_default=True, help="How much worse is too much.")
+@click.option("--threshold", show_default="10%", help="How much worse than the baseline is too much.")
 @click.option("--deleted", is_flag=True, help="Count the tokens of deleted branches too.")
 @click.option("--fail-on", type=click.Choice(["warning", "error"]), help="Exit 1 when there is such a finding.")
 @common_options
 def command(
-    trace: Path, as_json: bool, baseline: Path | None, threshold: str, deleted: bool, fail_on: str | None
+    trace: Path, as_json: bool, baseline: Path | None, threshold: str | None, deleted: bool, fail_on: str | None
 ) -> int:
     """Print load balance, entropy, dead experts and findings of a recording.
 
@@ -30,13 +31,20 @@ def command(
     from moetui.cli.tables import stats_text
     from moetui.trace import trace_stats
 
-    limit = _share(threshold)
+    if threshold is not None and baseline is None:
+        raise UsageError("--threshold says how much worse than a baseline is too much", "name one: --baseline OLD")
+    limit = _share(threshold or "10%")
     stats = trace_stats(trace, deleted=deleted)
-    worse = _worse(trace_stats(baseline, deleted=deleted), stats, limit) if baseline else []
+    worse = []
+    if baseline is not None:
+        old = trace_stats(baseline, deleted=deleted)
+        if all(old[key] is None for key in _WATCHED):
+            raise TraceError(f"{baseline.name} has no routing to compare with", "name a recording that has tokens")
+        worse = _worse(old, stats, limit)
     if as_json:
         print_json({**stats, **({"regressions": worse} if baseline else {})})
     else:
-        lines = [f"worse than the baseline: {x['key']} {x['baseline']:.4g} → {x['value']:.4g}" for x in worse]
+        lines = [f"worse than the baseline: {x['key']} {_short(x['baseline'])} → {_short(x['value'])}" for x in worse]
         print_text("\n".join([stats_text(stats), *lines]))
     failed = fail_on is not None and any(
         _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(fail_on) for finding in stats["findings"]
@@ -55,19 +63,22 @@ _WATCHED = {
 
 
 def _worse(old: dict[str, Any], new: dict[str, Any], limit: float) -> list[dict[str, Any]]:
+    """What got worse, and what of the loads is unknown now: nothing tells that it did not."""
     out = []
     for key, sign in _WATCHED.items():
         before, after = old[key], new[key]
-        if before is None or after is None:
+        if before is None or (after is None and key == "average_entropy"):  # a recording without logits is no fault
             continue
-        if sign * (after - before) > limit * abs(before):
+        if after is None or sign * (after - before) > limit * abs(before):
             out.append({"key": key, "baseline": before, "value": after})
     return out
 
 
-def _share(text: str) -> float:
-    from moetui.routing.errors import UsageError
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
+
+def _share(text: str) -> float:
     try:
         value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

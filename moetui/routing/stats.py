@@ -174,7 +174,12 @@ def _per_site(totals: RoutingTotals, load: F64) -> list[SiteStats]:
 
 
 def dead_text(stats: Mapping[str, Any]) -> str:
-    """How many dead experts a document of ``stats --json`` counts, and whether it saw enough tokens to say so."""
+    """How many dead experts a document of ``stats --json`` counts, and whether it saw enough tokens to say so.
+
+    ``–`` where no expert got a token that is known of.
+    """
+    if not any(any(site["loads"]) for site in stats["per_site"]):
+        return "–"
     count = len(stats["dead_experts"])
     unsure = any(each["kind"] == "dead_expert" and each["severity"] == "info" for each in stats["findings"])
     return f"{count}?  too few tokens to tell" if count and unsure else str(count)

@@ -142,7 +142,13 @@ def recorded_stats(recorded: Recorded) -> dict[str, Any]:
         interventions=last_interventions(recorded),
     )
     # Asked after all was read: only then is it known what of a file is damaged.
-    stats["findings"] += [_plain(finding) for finding in recorded.findings if finding.kind not in DIAGNOSTICS]
+    found = [finding for finding in recorded.findings if finding.kind not in DIAGNOSTICS]
+    damage = next((finding for finding in found if finding.kind == "trace_damaged"), None)
+    if damage is not None:
+        for finding in stats["findings"]:
+            if finding["kind"] == "site_silent" and finding["severity"] == "warning":
+                finding["suggestion"] = f"it may have been in what is damaged: {damage.suggestion}"
+    stats["findings"] += [_plain(finding) for finding in found]
     stats["complete"] = recorded.complete
     return stats
 

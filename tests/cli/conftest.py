@@ -51,6 +51,7 @@ def trace(tmp_path: Path) -> Write:
         tokens: int = 40,
         collapsed: bool = False,
         events: Sequence[Event] = (),
+        has_logits: bool = True,
     ) -> Path:
         sites = tuple(
             Site(i, f"L{i}", i, f"layers.{i}.experts", f"layers.{i}.gate", 4, 4, 2, scoring="softmax") for i in range(3)
@@ -58,7 +59,7 @@ def trace(tmp_path: Path) -> Write:
         info = ModelInfo("toy", "ToyForCausalLM", "toy", sites)
         rng = np.random.default_rng(seed)
         path = tmp_path / name
-        writer = TraceWriter(path, info, prompt="a [b]prompt")
+        writer = TraceWriter(path, info, prompt="a [b]prompt", has_logits=has_logits)
         for index in range(tokens):
             logits = rng.normal(size=(1, 3, 4))
             if collapsed:

@@ -65,6 +65,38 @@ def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:
     assert call("stats", bad, "--baseline", good, "--threshold", "10000%").status == 0
 
 
+def test_a_baseline_is_not_met_by_what_tells_nothing(call: Call, trace: Write) -> None:
+    good, empty, ids = trace(), trace("empty.msgpack", tokens=0), trace("ids.msgpack", has_logits=False)
+    lost = call("stats", empty, "--baseline", good, "--json")
+    assert lost.status == 1
+    regressions = {row["key"]: row["value"] for row in json.loads(lost.out)["regressions"]}
+    assert regressions["load_imbalance"] is regressions["fairness_index"] is None
+    assert "worse than the baseline: fairness_index 0" in (text := call("stats", empty, "--baseline", good).out)
+    assert re.search(r"dead experts +–", text)
+    assert call("stats", ids, "--baseline", good).status == 0  # a recording without logits is no worse one
+    nothing = call("stats", good, "--baseline", empty)
+    assert (nothing.status, nothing.out) == (1, "")
+    assert nothing.err.startswith("error: empty.msgpack has no routing to compare with\nhint: ")
+    alone = call("stats", good, "--threshold", "5%")
+    assert (alone.status, alone.out) == (2, "")
+    assert alone.err.endswith("hint: name one: --baseline OLD\n")
+
+
+@pytest.mark.parametrize("command", ["record", "export", "import", "run"])
+def test_a_folder_that_there_is_not_is_no_file(call: Call, trace: Write, tmp_path: Path, command: str) -> None:
+    missing, held = f"{tmp_path / 'missing'}{os.sep}", trace()
+    arguments = {
+        "record": ("random:mixtral", "-p", "x", "-o", missing),
+        "export": (held, "--format", "csv", "-o", missing),
+        "import": (held, "-o", missing),
+        "run": ("random:mixtral", "--record", missing),
+    }
+    done = call(command, *arguments[command])
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"error: no such folder: {missing}\nhint: ")
+    assert not (tmp_path / "missing").exists()
+
+
 def test_fail_on_looks_at_the_severity(call: Call, trace: Write) -> None:
     long = trace("long.msgpack", tokens=200, collapsed=True)
     findings = json.loads(call("stats", long, "--json").out)["findings"]

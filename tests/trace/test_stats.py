@@ -8,7 +8,7 @@ import pytest
 from moetui.routing import Timeline
 from moetui.routing.events import Branch, BranchAdded, Finding, FindingRaised, InterventionsChanged
 from moetui.routing.interventions import BanExperts
-from moetui.routing.stats import compute_stats
+from moetui.routing.stats import compute_stats, dead_text
 from moetui.trace import TraceWriter, open_trace, trace_stats
 
 KEYS = (
@@ -58,6 +58,23 @@ def test_damage_met_on_the_way_is_among_the_findings(path):
         stats = trace.stats()
     assert not stats["complete"]
     assert "trace_damaged" in [each["kind"] for each in stats["findings"]]
+
+
+def test_a_site_that_damage_silenced_is_not_said_to_have_failed(tmp_path, info, steps):
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in steps:
+            writer.write_step(step)
+    data = bytearray((tmp_path / "x.msgpack").read_bytes())
+    silent = [each for each in trace_stats(tmp_path / "x.msgpack")["findings"] if each["kind"] == "site_silent"]
+    assert silent == []
+    data[data.find(b"\xa6logits") + 40] ^= 1
+    (tmp_path / "x.msgpack").write_bytes(data)
+    stats = trace_stats(tmp_path / "x.msgpack")
+    (damage,) = [each for each in stats["findings"] if each["kind"] == "trace_damaged"]
+    silent = [each for each in stats["findings"] if each["kind"] == "site_silent"]
+    assert len(silent) == len(info.sites)
+    assert all(each["suggestion"].endswith(damage["suggestion"]) for each in silent)
+    assert dead_text(stats) == "–"
 
 
 def test_a_cut_off_recording_is_not_complete(path):
