@@ -53,12 +53,14 @@ class Playback:
         end: tokens of the whole recording.
         speed: times real time.
         loop: half-open range of tokens that is repeated, or None.
+        quiet: nothing has come for a while of a run that is followed and was not said to stand.
     """
 
     position: int
     end: int
     speed: float = 1.0
     loop: tuple[int, int] | None = None
+    quiet: bool = False
 
 
 class Session(Protocol):

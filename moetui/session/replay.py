@@ -19,6 +19,7 @@ from moetui.routing.events import (
     ModelChanged,
     Notice,
     RunState,
+    RunStateChanged,
 )
 from moetui.routing.interventions import Intervention
 from moetui.routing.kept import KeptTimeline
@@ -33,6 +34,8 @@ from moetui.session.transport import Transport, check_speed
 from moetui.trace import Trace, open_trace
 
 _FOLLOW_SECONDS = 0.25
+QUIET_SECONDS = 10.0
+"""A run that is recorded is in its file within a second; of a slow one, or of a writer that is gone, nothing comes."""
 
 
 class ReplaySession(Transport, NoModel, TraceFiles):
@@ -75,6 +78,8 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         self._passed = 0  # events
         self._shown = 0  # tokens
         self._told: set[Finding] = set()
+        self._heard = time.monotonic()
+        self._quiet = False
         self._state = RunState.LOADING
         self._reason = ""
         self._closed = False
@@ -147,7 +152,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         """Where the replay stands."""
         with self._changed:
             head = self._head
-            return Playback(head.position, self._trace.num_tokens, head.speed, head.loop)
+            return Playback(head.position, self._trace.num_tokens, head.speed, head.loop, self._quiet)
 
     @property
     def costs(self) -> dict[str, float]:
@@ -162,6 +167,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
             if self._thread is not None or self._closed:
                 return
             self._load()
+            self._heard = time.monotonic()
             self._mailbox.put(ModelChanged(self._trace.info))
             end = self._head.end
             self._move(end if self._start == "end" else self._start)
@@ -222,6 +228,7 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         """Read what was appended to the file."""
         abandoned = self._trace.abandoned  # asked first: what came before it is read below
         if self._trace.refresh():
+            self._heard, self._quiet = time.monotonic(), False
             waiting = self._head.at_end and self._head.playing
             info = self._trace.info
             self._load()
@@ -232,6 +239,17 @@ class ReplaySession(Transport, NoModel, TraceFiles):
             self._follow = False
         if abandoned and not self._trace.ended:
             self._mailbox.put(Notice(f"{self._path.name} {abandoned}: nothing more will come of it", "warning"))
+        silent = self._follow and self._recorded_state is RunState.RUNNING
+        if silent and not self._quiet and time.monotonic() - self._heard >= QUIET_SECONDS:
+            self._quiet = True
+            text = f"{self._path.name}: nothing came for {QUIET_SECONDS:.0f} s: the run is slow, or its writer is gone"
+            self._mailbox.put(Notice(text, "warning"))
+
+    @property
+    def _recorded_state(self) -> RunState:
+        """How the recorded run stands, as far as the file says."""
+        events = (item.event for item in reversed(self._trace.events))
+        return next((event.state for event in events if isinstance(event, RunStateChanged)), RunState.RUNNING)
 
     # With the lock held.
 

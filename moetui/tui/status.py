@@ -97,7 +97,9 @@ def title_parts(
     elif run.generated:
         right.append(Part(f"  token {run.generated}/{max(limit, run.generated)}", "", 2))
     rate, unit = run.speed(session.state)
-    if not math.isnan(rate):
+    if playback is not None and playback.quiet:
+        right.append(Part("  nothing new", "warn", 3))
+    elif not math.isnan(rate):
         right.append(Part(f"  {rate:.1f} {unit}", "", 3))
     if session.costs:
         right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 10))

@@ -386,6 +386,40 @@ async def test_follows_a_file_no_further_when_nothing_more_can_come_of_it(tmp_pa
     writer.close()
 
 
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.PAUSED, None])
+async def test_says_when_nothing_comes_of_a_run_that_was_not_said_to_stand(tmp_path, monkeypatch, state):
+    monkeypatch.setattr("moetui.session.replay.QUIET_SECONDS", 0.5)
+    steps = make_steps(make_info(), decode=9)
+    with TraceWriter(tmp_path / "x.msgpack", make_info(), flush_seconds=math.inf) as writer:
+        writer.write_step(steps[0])
+        if state is not None:
+            writer.write_event(RunStateChanged(state, ""))
+        writer.flush()
+        session = ReplaySession(tmp_path / "x.msgpack", follow=True, speed=64)
+        session.open()
+        seen = session.events()
+
+        async def until(kind):
+            async for event in seen:
+                if isinstance(event, kind):
+                    return event
+            raise AssertionError(f"the session ended without {kind}")
+
+        if state is RunState.PAUSED:
+            assert not session.wait(1.5)
+            assert not session.playback.quiet
+        else:
+            notice = await asyncio.wait_for(until(Notice), 30)
+            assert "nothing came" in notice.message
+            assert session.playback.quiet
+        monkeypatch.setattr("moetui.session.replay.QUIET_SECONDS", math.inf)
+        writer.write_step(steps[1])
+        writer.flush()
+        await asyncio.wait_for(until(StepCaptured), 30)
+        assert not session.playback.quiet
+        session.close()
+
+
 async def test_follows_a_file_that_is_being_written(tmp_path):
     info = make_info()
     steps = make_steps(info, decode=30)

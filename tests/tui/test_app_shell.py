@@ -24,6 +24,7 @@ from moetui.tui.lines import LineWidget, Part, choose
 from moetui.tui.loading import LoadingView
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.prompt import PromptInput
+from moetui.tui.status import LineFacts, RunFacts, title_parts
 from moetui.tui.widgets.balance import BalanceStrip
 from tests.tui.hosts import lines_of
 from tests.tui.scripted import ScriptedSession
@@ -572,6 +573,15 @@ async def test_a_recording_has_a_transport_line_and_no_prompt(size: tuple[int, i
         assert "20/100" in line(app, "#transport")
         await pilot.press("comma", "plus", "o", "space")
         assert session.asked[-4:] == [("step", -1), ("set_speed", 2.0), ("set_loop", (0, 20)), ("resume", None)]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_no_rate_is_told_of_a_recording_of_which_nothing_comes(quiet: bool) -> None:
+    session = Recording()
+    session.playback = Playback(100, 100, 1.0, quiet=quiet)
+    _, right = title_parts(session, RunFacts(rate=48.1, whole=40.0), LineFacts(), 0)
+    text = "".join(part.text for part in right)
+    assert ("nothing new" in text, "tok/s" in text) == (quiet, not quiet)
 
 
 async def test_a_click_on_the_position_bar_seeks() -> None:
