@@ -20,7 +20,7 @@ _SITE_SECONDS = 0.0015  # a step that takes no longer for each of its sites is P
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost
-_BEGINNING = 1.0  # s in which a run is shown as often as may be: a short one is over by then
+_OPENING = 2  # pictures of a run that come as soon as may be, whatever they cost: a short run has no others
 
 
 def need_of(rate: float, sites: int) -> float:
@@ -109,7 +109,7 @@ class Ticker:
         self._dirty = asyncio.Event()
         self._soon = asyncio.Event()
         self._touched = False
-        self._begun = -math.inf
+        self._opening = 0  # pictures left of them
         self.rate = rate
         self._painted: deque[float] = deque(maxlen=32)
 
@@ -124,9 +124,8 @@ class Ticker:
         self._touched = True
 
     def begin(self) -> None:
-        """A run begins: whoever began it waits for its first tokens, whatever a frame costs."""
-        self._begun = self._clock()
-        self.rate.hz = self.rate.quickest
+        """A run begins: whoever began it waits for its first tokens."""
+        self._opening = _OPENING
         self.mark(soon=True)
 
     @property
@@ -148,21 +147,21 @@ class Ticker:
             while not self._may_paint():
                 await asyncio.sleep(0.02)
             now, spent_now, sent_now = self._clock(), self._spent(), self._sent()
-            begins = now - self._begun < _BEGINNING
-            if now - last < _STEADY / self.rate.hz and not self._touched and not begins:
+            if now - last < _STEADY / self.rate.hz and not self._touched:
                 # What has happened since the last repaint: it is laid out and sent when the event loop goes round.
                 self.rate.painted(spent_now - spent, self._round_trip(), sent_now - sent)
             last, spent, sent = now, spent_now, sent_now
             self._touched = False
             self._dirty.clear()
             self._soon.clear()
+            self._opening = max(0, self._opening - 1)
             self._painted.append(last)
             self._paint()
             self.rate.drawn(self._clock() - last, self._spent() - spent)
 
     async def _due(self, last: float) -> None:
         """Wait as long as the rate says, or less if a person waits."""
-        wait = last + 1.0 / self.rate.hz - self._clock()
+        wait = last + 1.0 / (self.rate.quickest if self._opening else self.rate.hz) - self._clock()
         if wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), wait)
