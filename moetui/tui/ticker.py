@@ -20,7 +20,7 @@ _SITE_SECONDS = 0.0015  # a step that takes no longer for each of its sites is P
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost
-_OPENING = 2  # pictures of a run that come as soon as may be, whatever they cost: a short run has no others
+_OPENING = 2  # pictures of a run that come as quickly as may be, whatever they cost: a short run has no others
 
 
 def need_of(rate: float, sites: int) -> float:
@@ -110,6 +110,7 @@ class Ticker:
         self._soon = asyncio.Event()
         self._touched = False
         self._opening = 0  # pictures left of them
+        self._begun = -math.inf
         self.rate = rate
         self._painted: deque[float] = deque(maxlen=32)
 
@@ -124,8 +125,8 @@ class Ticker:
         self._touched = True
 
     def begin(self) -> None:
-        """A run begins: whoever began it waits for its first tokens."""
-        self._opening = _OPENING
+        """A run begins: whoever began it waits for its first tokens, of which there are some in a moment."""
+        self._opening, self._begun = _OPENING, self._clock()
         self.mark(soon=True)
 
     @property
@@ -165,6 +166,6 @@ class Ticker:
         if wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), wait)
-        wait = last + 1.0 / self.rate.quickest - self._clock()
+        wait = max(last, self._begun) + 1.0 / self.rate.quickest - self._clock()
         if wait > 0 and self._soon.is_set():
             await asyncio.sleep(wait)

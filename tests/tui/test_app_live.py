@@ -61,18 +61,18 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
 
 
 def test_a_run_of_the_command_line_is_seen_as_it_goes(quiet_home: dict[str, str]) -> None:
-    command = [*MOETUI, "run", "demo", "-n", "200", "-p", "Once there was"]
+    command = [*MOETUI, "run", "demo", "-n", "400", "-p", "1 + 1 = "]
     seen: set[str] = set()
 
     def watched() -> bool:
         assert "running" not in opened.text() or "opening demo" not in opened.text()
-        seen.update(re.findall(r"● running +token (\d+/200)", opened.text()))
+        seen.update(re.findall(r"● running +token (\d+/400)", opened.text()))
         return "✓ finished" in opened.text()
 
     for _ in range(3):  # a busy machine may swallow a frame or two
         seen.clear()
         with terminal(command, columns=120, rows=40, environ=quiet_home) as opened:
-            opened.sees("❯ Once there was", PATIENCE)
+            opened.sees("❯ 1 + 1 =", PATIENCE)
             end = time.monotonic() + PATIENCE
             while not watched():
                 assert time.monotonic() < end, opened.text()
