@@ -20,7 +20,6 @@ _SITE_SECONDS = 0.0015  # a step that takes no longer for each of its sites is P
 _DOWN, _UP = 0.6, 0.3  # how much of the way to another rate is gone at a repaint
 _MOST_STRETCH = 4.0
 _STEADY = 2.0  # usual waits; what was spent over a longer time is no frame's cost
-_OPENING = 2  # pictures of a run that come as quickly as may be, whatever they cost: a short run has no others
 
 
 def need_of(rate: float, sites: int) -> float:
@@ -109,7 +108,6 @@ class Ticker:
         self._dirty = asyncio.Event()
         self._soon = asyncio.Event()
         self._touched = False
-        self._opening = 0  # pictures left of them
         self._begun = -math.inf
         self.rate = rate
         self._painted: deque[float] = deque(maxlen=32)
@@ -126,7 +124,7 @@ class Ticker:
 
     def begin(self) -> None:
         """A run begins: whoever began it waits for its first tokens, of which there are some in a moment."""
-        self._opening, self._begun = _OPENING, self._clock()
+        self._begun = self._clock()
         self.mark(soon=True)
 
     @property
@@ -155,14 +153,13 @@ class Ticker:
             self._touched = False
             self._dirty.clear()
             self._soon.clear()
-            self._opening = max(0, self._opening - 1)
             self._painted.append(last)
             self._paint()
             self.rate.drawn(self._clock() - last, self._spent() - spent)
 
     async def _due(self, last: float) -> None:
         """Wait as long as the rate says, or less if a person waits."""
-        wait = last + 1.0 / (self.rate.quickest if self._opening else self.rate.hz) - self._clock()
+        wait = last + 1.0 / self.rate.hz - self._clock()
         if wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), wait)
