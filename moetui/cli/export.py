@@ -36,9 +36,8 @@ def command(trace: Path, format_: str, output: str, force: bool, deleted: bool) 
                 from moetui.tui.picture import network_svg
 
                 stream.write(network_svg(trace).encode("utf-8"))
-                view = (
-                    opened.timeline
-                )  # the picture read the file by itself: read what it shows, to tell of damage there
+                # The picture read the file by itself: read what it shows, to tell of damage there.
+                view = opened.timeline
                 len(view.routing(max(view.first, view.end - _PICTURED), view.end).indices)
             else:
                 from moetui.trace.exporters import export
