@@ -16,6 +16,7 @@ from moetui.engine.assemble import Assembler
 from moetui.engine.extras import Extras
 from moetui.engine.gather import Gathered, Gatherer, each_tensor
 from moetui.engine.glance import Glance
+from moetui.engine.one_thread import work_alone
 from moetui.engine.predict import Predictor, join_predictions
 from moetui.engine.raw import RawStep
 from moetui.engine.study import Study
@@ -173,6 +174,7 @@ class Recorder:
 
     def _work(self) -> None:
         torch.set_grad_enabled(False)  # of this thread alone
+        work_alone()
         while self._turn():
             pass
 

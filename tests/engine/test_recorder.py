@@ -385,3 +385,21 @@ def test_an_interpreter_that_ends_takes_what_is_queued_along() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0", "1", "2", "3", "4"]
+
+
+def test_the_recorder_works_in_its_own_thread_alone() -> None:
+    """Operations of some size start OpenMP threads for whoever calls them: those of the model then no longer spin."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        built = build("mixtral")
+        seen: list[int] = []
+        with Capture(built.model, on_steps=lambda _: seen.append(torch.get_num_threads())):
+            built.model(**built.inputs())
+        later: list[int] = []
+        other = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert (seen, later, torch.get_num_threads()) == ([1], [2], 2)
+    finally:
+        torch.set_num_threads(threads)
