@@ -81,6 +81,12 @@ class RunControl:
         """A step that has not begun shall not begin."""
         return self.stopping or self.turning or self.quitting
 
+    @property
+    def flows(self) -> bool:
+        """A step that follows another begins with nothing to be looked at or noted."""
+        free = self.steps_left is None and self.target is None and not self.unwinds
+        return free and self.within_step and self.state is RunState.RUNNING
+
     # What a person does.
 
     def pause(self) -> RunControl:
@@ -327,6 +333,8 @@ class Gate:
         Raises:
             RunStoppedError: the run shall end and the step shall not begin.
         """
+        if self._control.flows and not self._work and not breakpoint_reason:
+            return False  # looked at without the lock: a command may as well arrive a step later
         with self._condition:
             self._set(self._control.end_step())
             self._do_work()
