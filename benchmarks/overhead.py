@@ -12,12 +12,12 @@ over repeats of its block's time divided by that of the bare block of the same r
 does falls out; ``floor`` is the ratio of the two's fastest blocks, for machines that are never quiet. ``step`` is the
 same as the ratio, of the blocks' median steps: what a decode step takes longer while the recorder rests. Where a
 machine's speed wanders within seconds, many short blocks tell that best (``--block 0.2 --repeats 150``), and ``ratio``
-no longer has the recorder's work. ``bare-again``
-is the control: the same thing twice, whose ratios show the noise. ``clone``
-is a second copy of the model, bare too: what the same weights elsewhere in memory change. ``mixtral-8x7b`` has random
-weights in that model's shape, 93 GB in bfloat16, made on the device itself; it is measured when it is asked for, and
-without a clone. Unless ``--dtype`` says otherwise the demo runs in bfloat16, as ``moetui run demo`` does, and the
-random models in 32-bit floats.
+no longer has the recorder's work. ``bare-again`` is the control: the same thing twice, whose ratios show the noise.
+``bare-before`` is the model before anything was captured: what watching leaves behind in the process (threads, say)
+slows all that comes later, ``bare`` too. ``clone`` is a second copy of the model, bare too: what the same weights
+elsewhere in memory change. ``mixtral-8x7b`` has random weights in that model's shape, 93 GB in bfloat16, made on the
+device itself; it is measured when it is asked for, and without a clone. Unless ``--dtype`` says otherwise the demo runs
+in bfloat16, as ``moetui run demo`` does, and the random models in 32-bit floats.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from moetui.engine.interventions import plan
 from moetui.routing import Timeline
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
 
+BEFORE = 7  # blocks before anything was captured
 WARM = 3  # decode steps before a block that are not counted
 CONTEXT = 64  # tokens cached before the decode steps
 
@@ -299,9 +300,11 @@ def measure(name: str, model: Any, variants: list[str], options: argparse.Namesp
     bench = Bench(model, options.prompt, options.block, clone="clone" in variants)
     order = random.Random(0)
     results = []
-    for work, run in (("decode", bench.decode), ("prefill", bench.prefill)):
-        if work not in options.work:
-            continue
+    works = [
+        (work, run) for work, run in (("decode", bench.decode), ("prefill", bench.prefill)) if work in options.work
+    ]
+    before = {work: [run(bare) for _ in range(BEFORE)] for work, run in works}
+    for work, run in works:
         times: dict[str, list[Block]] = {variant: [] for variant in variants}
         for variant in variants:
             run(VARIANTS[variant])
@@ -316,7 +319,17 @@ def measure(name: str, model: Any, variants: list[str], options: argparse.Namesp
             step = statistics.median(own.median / base.median for own, base in pairs)
             ms = statistics.median(own.mean for own, _ in pairs)
             results.append(Result(name, work, variant, ms, middle, low, high, floor, step))
+        results.append(compare_before(name, work, before[work], times["bare"]))
     return results
+
+
+def compare_before(name: str, work: str, before: list[Block], later: list[Block]) -> Result:
+    """Blocks of the bare model from before anything was captured, and those from between captures."""
+    usual = statistics.median(block.mean for block in later)
+    low, middle, high = statistics.quantiles((block.mean for block in before), n=4)
+    floor = min(block.mean for block in before) / min(block.mean for block in later)
+    step = statistics.median(block.median for block in before) / statistics.median(block.median for block in later)
+    return Result(name, work, "bare-before", middle, middle / usual, low / usual, high / usual, floor, step)
 
 
 def show(results: list[Result]) -> None:
