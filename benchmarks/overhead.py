@@ -46,7 +46,7 @@ from moetui.engine.interventions import plan
 from moetui.routing import Timeline
 from moetui.routing.interventions import BanExperts, ForceExperts, Intervention
 
-BEFORE = 7  # blocks before anything was captured
+COLD, BEFORE = 5, 7  # blocks before anything was captured: those that are not counted, and those that are
 WARM = 3  # decode steps before a block that are not counted
 CONTEXT = 64  # tokens cached before the decode steps
 
@@ -303,7 +303,7 @@ def measure(name: str, model: Any, variants: list[str], options: argparse.Namesp
     works = [
         (work, run) for work, run in (("decode", bench.decode), ("prefill", bench.prefill)) if work in options.work
     ]
-    before = {work: [run(bare) for _ in range(BEFORE)] for work, run in works}
+    before = {work: [run(bare) for _ in range(COLD + BEFORE)][COLD:] for work, run in works}
     for work, run in works:
         times: dict[str, list[Block]] = {variant: [] for variant in variants}
         for variant in variants:
