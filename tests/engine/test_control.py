@@ -260,6 +260,19 @@ class TestGate:
         assert thread.unwound
         assert thread.passed == []
 
+    def test_work_submitted_in_a_run_that_nothing_stops_is_done_before_its_next_step(
+        self, watched: tuple[Gate, Watcher]
+    ) -> None:
+        gate, _ = watched
+        within: list[bool] = []
+        gate.apply(RunControl.started)
+        for position in range(3):
+            gate.before_step(position)
+        gate.submit(lambda: within.append(gate.control.within_step))
+        assert not within
+        gate.before_step(3)
+        assert (within, gate.control.within_step) == ([False], True)
+
     def test_work_between_steps_is_outside_of_any_step(self, watched: tuple[Gate, Watcher]) -> None:
         gate, _ = watched
         within: list[bool] = []
