@@ -21,6 +21,9 @@ _OPTIONAL = {
     "bitsandbytes": "--quantization 4bit|8bit: pip install bitsandbytes (CUDA)",
 }
 _GPU_PROBE = (
+    # Only what is installed: with -c a torch.py of the folder that one stands in would come first, and run.
+    "import sys\n"
+    "sys.path[:] = [entry for entry in sys.path if entry]\n"
     "import torch\n"
     "print(torch.version.cuda or '', torch.cuda.is_available(), sep='|')\n"
     "for i in range(torch.cuda.device_count()):\n"

@@ -15,7 +15,7 @@ from textual.binding import Binding
 from moetui import tui
 from moetui.cli import cli
 from moetui.cli.common import check_writable
-from moetui.cli.doctor import _terminal
+from moetui.cli.doctor import _gpu, _terminal
 from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
@@ -430,3 +430,13 @@ def test_what_is_no_text_is_not_written_to_a_terminal(trace: Write, tmp_path: Pa
         assert opened.wait()[0] == 2
         assert b"error: standard output is a terminal" in opened.received
         assert b"moetui\xa6header" not in opened.received
+
+
+def test_the_doctor_runs_nothing_of_the_folder_that_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    found = _gpu()
+    assert [check for check in found if check.state == "missing"] == []
+    assert not (tmp_path / "ran").exists()
