@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -412,3 +414,27 @@ def test_a_temperature_that_changes_no_weight_is_said() -> None:
         (finding,) = debugger.findings
     assert (finding.kind, finding.severity) == ("temperature_unheeded", "warning")
     assert "L1 and 1 other site" in finding.message
+
+
+LEFT_OPEN = """
+import os, sys
+from moetui import MoEDebugger
+from moetui.engine.zoo import build
+built = build("mixtral")
+debugger = MoEDebugger(built.model).attach()
+debugger.record(sys.argv[1])
+built.model.generate(**built.inputs(length=9), max_new_tokens=8, do_sample=False)
+if "fork" in sys.argv and not os.fork():
+    sys.exit()
+if "fork" in sys.argv:
+    os.wait()
+    built.model.generate(**built.inputs(length=9), max_new_tokens=8, do_sample=False)
+"""
+
+
+@pytest.mark.parametrize(("how", "tokens"), [("alone", 16), ("fork", 32)])
+def test_a_script_that_ends_without_closing_leaves_a_whole_recording(tmp_path: Path, how: str, tokens: int) -> None:
+    path = tmp_path / "left.msgpack"
+    subprocess.run([sys.executable, "-c", LEFT_OPEN, str(path), how], check=True, timeout=200)
+    with open_trace(path) as trace:
+        assert (trace.num_tokens, trace.complete) == (tokens, True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
@@ -31,6 +33,7 @@ from moetui.routing.steps import Steps
 
 _HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
 _LAYOUT = ("logits", "weights")
+_AT_EXIT = 2.0  # seconds that the interpreter's end waits for the recording, and for what is still on its way to it
 
 
 class CompleteTimeline:
@@ -113,6 +116,7 @@ class MoEDebugger:
         self.breakpoints.bind(self.capture, self.live_timeline, self.tell)
         self.control = OwnRunControl(self.capture, self.keep)
         self.recording: Recording | None = None
+        self._recorded_by = 0  # the process
         self._findings: list[Finding] = []
         self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
@@ -142,6 +146,7 @@ class MoEDebugger:
 
     def close(self, timeout: float | None = None) -> bool:
         """Detach, hand on what was captured, close the recording; False if ``timeout`` seconds were not enough."""
+        atexit.unregister(self._close_at_exit)
         self.control.release()
         self.control.detach()
         done = self.capture.close(timeout)
@@ -211,7 +216,7 @@ class MoEDebugger:
         settings: GenerationSettings | None = None,
         prompt: str = "",
     ) -> Recording:
-        """Write every step from now on to a trace, until ``close``.
+        """Write every step from now on to a trace, until ``close``, or the end of a script that does not call it.
 
         Raises:
             UsageError: the file exists (without ``overwrite``), or a recording is going on.
@@ -229,12 +234,18 @@ class MoEDebugger:
             has_logits=self.capture.options.logits,
             linger=self.capture.linger,
         )
-        self.recording = recording
+        self.recording, self._recorded_by = recording, os.getpid()
+        atexit.register(self._close_at_exit)
         self._told_rate = 1.0  # not to this recording
         self._tell_rate()
         if len(self.interventions):
             self._tell_interventions()
         return recording
+
+    def _close_at_exit(self) -> None:
+        """End the file as ``close`` does: what waits to be flushed would be lost, and the file called incomplete."""
+        if os.getpid() == self._recorded_by:  # a forked child shares the file
+            self.close(_AT_EXIT)
 
     def keep(self) -> None:
         """Have all tokens so far in the recording's file, if there is one: the model stands."""
