@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 
@@ -42,6 +44,8 @@ LINGER = 0.7
 """Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
 
 _TIMED = 8  # of so many passes, one takes the time that its hooks take
+
+_recording: WeakSet[Capture] = WeakSet()  # those that have begun a recorder's thread
 
 
 class Capture:
@@ -202,6 +206,7 @@ class Capture:
         refuse_compiled(self.model)
         if self._recorder is None:
             self._recorder = self._new_recorder()
+            _recording.add(self)
         watched = {handle.site.index for handle in self.handles if self._keeps(handle)}
         self._study.watch(watched, logits=self.wants_logits)
         try:
@@ -232,6 +237,11 @@ class Capture:
         self.detach()
         recorder, self._recorder = self._recorder, None
         return recorder is None or recorder.close(timeout)
+
+    def forked(self) -> None:
+        """Record nothing in a forked child: the recorder's thread is not there, and the model would wait for it."""
+        self._recorder = None
+        self.before_step = self.after_step = self.gate = None  # nor whoever lets a run go on
 
     @contextmanager
     def muted(self) -> Iterator[None]:
@@ -425,3 +435,12 @@ class Capture:
         self.put_ns += perf_counter_ns() - frame.ended
         if after is not None:
             after()
+
+
+def _in_a_child() -> None:
+    for capture in list(_recording):
+        capture.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_child)

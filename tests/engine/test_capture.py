@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -417,3 +420,30 @@ def test_tokens_taken_in_pieces_are_put_together(model: Any) -> None:
         del block.forward
     np.testing.assert_array_equal(whole.steps[0].indices, pieces.steps[0].indices)
     np.testing.assert_array_equal(whole.steps[0].logits[:, 1], pieces.steps[0].logits[:, 1])
+
+
+FORKED = """
+import os, torch
+from moetui.engine import Capture
+from moetui.engine.zoo import build
+torch.set_num_threads(1)
+model = build("mixtral").model
+seen = []
+with Capture(model, on_step=seen.append) as capture, torch.no_grad():
+    model(input_ids=torch.tensor([[5, 6]]))
+    child = os.fork()
+    if not child:
+        for _ in range(600):
+            model(input_ids=torch.tensor([[5]]))
+        assert capture.flush()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    model(input_ids=torch.tensor([[7]]))
+print(status, len(seen))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_model_in_a_forked_child_does_not_wait_for_a_recorder_that_is_not_there() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("0 2\n", "")
