@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from textual.drivers._writer_thread import WriterThread
 from textual.drivers.linux_driver import LinuxDriver
+
+from moetui.tui.options import terminals
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -102,7 +103,7 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
-        files = [file for file in (sys.__stderr__, sys.__stdout__) if file is not None and file.isatty()]
+        files = terminals()
         if files:
             self._file = files[0]
         self.meter = Meter()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
@@ -70,14 +71,14 @@ class Look:
 
 
 def resolve(options: ScreenOptions, environ: Mapping[str, str]) -> Look:
-    """Decide colours and rate from the options and the environment (terminal, ``NO_COLOR``, ssh, locale)."""
+    """Decide colours and rate from the options, the environment (``NO_COLOR``, ssh, locale ...) and the terminal."""
     slow = options.low_bandwidth if options.low_bandwidth is not None else "SSH_CONNECTION" in environ
     colors = options.color
     if colors == "auto":
         colors = "none" if environ.get("NO_COLOR") else _terminal_colors(environ)
         if slow and colors == "truecolor":
             colors = "256"
-    plain = options.ascii or not _unicode(environ)
+    plain = options.ascii or not _unicode(environ) or not all(map(_takes_unicode, terminals()[:1]))
     return Look(colors, slow, plain, options.mouse, _clipboard(environ), tmux=bool(environ.get("TMUX")))
 
 
@@ -103,6 +104,16 @@ def _unicode(environ: Mapping[str, str]) -> bool:
     return not locale or locale in ("C", "POSIX") or "utf" in locale.lower()
 
 
+def terminals() -> list[TextIOWrapper]:
+    """Which of standard error and output are one; the first is drawn on."""
+    return [file for file in (sys.__stderr__, sys.__stdout__) if file is not None and not file.closed and file.isatty()]
+
+
+def _takes_unicode(file: TextIOWrapper) -> bool:
+    """Whether what Python was told of encodings leaves it UTF-8: else signs arrive as wider escapes."""
+    return file.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+
+
 def runs_python(options: ScreenOptions, environ: Mapping[str, str]) -> bool:
     """Whether the console may run Python: not where it was switched off, and never for whoever reads a browser."""
     return options.python and "web" not in environ.get("TEXTUAL_DRIVER", "").lower()
@@ -117,8 +128,7 @@ def check_terminal(environ: Mapping[str, str]) -> None:
     hint = "'moetui record' runs without a screen, 'moetui stats' prints a recording's numbers"
     if environ.get("TERM", "").lower() in ("dumb", "unknown"):
         raise UsageError(f"this terminal cannot show a screen (TERM={environ['TERM']})", hint)
-    outputs = (sys.__stderr__, sys.__stdout__)
-    if not (sys.__stdin__ and sys.__stdin__.isatty() and any(file and file.isatty() for file in outputs)):
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and terminals()):
         raise UsageError("the screen needs a terminal", hint)
 
 

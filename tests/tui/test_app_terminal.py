@@ -244,3 +244,10 @@ def test_no_terminal_at_all_is_refused() -> None:
     done = subprocess.run(PLAY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "needs a terminal" in done.stderr
+
+
+@pytest.mark.parametrize("told", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_where_python_writes_no_utf8_the_screen_is_drawn_in_ascii(told: dict[str, str]) -> None:
+    with terminal(PLAY, environ=told) as opened:
+        start_run(opened)
+        assert "\\" not in opened.text()  # as Python escapes what its encoding lacks
