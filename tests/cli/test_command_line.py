@@ -440,3 +440,15 @@ def test_the_doctor_runs_nothing_of_the_folder_that_it_is_called_in(
     found = _gpu()
     assert [check for check in found if check.state == "missing"] == []
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_working_folder_that_was_removed_is_named_where_a_model_is_to_be_loaded(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    called = call("-q", "record", "demo", "-p", "Once", "-n", 2, "-o", tmp_path / "x.msgpack")
+    assert (called.status, called.out) == (1, "")
+    assert called.err == "error: the folder that this was started in is gone\nhint: start it in one that exists\n"
