@@ -430,3 +430,19 @@ class TestClosing:
             assert not each.is_alive()
         self.close(session)
         assert session.state is not RunState.FAILED, session.reason
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_a_small_model_runs_by_one_thread_unless_more_are_asked_for(
+    live: Make, monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    torch.set_num_threads(2)
+    try:
+        session = live(PROMPT)
+        assert session.call(lambda *_: torch.get_num_threads()).result(PATIENCE) == threads
+    finally:
+        torch.set_num_threads(before)
