@@ -7,9 +7,6 @@ import os
 
 import torch
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-from torch import nn
-
-_SMALL = 10_000_000  # parameters
 
 
 def work_alone() -> None:
@@ -26,11 +23,12 @@ def work_alone() -> None:
         ThreadpoolController().limit(limits=1, user_api="openmp")
 
 
-def suit_threads(model: nn.Module) -> None:
-    """Let this process run a small model by one thread, unless ``OMP_NUM_THREADS`` says how many it shall be.
+def run_by_one() -> None:
+    """Let this process run models by one thread, unless ``OMP_NUM_THREADS`` says how many it shall be.
 
-    Two take no step of it faster. Where another program wants one of their processors they wait for each other, awake,
-    hundreds of times a step: two such runs side by side on two processors took forty times as long.
+    For the demo, of which two take no step faster, and whose numbers are the same by one (32-bit floats are others).
+    Where another program wants one of two processors they wait for each other, awake, hundreds of times a step: two
+    such runs side by side took forty times as long.
     """
-    if "OMP_NUM_THREADS" not in os.environ and sum(each.numel() for each in model.parameters()) < _SMALL:
+    if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)

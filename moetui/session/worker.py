@@ -161,13 +161,14 @@ class Worker:
         self._emit(LoadProgress("starting torch and transformers"))
         from moetui.engine.libraries import overheard
         from moetui.engine.loading import load
-        from moetui.engine.one_thread import suit_threads
+        from moetui.engine.one_thread import run_by_one
 
+        if self._options.load.model == "demo":
+            run_by_one()
         stack.enter_context(overheard(lambda line: self._emit(Notice(line, "warning"))))
         loaded = load(self._options.load, lambda message, done: self._emit(LoadProgress(message, done)))
         if self._gate.control.quitting:
             raise ModelError("the session was closed while the model was loading")
-        suit_threads(loaded.model)
         debugger = MoEDebugger(
             loaded.model,
             loaded.tokenizer,

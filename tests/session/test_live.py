@@ -432,9 +432,11 @@ class TestClosing:
         assert session.state is not RunState.FAILED, session.reason
 
 
-@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
-def test_a_small_model_runs_by_one_thread_unless_more_are_asked_for(
-    live: Make, monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: int
+@pytest.mark.parametrize(
+    ("model", "asked", "threads"), [("demo", None, 1), ("demo", "2", 2), ("random:mixtral", None, 2)]
+)
+def test_the_demo_runs_by_one_thread_unless_more_are_asked_for(
+    live: Make, monkeypatch: pytest.MonkeyPatch, model: str, asked: str | None, threads: int
 ) -> None:
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -442,7 +444,7 @@ def test_a_small_model_runs_by_one_thread_unless_more_are_asked_for(
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     torch.set_num_threads(2)
     try:
-        session = live(PROMPT)
+        session = live(PROMPT, model=model)
         assert session.call(lambda *_: torch.get_num_threads()).result(PATIENCE) == threads
     finally:
         torch.set_num_threads(before)
