@@ -26,7 +26,7 @@ def work_alone() -> None:
 def run_by_one() -> None:
     """Let this process run models by one thread, unless ``OMP_NUM_THREADS`` says how many it shall be.
 
-    For the demo, of which two take no step faster, and whose numbers are the same by one (32-bit floats are others).
+    For the demo: two take no decode step of it faster, and its numbers are the same by one (32-bit floats are others).
     Where another program wants one of two processors they wait for each other, awake, hundreds of times a step: two
     such runs side by side took forty times as long.
     """
