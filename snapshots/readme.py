@@ -76,7 +76,8 @@ async def take(pilot: Pilot[Any], session: LiveSession) -> None:
     app.screen.set_focus(None)
     await app.action_tab("profiler")
     await pilot.pause(2.5)
-    await until(pilot, lambda: True)
+    app._panels["profiler"].action_parts()
+    await until(pilot, lambda: app._panels["profiler"]._parts._answer is not None)
     write("profiler")
     app.exit(0)
 

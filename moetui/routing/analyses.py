@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from moetui.routing.step import F32, I32, I64, U16
 
@@ -118,3 +119,57 @@ class Attribution:
     replacement: str
     output: F32
     routing: F32
+
+
+Part: TypeAlias = Literal["attention", "router", "experts", "shared experts", "dense", "rest", "head"]
+"""Of a model. ``attention``: also what stands in its place (Mamba, linear attention, convolutions). ``dense``: a
+layer's MLP that is no mixture. ``head``: what makes logits of hidden states. ``rest``: norms, residual connections, and
+what a model computes without calling one of these modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartTime:
+    """A part's share of a decode step.
+
+    Attributes:
+        layer: its number; None outside of the layers.
+        part: which part, without those that lie within it.
+        ms: milliseconds.
+    """
+
+    layer: int | None
+    part: Part
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeByPart:
+    """Where the time of a decode step goes, by layer and part: the last tokens of a sequence passed once more.
+
+    They go through ``generate``, one by one, under the interventions in force now; every other pass has clocks around
+    its parts. Means of the middle half of the passes by their time, so that the parts add up to ``step``.
+
+    Attributes:
+        parts: by layer, those outside of the layers last.
+        step: milliseconds of a pass with the clocks.
+        bare: milliseconds of a pass without; the difference is what the clocks cost, and noise.
+        steps: passes that were measured.
+        context: tokens in the cache before the first of them.
+        clock: ``host``: work done when the call returned; ``device``: from event to event in the device's stream of
+            work, waits for the host included.
+    """
+
+    parts: tuple[PartTime, ...]
+    step: float
+    bare: float
+    steps: int
+    context: int
+    clock: Literal["host", "device"]
+
+    @property
+    def totals(self) -> dict[Part, float]:
+        """Milliseconds by part, the longest first."""
+        found: dict[Part, float] = {}
+        for each in self.parts:
+            found[each.part] = found.get(each.part, 0.0) + each.ms
+        return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -6,11 +6,28 @@
 ``branch`` and ``sequence``): ``[E, E]`` cosine similarities of the experts. ``ablation`` (``branch``, ``sequence``,
 ``site``, ``expert``): an ``ExpertAblation``. ``attention`` (``branch``, ``sequence``, ``position``): an
 ``AttentionPaid``. ``attribution`` (``branch``, ``sequence``, ``position``, ``most``: how many tokens to replace, the
-newest): an ``Attribution``.
+newest): an ``Attribution``. ``time_by_part`` (``branch``, ``sequence``, ``steps``: how many to measure): a
+``TimeByPart``.
 """
 
 from __future__ import annotations
 
-from moetui.routing.analyses import AttentionPaid, Attribution, ExpertAblation, RouterDecomposition, TokenImpact
+from moetui.routing.analyses import (
+    AttentionPaid,
+    Attribution,
+    ExpertAblation,
+    PartTime,
+    RouterDecomposition,
+    TimeByPart,
+    TokenImpact,
+)
 
-__all__ = ["AttentionPaid", "Attribution", "ExpertAblation", "RouterDecomposition", "TokenImpact"]
+__all__ = [
+    "AttentionPaid",
+    "Attribution",
+    "ExpertAblation",
+    "PartTime",
+    "RouterDecomposition",
+    "TimeByPart",
+    "TokenImpact",
+]

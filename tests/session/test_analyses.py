@@ -154,3 +154,25 @@ def test_what_an_expert_is_worth(live: Make) -> None:
         assert "nothing to measure" in drawn(nothing)
     assert console.run("ablation L2 99").error == "expert: 99 is no expert of this model"
     assert session.timeline.snapshot().end == view.end
+
+
+def test_where_the_time_of_a_step_goes(live: Make) -> None:
+    session = live("The garden by the river", 12, model="demo")
+    console = Console(session)
+    end = session.timeline.snapshot().end
+    result = console.run("profile --steps 2 --by-layer")
+    assert not result.error
+    data = result.data
+    assert data["ms"] == pytest.approx(sum(data["parts"].values()))
+    assert list(data["parts"].values()) == sorted(data["parts"].values(), reverse=True)
+    assert {"attention", "router", "experts", "rest", "head"} == set(data["parts"])
+    assert [layer["layer"] for layer in data["layers"]] == list(range(6))
+    assert data["parts"]["experts"] == pytest.approx(sum(layer["experts"] for layer in data["layers"]))
+    assert (data["steps"], data["context"], data["branch"], data["clock"]) == (2, end - 5, "run 1", "host")
+    text = drawn(result)
+    assert f"behind {end - 5} tokens: the middle of 2 steps" in text
+    assert "L5" in text
+    assert "without clocks around the parts" in text
+    assert "L5" not in drawn(console.run("profile"))
+    assert console.run("profile --steps 0").error
+    assert session.timeline.snapshot().end == end

@@ -17,6 +17,8 @@ from textual.events import Key
 from textual.widgets import Static
 
 from moetui.routing import ModelInfo, Phase, Timeline, UsageError
+from moetui.routing.analyses import PartTime, TimeByPart
+from moetui.routing.events import RunState
 from moetui.routing.metrics import probabilities
 from moetui.session import Capability, ReplaySession
 from moetui.trace import import_file
@@ -306,6 +308,66 @@ async def test_the_profiler_says_what_its_times_are() -> None:
         assert "0.30%" in text
         app.post_message(TokenSelected(5))
         await until(pilot, lambda: "step 3" in shown(app))
+
+
+class Measured(ScriptedSession):
+    """A scripted session whose model can be measured."""
+
+    analyses = ("time_by_part",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measures: list[tuple[str, dict[str, Any], Future[Any]]] = []
+
+    def analyze(self, name: str, **arguments: Any) -> Future[Any]:
+        self.measures.append((name, arguments, Future()))
+        return self.measures[-1][2]
+
+
+TIMES = TimeByPart(
+    (
+        PartTime(0, "attention", 1.0),
+        PartTime(0, "experts", 5.0),
+        PartTime(1, "experts", 1.5),
+        PartTime(None, "head", 2.5),
+    ),
+    10.0,
+    9.5,
+    16,
+    1234,
+    "host",
+)
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_profiler_measures_the_parts_of_a_step_when_asked(size: tuple[int, int]) -> None:
+    session = Measured()
+    async with running(session, size) as (app, pilot):
+        session.generate("once there was")
+        session.advance(12)
+        await app.action_tab("profiler")
+        app.query_one("#profile-layers").focus()
+        await until(pilot, lambda: "m measures attention, router" in shown(app))
+        await pilot.press("m", "m")
+        await until(pilot, lambda: "measuring: the last tokens" in shown(app))
+        ((name, arguments, future),) = session.measures
+        assert (name, arguments) == ("time_by_part", {"branch": session.branches[-1].id})
+        future.set_result(TIMES)
+        await until(pilot, lambda: "1,234 tokens" in shown(app))
+        rows = [" ".join(re.sub("[│━╸]", " ", line).split()) for line in shown(app).splitlines()]
+        assert any("experts 6.50 ms 65%" in row for row in rows)
+        assert any("head 2.50 ms 25%" in row for row in rows)
+        offered = app.query_one("#profile-layers", Box).shared()
+        assert offered is not None
+        assert list(offered[1]())[1:3] == [(0, "attention", 1.0, 0.1), (0, "experts", 5.0, 0.5)]
+        await pilot.press("m")
+        session.measures[1][2].set_exception(UsageError("7 tokens are too few", "run a longer prompt"))
+        await until(pilot, lambda: "7 tokens are too few" in shown(app))
+        assert "1,234 tokens" in shown(app), "what was measured before still holds"
+        session.set_state(RunState.FINISHED)
+        session.generate("another one")
+        session.advance(3)
+        await until(pilot, lambda: "m measures attention, router" in shown(app))
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])

@@ -20,6 +20,7 @@ from moetui.console.commands import (
     playback,
     rules,
     runs,
+    timing,
     tokens,
     why,
 )
@@ -44,6 +45,7 @@ def registry() -> Registry:
         experts,
         ablating,
         measures,
+        timing,
         pairs,
         files,
         meta,

@@ -42,6 +42,7 @@ ANALYSES: Mapping[str, Analysis] = {
         Analysis("ablation", ("branch", "site", "expert"), ("sequence",)),
         Analysis("attention", ("branch", "position"), ("sequence",)),
         Analysis("attribution", ("branch", "position"), ("sequence", "most")),
+        Analysis("time_by_part", ("branch",), ("sequence", "steps")),
     )
 }
 

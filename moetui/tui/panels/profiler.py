@@ -1,4 +1,4 @@
-"""The Profiler tab: rates, times between routers, experts' tokens, memory, and what the debugger itself costs."""
+"""The Profiler tab: rates, times by layer and part, experts' tokens, memory, and what the debugger itself costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from rich.style import Style
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from moetui.routing import TimelineView
@@ -17,6 +18,7 @@ from moetui.tui.lines import styles_of
 from moetui.tui.messages import Selection, Stop
 from moetui.tui.panels.element_text import Rows, rows_text
 from moetui.tui.panels.profile_facts import ExpertLoads, expert_loads, step_facts, stretches
+from moetui.tui.panels.profile_parts import QUESTION, PartsMeasured
 from moetui.tui.panels.profile_sharing import cost_shared, loads_shared, rate_shared, stretch_shared
 from moetui.tui.panels.profile_text import (
     cost_rows,
@@ -27,6 +29,7 @@ from moetui.tui.panels.profile_text import (
     rate_rows,
     stretch_rows,
 )
+from moetui.tui.panels.questions import can_ask
 from moetui.tui.run_facts import run_facts
 from moetui.tui.status import LineFacts, current_last
 from moetui.tui.widgets.box import Box, Facts
@@ -40,6 +43,10 @@ _SLOWLY = 2.0  # s between two counts of what changes slowly and costs much
 class ProfilerPanel(Vertical):
     """Four boxes and a chart."""
 
+    HELP_TITLE = "profiler"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "parts", "measure", id="profiler.parts", tooltip="Measure attention, router and experts apart"),
+    ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"prof--{name}" for name in ("label", "dim", "strong", "bar", "bad")}
     DEFAULT_CSS = """
     ProfilerPanel {
@@ -71,6 +78,9 @@ class ProfilerPanel(Vertical):
         self._step: int | None = None
         self._selection = Selection()
         self._stop: Stop | None = None
+        self._parts = PartsMeasured(self, self._again)
+        self._view: TimelineView | None = None
+        self._session: Session | None = None
 
     def compose(self) -> ComposeResult:
         """The boxes; the chart comes with the first data."""
@@ -101,6 +111,7 @@ class ProfilerPanel(Vertical):
 
     def refresh_from(self, view: TimelineView, session: Session) -> None:
         """Draw this view."""
+        self._view, self._session = view, session
         now = time.monotonic()
         ink = ink_of(self)
         steps = view.steps()
@@ -122,8 +133,11 @@ class ProfilerPanel(Vertical):
         self.query_one("#profile-layers").border_title = f"host time by layer{about}"
         site = None if self._stop is None else self._stop.site
         stopped = "" if site is None or site >= len(view.sites) else view.sites[site].name
-        shown = stretch_rows(parts, ink, self._room("profile-layers"), stopped) or nothing
-        self._fill("profile-layers", shown, lambda: stretch_shared(parts))
+        room = self._room("profile-layers")
+        shown = stretch_rows(parts, ink, room, stopped) or nothing
+        if parts and can_ask(session, QUESTION):
+            shown = [*self._parts.rows(view, ink, room), *shown]
+        self._fill("profile-layers", shown, lambda: self._parts.shared(view) or stretch_shared(parts))
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
             self.set_timer(_SLOWLY, self._again)
@@ -135,6 +149,17 @@ class ProfilerPanel(Vertical):
         if facts.number > 1 and now - self._plotted > _SLOWLY:
             self._plotted = now
             self._plot([float(rate) for rate in facts.rate])
+
+    def action_parts(self) -> None:
+        """Ask the model where a step's time goes."""
+        if self._session is not None and self._view is not None:
+            self._parts.ask(self._session, self._view)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide the key where there is no model to ask."""
+        if action == "parts" and self._session is not None:
+            return can_ask(self._session, QUESTION)
+        return super().check_action(action, parameters)
 
     def on_resize(self) -> None:
         """Bars as long as there is room for."""
