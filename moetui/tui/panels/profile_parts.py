@@ -20,7 +20,6 @@ from moetui.tui.widgets.sharing import Rows as SharedRows
 
 QUESTION: Final = "time_by_part"
 _BAR = 28
-_LABEL = 16  # cells of a part's name
 _KEY = "m measures attention, router and experts apart"
 
 
@@ -58,12 +57,13 @@ class PartsMeasured:
         found = self._of(view)
         if found is None:
             return [Row(None, (Piece(_KEY, "dim"),)), Row()]
-        bar = max(4, min(_BAR, width - _LABEL - 18))
+        label = max(len(part) for part in found.totals)
+        bar = max(4, min(_BAR, width - label - 18))
         rows: Rows = [
             Row(
                 None,
                 (
-                    Piece(f"{part:<{_LABEL}}"),
+                    Piece(f"{part:<{label}}"),
                     Piece(f"{ms:>7.2f} ms {ms / found.step:>4.0%}  "),
                     Piece(ink.glyphs.bar * max(1, round(ms / found.step * bar)), "bar"),
                 ),
