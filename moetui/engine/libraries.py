@@ -17,32 +17,42 @@ Progress = Callable[[str, float | None], None]
 Say = Callable[[str], None]
 
 _LOGGERS = ("transformers", "huggingface_hub", "accelerate", "bitsandbytes", "py.warnings")
+_REQUESTS = ("huggingface_hub.utils._http", "huggingface_hub.file_download")
+_TRIES_AGAIN = ("thrown while requesting", "Retrying in ", "Rate limited. Waiting ", "Error while downloading from ")
 _REPORT_SECONDS = 0.1
 _BAR_ARGUMENTS = frozenset({"iterable", "desc", "total", "initial", "unit"})
 
 
 class _Voice(logging.Handler):
-    """Hands each warning on once, as one line."""
+    """Hands each warning on once, as one line; that a request failed and is tried again, every time and elsewhere."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, again: Say | None) -> None:
         super().__init__(logging.WARNING)
-        self._say = say
+        self._say, self._again = say, again
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = " ".join(record.getMessage().split())
-        if line and line not in self._said:
+        if record.name in _REQUESTS and any(words in line for words in _TRIES_AGAIN):
+            if self._again is not None:
+                self._again(line)
+        elif line and line not in self._said:
             self._said.add(line)
             self._say(line)
 
 
 @contextmanager
-def overheard(say: Say) -> Iterator[None]:
+def overheard(say: Say, again: Say | None = None) -> Iterator[None]:
     """Within it, warnings of transformers, its hub client and Python go to ``say`` instead of standard error.
 
     It acts on the whole process, and leaves every logger as it was.
+
+    Args:
+        say: called with each warning once.
+        again: called instead with every line on a request to the hub that failed and is made again; it ends in an error
+            if it goes on failing.
     """
-    voice = _Voice(say)
+    voice = _Voice(say, again)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(logger, list(logger.handlers), logger.propagate) for logger in loggers]
     logging.captureWarnings(True)

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import torch
 import transformers
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -118,6 +119,9 @@ def _load(request: LoadRequest, source: ModelSource, progress: Progress, bar: An
     where: dict[str, Any] = {"revision": request.revision, "trust_remote_code": request.trust_remote_code}
     if source.kind == "folder":
         where.pop("revision")
+    away = source.kind == "hub" and _unreachable(source, request)
+    if away:
+        where["local_files_only"] = True
     config = AutoConfig.from_pretrained(source.location, **where)
     _check_experts(config, source)
     maker = _maker(config, request)
@@ -135,9 +139,23 @@ def _load(request: LoadRequest, source: ModelSource, progress: Progress, bar: An
     )
     model.eval()
     notices = [*_of_weights(report), *_of_quantization(request), *_of_placement(model)]
+    if away:
+        notices.append("the hub cannot be reached: the copy on this machine is what was loaded")
     if tokenizer is None:
         notices.append("there is no tokenizer beside the weights: write prompts as token ids")
     return Loaded(model, tokenizer, source.name, source, tuple(notices))
+
+
+def _unreachable(source: ModelSource, request: LoadRequest) -> bool:
+    """Whether no connection to the hub comes about; any other answer is for the library to read.
+
+    The library itself asks six times for every file that is not on this machine, which takes minutes.
+    """
+    try:
+        get_hf_file_metadata(hf_hub_url(source.location, "config.json", revision=request.revision))
+    except Exception as error:  # noqa: BLE001 - of one of two HTTP libraries
+        return type(error).__name__ in ("ConnectError", "ConnectTimeout")
+    return False
 
 
 def _maker(config: PreTrainedConfig, request: LoadRequest) -> Any:

@@ -165,7 +165,9 @@ class Worker:
 
         if self._options.load.model == "demo":
             run_by_one()
-        stack.enter_context(overheard(lambda line: self._emit(Notice(line, "warning"))))
+        stack.enter_context(
+            overheard(lambda line: self._emit(Notice(line, "warning")), lambda line: self._emit(LoadProgress(line)))
+        )
         loaded = load(self._options.load, lambda message, done: self._emit(LoadProgress(message, done)))
         if self._gate.control.quitting:
             raise ModelError("the session was closed while the model was loading")

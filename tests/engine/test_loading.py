@@ -245,6 +245,7 @@ class _Hub(BaseHTTPRequestHandler):
     """A hub with one public model, one gated and nothing else."""
 
     folder: Path
+    busy: list[int]  # what the next questions about a file are refused with
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -258,6 +259,9 @@ class _Hub(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0].removeprefix("/api/models")
         parts = path.strip("/").split("/")
+        if self.busy and self.command == "HEAD":
+            self._refuse(self.busy.pop(), "")
+            return
         name, revision = "/".join(parts[:2]), next((part for part in ("nope",) if part in parts), "main")
         if name == "owner/gated":
             self._refuse(403, "GatedRepo")
@@ -304,8 +308,14 @@ class _Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(pristine: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), {"folder": pristine}))
+def busy() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def hub(pristine: Path, busy: list[int]) -> Iterator[str]:
+    handler = type("Hub", (_Hub,), {"folder": pristine, "busy": busy})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -353,21 +363,54 @@ print(json.dumps(out))
     assert done.stderr == ""
 
 
-def test_no_network(tmp_path: Path) -> None:
-    """A port that nobody listens on: refused at once, as without a network."""
-    program = """
+_ALONE = """
 from moetui.engine.libraries import overheard
 from moetui.engine.loading import load
 from moetui.engine.models import LoadRequest
 from moetui.routing import ModelError
-with overheard(lambda line: None):
+again = []
+with overheard(lambda line: print("said", line), again.append):
     try:
-        load(LoadRequest("owner/tiny-moe"))
+        loaded = load(LoadRequest("owner/tiny-moe"))
+        print(loaded.name, *loaded.notices)
     except ModelError as error:
         print(error.message)
+print(len(again), *again[:1])
 """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+
+
+def alone(**environment: str) -> list[str]:
+    """What an interpreter of its own prints, which reads the hub's address anew."""
+    inherited = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", _ALONE],
+        env={**inherited, "HF_HUB_DISABLE_XET": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    assert done.stdout.strip() == "owner/tiny-moe is not on this machine and the hub cannot be reached", done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_no_network(tmp_path: Path, how: dict[str, str]) -> None:
+    """Told to go without, or a port that nobody listens on; nothing is tried again, which takes half a minute."""
+    told = alone(HF_HOME=str(tmp_path), no_proxy="127.0.0.1", **how)
+    assert told == ["owner/tiny-moe is not on this machine and the hub cannot be reached", "0"]
+
+
+def test_what_is_on_this_machine_needs_no_network(hub: str, tmp_path: Path) -> None:
+    assert alone(HF_HOME=str(tmp_path), HF_ENDPOINT=hub) == ["owner/tiny-moe", "0"]
+    without = alone(HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9", no_proxy="127.0.0.1")
+    notice = "the hub cannot be reached: the copy on this machine is what was loaded"
+    assert without == [f"owner/tiny-moe {notice}", "0"]
+
+
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub: str, busy: list[int], tmp_path: Path) -> None:
+    busy.extend([503] * 3)
+    name, asked = alone(HF_HOME=str(tmp_path), HF_ENDPOINT=hub)
+    assert name == "owner/tiny-moe"
+    assert asked.startswith("2 HTTP Error 503 thrown while requesting HEAD ")
+    assert not busy
