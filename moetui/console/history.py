@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moetui.routing.folders import make_folder
+
 if sys.platform != "win32":
     import fcntl
 
@@ -107,7 +109,7 @@ def _replace(path: Path, lines: list[str]) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep other consoles from cutting the file meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if sys.platform == "win32":
         yield
         return

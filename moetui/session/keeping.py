@@ -13,6 +13,7 @@ from typing import Any
 from moetui.debugger import BreakpointSet
 from moetui.routing import MoetuiError
 from moetui.routing.breakpoints import Breakpoint
+from moetui.routing.folders import make_folder
 
 _MOST = 200
 _MOST_BYTES = 1_000_000
@@ -59,7 +60,7 @@ class Keeper:
         kept = [_data(point) for point in points.lasting]
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             partial.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
             partial.replace(self.path)
         except OSError as error:
