@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -49,7 +50,7 @@ def command(as_json: bool) -> int:
     """Check versions, terminal, colour and GPU; exit 1 when something needed is missing."""
     from moetui.routing.text import drawable
 
-    checks = [*_versions(), *_terminal(dict(os.environ), sys.stdout.isatty()), *_gpu(), _free_space()]
+    checks = [*_versions(), *_terminal(dict(os.environ), sys.stdout.isatty()), *_gpu(), *_folder()]
     if as_json:
         print_json(
             {
@@ -72,6 +73,8 @@ def command(as_json: bool) -> int:
 
 def _versions() -> list[Check]:
     out = [Check("python", "ok", platform.python_version())]
+    if sys.flags.optimize >= 2:
+        out = [Check("python", "missing", "without docstrings, which transformers needs", "unset PYTHONOPTIMIZE")]
     for name in _PACKAGES:
         try:
             out.append(Check(name, "ok", metadata.version(name)))
@@ -119,11 +122,20 @@ def _colour(environment: dict[str, str], term: str) -> Check:
     return Check("colour", "note", "16 colours", "TERM=xterm-256color if your terminal has them")
 
 
+def _folder() -> list[Check]:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return [Check("folder", "missing", "the folder that this was started in is gone", "change to one that exists")]
+    return [_free_space()]
+
+
 def _gpu() -> list[Check]:
-    # In a process of its own: a broken driver or torch must not take the doctor with it.
+    # In a process of its own: a broken driver or torch must not take the doctor with it. Its folder is one that is
+    # there: torch does not start in one that was removed.
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _GPU_PROBE], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", _GPU_PROBE], cwd="/", capture_output=True, text=True, timeout=60, check=False
         )
     except subprocess.TimeoutExpired:
         return [Check("gpu", "missing", "torch did not answer within 60 s", "look at the driver: nvidia-smi")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from moetui._version import __version__
 from moetui.engine.models import ALIASES
+from moetui.engine.surroundings import check_surroundings
 from moetui.engine.zoo import Architecture, architectures
+from moetui.routing.folders import make_folder
 
 if TYPE_CHECKING:
     from moetui.routing import Step
@@ -64,11 +67,15 @@ def catalog(
 
     Returns:
         The document of ``moetui models --json``.
+
+    Raises:
+        ModelError: transformers cannot start here.
     """
     versions = {name: metadata.version(name) for name in ("transformers", "torch")}
     file = _cache_file(cache, versions)
     found = None if fresh else _read(file)
     if found is None:
+        check_surroundings()
         found = [_describe(architecture, progress, share) for architecture, share in _shares(architectures())]
         _write(file, found)
     return {
@@ -217,8 +224,8 @@ def _read(file: Path) -> list[dict[str, Any]] | None:
 
 def _write(file: Path, found: list[dict[str, Any]]) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
+        make_folder(file.parent)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(found), encoding="utf-8")
         partial.replace(file)
     except OSError:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moetui.debugger import BreakpointSet, MoEDebugger, Plugins
@@ -157,7 +156,9 @@ class Worker:
         return runs
 
     def _load(self, stack: ExitStack) -> MoEDebugger:
-        _check_folder()
+        from moetui.engine.surroundings import check_surroundings
+
+        check_surroundings()
         self._emit(LoadProgress("starting torch and transformers"))
         from moetui.engine.libraries import overheard
         from moetui.engine.loading import load
@@ -362,11 +363,3 @@ class Worker:
     def _forget_call(self, future: Future[Any]) -> None:
         with self._calls_lock:
             self._calls.discard(future)
-
-
-def _check_folder() -> None:
-    """The libraries look at the working folder when they start, and say of one that was removed what helps nobody."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise ModelError("the folder that this was started in is gone", "start it in one that exists") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -440,6 +441,32 @@ def test_the_doctor_runs_nothing_of_the_folder_that_it_is_called_in(
     found = _gpu()
     assert [check for check in found if check.state == "missing"] == []
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_doctor_says_that_the_folder_is_gone_and_nothing_worse(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    called = call("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(called.out)["checks"]}
+    assert called.status == 1
+    assert [name for name, check in checks.items() if check["state"] == "missing"] == ["folder"]
+    assert checks["folder"]["detail"] == "the folder that this was started in is gone"
+
+
+@pytest.mark.parametrize("args", [["record", "demo", "-p", "Once", "-o", "x.msgpack"], ["models", "--fresh"]])
+def test_python_without_docstrings_is_named_where_transformers_would_start(tmp_path: Path, args: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "moetui", *args], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: Python runs without docstrings, which transformers needs\n"
+        "hint: unset PYTHONOPTIMIZE, or leave out -OO\n"
+    )
 
 
 def test_a_working_folder_that_was_removed_is_named_where_a_model_is_to_be_loaded(
