@@ -14,6 +14,7 @@ import click
 
 from moetui._version import __version__
 from moetui.cli.interrupts import interruptible
+from moetui.cli.streams import STDOUT, guard_streams, leave_stdout, open_streams
 
 # name → (module, one-line help): listed here so that `--help` imports no command.
 _COMMANDS: dict[str, tuple[str, str]] = {
@@ -101,7 +102,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     Hung up on is 129 and told to end 143: 128 and the number of the signal, as shells have it.
     """
-    _open_streams()
+    open_streams()
     arguments = sys.argv[1:] if args is None else args
     debug = "--debug" in arguments or os.environ.get("MOETUI_DEBUG", "") not in ("", "0")
     try:
@@ -115,15 +116,15 @@ def main(args: list[str] | None = None) -> NoReturn:
             sys.stderr.write("\n")  # what the terminal wrote as ^C stands by itself
         sys.exit(128 + number)
     except BrokenPipeError:
-        from moetui.cli.common import leave_stdout
-
-        leave_stdout()  # who reads has left: nothing to say
-        sys.exit(1)
+        leave_stdout()  # who reads a help has seen what they wanted
+        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the last place where an error can become one line
         if debug and not isinstance(error, click.ClickException):
             traceback.print_exc()
         message, hint, status = _describe(error)
         _say(message, hint)
+        if isinstance(error, OSError) and error.filename == STDOUT:
+            leave_stdout()
         sys.exit(status)
 
 
@@ -140,6 +141,8 @@ def _call(arguments: list[str]) -> object:
 
 def run_and_leave() -> NoReturn:
     """``main``, and no waiting for the interpreter to take torch apart, which is seconds."""
+    open_streams()
+    guard_streams()
     try:
         main()
     except SystemExit as end:
@@ -171,6 +174,9 @@ def _describe(error: Exception) -> tuple[str, str, int]:
             return _blame(error), hint, error.exit_code
         return error.format_message(), hint, error.exit_code
     if isinstance(error, OSError) and error.strerror:
+        if error.filename == STDOUT:
+            hint = "" if error.errno == errno.EBADF else "make room, or write somewhere else"
+            return f"cannot write {STDOUT}: {error.strerror.lower()}", hint, 1
         name = f"{error.filename}: " if error.filename else ""
         hint = "make room, or write somewhere else" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         return f"{name}{error.strerror}", hint, 1
@@ -199,18 +205,6 @@ def _say(message: str, hint: str) -> None:
 def _one_line(text: Any) -> str:
     line = " ".join(str(text).split())
     return line if len(line) <= _MAX_LINE else line[:_MAX_LINE] + " …"
-
-
-def _open_streams() -> None:
-    """Put /dev/null where a standard stream was closed (``>&-``), lest a file opened later gets its number."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is not None:
-            continue
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
-        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _flush() -> None:

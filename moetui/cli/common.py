@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
+from moetui.cli.streams import leave_stdout
 from moetui.routing.errors import TraceError, UsageError
 
 if TYPE_CHECKING:
@@ -114,26 +116,49 @@ def print_text(text: str) -> None:
         leave_stdout()
 
 
-def leave_stdout() -> None:
-    """Let what is still to be written there vanish: its reader has left, and the interpreter flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def check_no_terminal(what: str) -> None:
-    """Say before any work is done that ``what`` is nothing for a terminal: its bytes would be taken for commands.
+def check_stdout(what: str) -> None:
+    """Say before any work is done that ``what`` cannot go there. A terminal would take its bytes for commands.
 
     Raises:
-        UsageError: standard output is a terminal.
+        UsageError: standard output is a terminal, or closed.
     """
+    try:
+        os.write(sys.stdout.fileno(), b"")
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise UsageError("standard output is closed", "name a file after -o, or pipe it on") from None
     if sys.stdout.isatty():
         raise UsageError(f"standard output is a terminal, and {what} is no text", "name a file after -o, or pipe it on")
+
+
+@contextmanager
+def temporary_recording() -> Iterator[Path]:
+    """A place for a recording that goes to standard output when it is whole.
+
+    Raises:
+        TraceError: there is no room for it.
+    """
+    hint = "make room there, or name another folder in TMPDIR"
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="moetui-")
+    except OSError as error:
+        raise TraceError(f"no temporary file can be made: {error.strerror or error}", hint) from None
+    with folder:
+        path = Path(folder.name) / f"{Path(folder.name).name}.msgpack"  # a name that nothing else has
+        try:
+            yield path
+        except TraceError as error:
+            if path.name not in error.message:
+                raise
+            what = f"a temporary file in {path.parent.parent}"
+            raise TraceError(error.message.replace(str(path), path.name).replace(path.name, what), hint) from error
 
 
 def pass_on(recording: Path) -> None:
     """Copy a recording to standard output.
 
     Raises:
-        TraceError: its reader left before the end.
+        TraceError: its reader left before the end, or there is no room.
     """
     try:
         with recording.open("rb") as stream:
@@ -142,6 +167,10 @@ def pass_on(recording: Path) -> None:
     except BrokenPipeError:
         leave_stdout()
         raise TraceError("cannot write standard output: its reader has left", "name a file after -o") from None
+    except OSError as error:
+        leave_stdout()
+        reason = (error.strerror or str(error)).lower()
+        raise TraceError(f"cannot write standard output: {reason}", "make room, or write somewhere else") from None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, OUTPUT, check_no_terminal, common_options, output_stream, warn_of_file
+from moetui.cli.common import FILE, OUTPUT, check_stdout, common_options, output_stream, warn_of_file
 
 _FORMATS = ("json", "csv", "parquet", "chrome", "html", "svg")
 _PICTURED = 64  # tokens
@@ -29,7 +29,7 @@ def command(trace: Path, format_: str, output: str, force: bool, deleted: bool) 
     from moetui.trace import kept, open_trace
 
     if output == "-" and format_ == "parquet":
-        check_no_terminal("parquet")
+        check_stdout("parquet")
     with open_trace(trace) as opened:
         with output_stream(output, force=force, source=trace) as stream:
             if format_ == "svg":

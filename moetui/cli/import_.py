@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from moetui.cli.common import FILE, OUTPUT_PATH, check_no_terminal, check_writable, common_options, pass_on
+from moetui.cli.common import (
+    FILE,
+    OUTPUT_PATH,
+    check_stdout,
+    check_writable,
+    common_options,
+    pass_on,
+    temporary_recording,
+)
 
 
 @click.command("import")
@@ -32,10 +39,10 @@ def command(file: Path, output: Path, force: bool) -> None:
     from moetui.trace import import_file
 
     if str(output) == "-":
-        check_no_terminal("a recording")
-        with tempfile.TemporaryDirectory() as folder:
-            summary = replace(import_file(file, Path(folder) / "trace.msgpack"), path=Path("standard output"))
-            pass_on(Path(folder) / "trace.msgpack")
+        check_stdout("a recording")
+        with temporary_recording() as target:
+            summary = replace(import_file(file, target), path=Path("standard output"))
+            pass_on(target)
     else:
         check_writable(output, force=force, source=file)
         summary = import_file(file, output, overwrite=force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import click
 from moetui.cli.common import (
     OUTPUT,
     Common,
-    check_no_terminal,
+    check_stdout,
     check_writable,
     common_options,
     pass_on,
     print_json,
     progress_wanted,
+    temporary_recording,
 )
 from moetui.cli.options import CAPTURE, CONSOLE, GENERATION, MODEL, PROMPT, grouped
 
@@ -53,9 +53,8 @@ def command(ctx: click.Context, /, model: str, output: str, as_json: bool, **opt
     if output == "-":
         if as_json:
             raise UsageError("--json and '-o -' both want standard output", "write the recording to a file")
-        check_no_terminal("a recording")
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "trace.msgpack"
+        check_stdout("a recording")
+        with temporary_recording() as target:
             try:
                 status = _record(ctx, model, target, as_json, options, named=False)
             except BaseException:  # what was recorded before that as well

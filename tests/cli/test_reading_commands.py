@@ -342,12 +342,46 @@ def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
     assert "no regular file" in done.err
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_are_no_error(trace: Write, closed: str) -> None:
-    script = f'exec "$0" -c "import moetui.cli as c; c.main()" stats --json "$1" {closed}'
-    done = subprocess.run(["sh", "-c", script, sys.executable, str(trace())], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert bool(done.stdout) == (closed == "2>&-")
+def in_a_shell(call: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a line in which ``"$0" -m moetui`` is moetui."""
+    command = ["sh", "-c", call, sys.executable, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
+def test_a_closed_standard_error_is_no_error(trace: Write, closed: str) -> None:
+    done = in_a_shell(f'"$0" -m moetui stats --json "$1" {closed}', trace())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("args", ["stats --json", "stats", "export --format csv -o -", "--help"])
+def test_what_standard_output_did_not_take_is_an_error(trace: Write, args: str) -> None:
+    recording = trace()
+    for where, why in ((">&-", "it is closed"), ("> /dev/full", "no space left on device")):
+        done = in_a_shell(f'"$0" -m moetui {args} "$1" {where}', recording)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: cannot write standard output: {why}\n")
+        assert len(done.stderr.splitlines()) <= 2
+
+
+def test_a_closed_standard_output_matters_to_those_alone_who_write_there(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    done = in_a_shell('cd "$1" && "$0" -m moetui import x.csv -o x.msgpack >&-', tmp_path)
+    assert done.returncode == 0
+    for call in ("import x.csv", "record demo -p Once"):  # before the model is loaded
+        done = in_a_shell(f'cd "$1" && "$0" -m moetui {call} -o - >&-', tmp_path)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: standard output is closed")
+
+
+def test_a_temporary_file_that_cannot_be_written_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("layer,expert\n" + "0,5\n" * 4000)
+    call = 'cd "$1" && ulimit -f 1 && TMPDIR="$1" "$0" -m moetui import x.csv -o - | cat > /dev/null'
+    done = in_a_shell(call, tmp_path)
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: cannot write a temporary file in {tmp_path}: file too large"
+    assert "TMPDIR" in hint
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["x.csv"]
 
 
 def into_a_closed_pipe(*args: object) -> subprocess.CompletedProcess[bytes]:
@@ -364,6 +398,9 @@ def into_a_closed_pipe(*args: object) -> subprocess.CompletedProcess[bytes]:
 def test_a_reader_that_has_left_changes_no_verdict(trace: Write) -> None:
     good, bad = trace("a.msgpack"), trace("b.msgpack", collapsed=True)
     for args, status in (
+        (["--help"], 0),
+        (["record", "--help"], 0),
+        (["--version"], 0),
         (["config"], 0),
         (["config", "--keys"], 0),
         (["config", "--json"], 0),

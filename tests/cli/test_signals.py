@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -105,6 +107,24 @@ def test_a_recording_that_is_ended_says_where_it_is(tmp_path: Path, number: sign
         assert 40 < trace.num_tokens < 480
     (told,) = err.decode().splitlines()
     assert re.fullmatch(rf"interrupted: {name}: [\d,]+ tokens, {len(data):,} bytes", told)
+
+
+@pytest.mark.parametrize("how", ["terminal", "pipe"])
+def test_a_recording_outlives_the_line_that_its_progress_goes_to(tmp_path: Path, how: str) -> None:
+    """As where SSH breaks off, and the recording was told to stay (``nohup``, ``disown``)."""
+    (tmp_path / "x.moe").write_text("log_when position > 40\n")
+    ours, theirs = pty.openpty() if how == "terminal" else os.pipe()
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom moetui.cli import entry\nentry()"
+    call = ["record", "random:mixtral", "-p", "some words", "-n", "200", "-o", "x.msgpack", "--exec", "x.moe"]
+    process = subprocess.Popen([sys.executable, "-c", code, *call], cwd=tmp_path, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    heard = b""
+    while b"at token" not in heard:
+        heard += os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(200) == 0
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        assert (trace.num_tokens > 200, trace.complete) == (True, True)
 
 
 def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
