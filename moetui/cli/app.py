@@ -178,7 +178,9 @@ def _describe(error: Exception) -> tuple[str, str, int]:
             hint = "" if error.errno == errno.EBADF else "make room, or write somewhere else"
             return f"cannot write {STDOUT}: {error.strerror.lower()}", hint, 1
         name = f"{error.filename}: " if error.filename else ""
-        hint = "make room, or write somewhere else" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        hint = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room, or write somewhere else"
         return f"{name}{error.strerror}", hint, 1
     return f"internal error: {type(error).__name__}: {error}", "this is a bug in moetui; --debug shows the traceback", 1
 

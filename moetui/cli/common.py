@@ -18,6 +18,7 @@ import click
 
 from moetui.cli.streams import leave_stdout
 from moetui.routing.errors import TraceError, UsageError
+from moetui.routing.folders import beside
 
 if TYPE_CHECKING:
     from moetui.routing.events import Finding
@@ -193,7 +194,7 @@ def output_stream(path: str, *, force: bool, source: Path | None = None) -> Iter
     target = Path(path)
     check_writable(target, force=force, source=source)
     target = target.resolve()  # behind a link, what it points to is replaced
-    partial = target.with_name(f".{target.name}.partial")
+    partial = beside(target)
     try:
         with partial.open("wb") as stream:
             yield stream
@@ -215,8 +216,8 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None, opt
         source: what will be read meanwhile.
 
     Raises:
-        UsageError: the file exists (without ``force``), is a directory, a device or ``source`` itself, its folder
-            does not exist, or no file can be made there.
+        UsageError: the file exists (without ``force``), is being recorded, is a directory, a device or ``source``
+            itself, its folder does not exist, or no file can be made there.
     """
     if target.is_dir():
         raise UsageError(f"{target} is a directory", "name a file")
@@ -226,6 +227,8 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None, opt
         raise UsageError(f"{target} is the file that is read", "name another file")
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", f"{option} replaces it")
+    if target.exists() and _being_written(target):
+        raise UsageError(f"{target} is being written by a recording", "wait for its end, or name another file")
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
     try:
@@ -233,6 +236,12 @@ def check_writable(target: Path, *, force: bool, source: Path | None = None, opt
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"cannot write {target}: {reason}", "write somewhere else") from error
+
+
+def _being_written(target: Path) -> bool:
+    from moetui.trace.target import being_written
+
+    return being_written(target)
 
 
 def _try_to_make(target: Path) -> None:

@@ -146,11 +146,15 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Say that a trace cannot be written there, before a model is loaded for it.
 
     Raises:
-        UsageError: the file exists (without ``overwrite``), is a folder, or its folder does not exist.
+        UsageError: the file exists (without ``overwrite``), is being written or a folder, or its folder does not exist.
     """
+    from moetui.trace.target import being_written
+
     if path.is_dir():
         raise UsageError(f"{path} is a directory", "name a file")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already", "--force replaces it")
+    if path.is_file() and being_written(path):
+        raise UsageError(f"{path} is being written by another recording", "close that first, or name another file")
     if not path.parent.is_dir():
         raise UsageError(f"no such folder: {path.parent}", "make it first, or write somewhere else")

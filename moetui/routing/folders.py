@@ -1,10 +1,13 @@
-"""Folders of the user's, for what lasts from one session to the next."""
+"""Folders and names for what is written: the user's, and those of files that are not whole yet."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 from pathlib import Path
+
+_SHOWN = 40  # characters, of at most four bytes
 
 
 def make_folder(folder: Path) -> None:
@@ -17,3 +20,8 @@ def make_folder(folder: Path) -> None:
     if home in folder.parents and not home.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no home folder", str(home))
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def beside(target: Path) -> Path:
+    """A hidden name beside a file, for what shall take its place: nothing else has it, and it is short enough."""
+    return target.with_name(f".{target.name[:_SHOWN]}.{secrets.token_hex(4)}.partial")

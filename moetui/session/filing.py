@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 from moetui.routing import TraceError, UsageError
 from moetui.routing.branches import BranchTree
+from moetui.routing.folders import beside
 from moetui.routing.kept import KeptTimeline
 from moetui.session.offers import Recording
 from moetui.trace import Recorded, Trace, export, kept, open_trace
@@ -100,7 +100,7 @@ def _partial(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         raise UsageError(f"no such folder: {target.parent}", "make it first, or write somewhere else")
     if target.exists() and not target.is_file():  # it would be replaced by a file
         raise UsageError(f"{target} is no file", "name a file")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = beside(target)
     try:
         with partial.open("wb") as stream:
             yield stream

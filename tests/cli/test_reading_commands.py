@@ -336,6 +336,38 @@ def test_an_import_to_standard_output_is_the_recording_alone(tmp_path: Path) -> 
     assert sorted(each.name for each in tmp_path.iterdir()) == ["x.csv", "y.msgpack"]
 
 
+def test_a_file_that_a_recording_is_being_written_to_is_not_replaced(call: Call, trace: Write, tmp_path: Path) -> None:
+    other, path = trace(), tmp_path / "x.msgpack"
+    info = ModelInfo("toy", "Toy", "toy", (Site(0, "L0", 0, "", "", 4, 4, 1),))
+    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n")
+    with TraceWriter(path, info) as writer:
+        for args in (
+            ("export", other, "--format", "csv", "-o", path, "--force"),
+            ("import", tmp_path / "x.csv", "-o", path, "--force"),
+            ("record", "demo", "-p", "Once", "-o", path, "--overwrite"),
+        ):
+            done = call(*args)
+            assert done.status == 2
+            assert "is being written" in done.err
+        writer.write_step(step_from_arrays([[[0]]], index=0))
+    assert not writer.problem
+
+
+def test_a_name_as_long_as_names_may_be_is_written_and_replaced_and_none_longer(
+    call: Call, trace: Write, tmp_path: Path
+) -> None:
+    recording = trace()
+    log = tmp_path / "log.csv"
+    log.write_text("layer,expert\n0,5\n")
+    for what in (("export", recording, "--format", "csv"), ("import", log)):
+        for _ in range(2):
+            assert call(*what, "-o", tmp_path / ("a" * 255), "--force").err.startswith("error") is False
+        done = call(*what, "-o", tmp_path / ("a" * 256))
+        assert done.err.endswith("File name too long\nhint: choose a shorter name\n")
+    assert call("record", "demo", "-p", "a", "-n", 1, "-o", tmp_path / ("a" * 255), "--overwrite").status == 0
+    assert sorted(each.name[:5] for each in tmp_path.iterdir()) == ["a.msg", "aaaaa", "log.c"]
+
+
 def test_a_device_is_no_place_for_an_export(call: Call, trace: Write) -> None:
     done = call("export", trace(), "--format", "csv", "-o", "/dev/null", "--force")
     assert done.status == 2

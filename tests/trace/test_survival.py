@@ -20,6 +20,7 @@ from moetui.routing import Phase, TraceError
 from moetui.routing.errors import incomplete_recording
 from moetui.routing.events import BreakpointHit, Finding, FindingRaised, RunState, RunStateChanged
 from moetui.trace import TraceWriter, open_trace
+from moetui.trace.target import being_written
 from tests.trace.trace_cases import make_info, make_step, make_steps
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +267,52 @@ def test_existing_files_are_kept_unless_told_otherwise(tmp_path, info, steps):
         assert trace.num_tokens == 7
     writer.close()
     assert [each.name for each in tmp_path.iterdir()] == ["x.msgpack"]
+
+
+@pytest.mark.parametrize("before", [None, b"the old one"])
+def test_a_second_recording_into_one_file_is_refused_and_the_first_goes_on(tmp_path, info, steps, before):
+    path = tmp_path / "x.msgpack"
+    if before is not None:
+        path.write_bytes(before)
+    writer = TraceWriter(path, info, overwrite=True, flush_seconds=math.inf)
+    for step in (steps[0], steps[1]):  # before it has replaced the old one, and after
+        assert being_written(path)
+        with pytest.raises(TraceError, match=r"x\.msgpack is being written by another recording"):
+            TraceWriter(path, info, overwrite=True)
+        writer.write_step(step)
+        writer.flush()
+    writer.close()
+    assert not writer.problem
+    assert not being_written(path)
+    with TraceWriter(path, info, overwrite=True) as other:
+        other.write_step(steps[0])
+    with open_trace(path) as trace:
+        assert (trace.num_tokens, trace.complete) == (7, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["x.msgpack"]
+
+
+def test_a_recording_that_was_killed_can_be_replaced_at_once(tmp_path, info):
+    process = start_recording(tmp_path / "x.msgpack")
+    process.stdout.readline()
+    assert being_written(tmp_path / "x.msgpack")
+    process.kill()
+    process.communicate()
+    TraceWriter(tmp_path / "x.msgpack", info, overwrite=True).close()
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_file(tmp_path, info):
+    writer = TraceWriter(tmp_path / "x.msgpack", info)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(theirs)
+        os.read(ours, 1)  # until it may go
+        os._exit(0)
+    writer.close()
+    assert not being_written(tmp_path / "x.msgpack")
+    os.close(theirs)
+    os.waitpid(child, 0)
+    os.close(ours)
 
 
 def test_a_linked_file_is_replaced_where_it_is(tmp_path, info, steps):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moetui.routing.errors import TraceError
+from moetui.routing.folders import beside
 from moetui.trace.frames import PREFIX
 from moetui.trace.importers.base import Imported, Opening
 
@@ -48,7 +48,7 @@ def _read_whole(module: Any, path: Path, out: Path, overwrite: bool) -> Imported
     """Import into a hidden file that takes its place when the log turned out to make sense to its end."""
     if out.exists() and not overwrite:
         raise TraceError(f"{out.name} exists already", "--force or overwrite=True replaces it")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = beside(out)
     try:
         imported: Imported = module.read(path, partial, True)
         partial.replace(out)
