@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,14 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(out)
 
 
+def typed(text: str) -> str:
+    """A text of the call as UTF-8 has it, where Python read its bytes in another encoding (``LC_ALL=POSIX``)."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
+
+
 def prompt_of(prompt: str | None, prompt_file: str | None) -> str | None:
     """The prompt that was given, or None if none was.
 
@@ -54,6 +64,8 @@ def prompt_of(prompt: str | None, prompt_file: str | None) -> str | None:
             prompt = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is no UTF-8 text", "save the prompt as UTF-8") from error
+    elif prompt is not None:
+        prompt = typed(prompt)
     if prompt is not None and not prompt.strip():
         raise UsageError("the prompt is empty", "for instance: -p 'Once there was'")
     return prompt
@@ -92,4 +104,5 @@ def load_request(model: str, options: dict[str, Any]) -> LoadRequest:
 def generation_settings(options: dict[str, Any]) -> GenerationSettings:
     """The generation options as the engine takes them."""
     names = ("max_new_tokens", "temperature", "top_p", "top_k_sampling", "seed", "chat", "system")
-    return GenerationSettings(**{name: options[name] for name in names})
+    settings = GenerationSettings(**{name: options[name] for name in names})
+    return replace(settings, system=typed(settings.system))
