@@ -33,7 +33,7 @@ _FLAG = "overwrite"
 @click.option("--force", is_flag=False, flag_value=_FLAG, help="Send tokens to these experts: 0,3,7.")
 @click.option("--ban", help="Keep tokens from these experts: 1 or 0-3.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Experts a token may use.")
-@click.option("--layers", help="Only in these layers: 2-5.")
+@click.option("--layers", help="Only in these layers: 3, or 0,2, or 2-5, of which those with a router.")
 @click.option(
     "--exec",
     "script",

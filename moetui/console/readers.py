@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.console.window import EVERY
 from moetui.routing import Phase, Site, UsageError
 from moetui.routing.events import Branch
-from moetui.routing.ranges import ranges
+from moetui.routing.ranges import with_routers
 from moetui.session import Breakable
 
 if TYPE_CHECKING:
@@ -108,13 +108,8 @@ def layers(context: Context) -> list[int]:
 
 
 def read_layers(value: Any, context: Context) -> tuple[int, ...]:
-    """Layers with a router."""
-    numbers = read_numbers(words_of(value, "L"))
-    known = layers(context)
-    for number in numbers:
-        if number not in known:
-            raise UsageError(f"layer {number} has no router", f"layers {ranges(known)}")
-    return numbers
+    """Layers with a router; see ``with_routers``."""
+    return with_routers(read_numbers(words_of(value, "L")), layers(context))
 
 
 def words_of(value: Any, letter: str) -> Any:

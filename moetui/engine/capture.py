@@ -35,9 +35,9 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
-from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, UsageError
+from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
-from moetui.routing.ranges import ranges
+from moetui.routing.ranges import with_routers
 from moetui.routing.steps import Steps
 
 LINGER = 0.7
@@ -194,10 +194,7 @@ class Capture:
         Raises:
             UsageError: they keep a layer that has no router.
         """
-        layers = sorted({handle.site.layer for handle in self.handles})
-        for layer in options.layers or ():
-            if layer not in layers:
-                raise UsageError(f"layer {layer} has no router", f"layers with routers: {ranges(layers)}")
+        with_routers(options.layers or (), {handle.site.layer for handle in self.handles})
 
     def attach(self) -> None:
         """Put the hooks on and start the recorder's thread; no effect when attached."""

@@ -16,7 +16,8 @@ class CaptureOptions:
         weights: the gate weights.
         candidates: how many likeliest next tokens to keep for each sequence; 0 for none, and no log-probabilities.
         sample_rate: share of the steps that are kept, chosen by step number and so the same in every run.
-        layers: layers whose sites are kept, in every stack; None for all.
+        layers: layers whose sites are kept, in every stack; None for all. Of layers in a row, those without a router
+            are stepped over.
         activations: how much each expert contributes (``Capture.extras``); the experts run once more for each slot.
         attention: what the last token of each sequence attends to (``Capture.extras``); needs eager attention.
         queue: steps that may wait for the recorder before the model waits for it.

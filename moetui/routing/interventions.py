@@ -14,7 +14,7 @@ class Scope:
     """Where an intervention acts. None means everywhere.
 
     Attributes:
-        layers: layer indices, in every stack.
+        layers: layer indices, in every stack; of layers in a row, those without a router are stepped over.
         sites: site names.
         positions: half-open range of sequence positions ``(start, stop)``; ``stop`` None for no end.
         phase: prefill or decode steps only.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -400,6 +401,36 @@ def test_an_intervention_that_cannot_be_leaves_no_recording_and_replaces_none(ca
         called = call("-q", "record", "demo", "-p", "Once", "-o", output, "--force", "99", "--overwrite")
         assert (called.status, called.err.splitlines()[0]) == (2, "error: L0 has no expert 99")
         assert (output.read_bytes() if output.exists() else None) == before
+
+
+def test_a_range_of_layers_takes_those_that_have_routers(call: Call, tmp_path: Path) -> None:
+    output = tmp_path / "x.msgpack"  # layers 1 and 3 of a small jamba have routers
+    arguments = ("-q", "record", "random:jamba", "-p", "Once there was", "-n", 2, "-o", output, "--ban", "0")
+    called = call(*arguments, "--layers", "0")
+    assert (called.status, called.err.splitlines()[0]) == (2, "error: layer 0 has no router")
+    assert call(*arguments, "--layers", "0-3").status == 0
+    with open_trace(output) as trace:
+        assert {site.layer for site in trace.info.sites} == {1, 3}
+        assert not (trace.timeline.routing(0, trace.timeline.end).indices == 0).any()
+    script = tmp_path / "x.moe"
+    script.write_text("ban_experts 1 --layers 0-3\ngenerate 'Once there was' -n 2\n")
+    arguments = ("-q", "record", "random:jamba", "-o", output, "--exec", script, "--overwrite")
+    assert call(*arguments).status == 0
+    with open_trace(output) as trace:
+        assert not (trace.timeline.routing(0, trace.timeline.end).indices == 1).any()
+
+
+@pytest.mark.parametrize(("prompt", "status"), [("Es war — ä".encode(), 0), (b"Es war \xe4", 2)])
+def test_a_prompt_is_utf_8_whatever_the_locale(tmp_path: Path, prompt: bytes, status: int) -> None:
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "moetui", "record", "demo", "-p", prompt, "-n", "1", "-o", "x.msgpack"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == status
+    if status:
+        assert done.stderr.startswith(b"error: the prompt is no valid UTF-8\n")
+    else:
+        with open_trace(tmp_path / "x.msgpack") as trace:
+            assert trace.prompt.encode() == prompt
 
 
 def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:

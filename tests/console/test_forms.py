@@ -123,7 +123,7 @@ def test_nothing_comes_of_nothing(console: Console, line: str) -> None:
         ("expert L1 66", "expert: 66 is no expert of this model", "experts 0 to 5"),
         ("expert L9 1", "site: there is no site L9", "sites L0, L1, L2"),
         ("expert L1", "expert is missing: an expert id", "usage: expert SITE EXPERT"),
-        ("experts --layers 7", "--layers: layer 7 has no router", "layers 0-2"),
+        ("experts --layers 7", "--layers: layer 7 has no router", "layers with routers: 0-2"),
         ("experts --layers 2-1", "--layers: 2-1 runs backwards", "layers: 3"),
         ("experts --sites L1,Q", "--sites: there is no site Q", "sites L0, L1, L2"),
         ("moe.experts(layer=1)", "experts has no argument layer", "did you mean 'layers'?"),

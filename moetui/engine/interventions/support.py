@@ -18,7 +18,7 @@ from moetui.routing.interventions import (
     SetTopK,
     SwapExperts,
 )
-from moetui.routing.ranges import ranges
+from moetui.routing.ranges import with_routers
 
 
 def check(intervention: Intervention, handles: Sequence[SiteHandle]) -> tuple[Site, ...]:
@@ -72,10 +72,7 @@ def _slots_wanted(intervention: Intervention) -> int | None:
 
 def _check_scope(intervention: Intervention, sites: Sequence[Site]) -> None:
     scope = intervention.scope
-    layers = sorted({site.layer for site in sites})
-    for layer in scope.layers or ():
-        if layer not in layers:
-            raise UsageError(f"layer {layer} has no router", f"layers with routers: {ranges(layers)}")
+    with_routers(scope.layers or (), {site.layer for site in sites})
     names = [site.name for site in sites]
     for name in scope.sites or ():
         if name not in names:
