@@ -102,7 +102,7 @@ class DiffApp(Shell):
     def _title(self) -> tuple[list[Part], list[Part]]:
         runs, found = self.runs, self.runs.comparison
         left = [
-            Part(" moetui ", "accent", 9),
+            Part(" moetui ", "accent", 5),
             Part(" A ", "accent"),
             Part(drawable(runs.a.name), "strong"),
             Part("  B ", "warn"),
@@ -157,7 +157,7 @@ class DiffApp(Shell):
             parts.append(Part("  the same experts at every site", "dim"))
         else:
             parts += self._changes(before, after)
-        self.query_one("#pair", LineWidget).show(parts)
+        self.query_one("#pair", LineWidget).show(parts, more=f"   {self.ink.glyphs.ellipsis}")
 
     def _changes(self, before: tuple[tuple[int, ...], ...], after: tuple[tuple[int, ...], ...]) -> Iterable[Part]:
         arrow = ">" if self.look.ascii else "→"

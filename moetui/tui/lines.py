@@ -85,12 +85,17 @@ class LineWidget(Widget):
         super().__init__(id=id, classes=classes)
         self._left: list[Part] = []
         self._right: list[Part] = []
+        self._more = ""
         self._actions: list[tuple[int, int, str]] = []
 
-    def show(self, left: Sequence[Part], right: Sequence[Part] = ()) -> None:
-        """Draw these parts from now on; nothing happens if they are the ones shown."""
+    def show(self, left: Sequence[Part], right: Sequence[Part] = (), *, more: str = "") -> None:
+        """Draw these parts from now on; nothing happens if they are the ones shown.
+
+        Args:
+            more: what stands behind the left ones where some of them were dropped.
+        """
         if list(left) != self._left or list(right) != self._right:
-            self._left, self._right = list(left), list(right)
+            self._left, self._right, self._more = list(left), list(right), more
             self.refresh()
 
     def role_style(self, role: str) -> Style:
@@ -104,6 +109,9 @@ class LineWidget(Widget):
         if y > 0:
             return Strip.blank(width, base)
         left, right = choose(self._left, self._right, width)
+        if self._more and len(left) < len(self._left):
+            more = Part(self._more, "dim")
+            left, right = choose([*self._left, more], self._right, width)
         line = Line()
         self._actions = []
         for part in left:

@@ -83,7 +83,7 @@ def title_parts(
     """The title bar: the model at the left, the run at the right; the least needed carry the highest rank."""
     info = session.info
     name = session.name if session.playback is None else session.name.rpartition("/")[2]
-    left = [Part(" moetui ", "accent", 12), Part(f" {drawable(name)}", "strong")]
+    left = [Part(" moetui ", "accent", 5), Part(f" {drawable(name)}", "strong")]
     if info is not None:
         family, size = _family_and_size(info)
         left += [Part(" ·", "", 4), Part(family, "", 9), Part(size, "", 4)]

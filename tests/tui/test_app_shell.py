@@ -584,6 +584,17 @@ def test_no_rate_is_told_of_a_recording_of_which_nothing_comes(quiet: bool) -> N
     assert ("nothing new" in text, "tok/s" in text) == (quiet, not quiet)
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_title_has_the_programs_name_beside_a_running_run_on_a_slow_line(width: int) -> None:
+    session = ScriptedSession()
+    session.state, session.costs = RunState.RUNNING, {"capture": 0.03}
+    facts = RunFacts(generated=1024, rate=148.1, whole=140.0), LineFacts(12.3, 9.8, 0.21)
+    left, right = choose(*title_parts(session, *facts, 2000), width)
+    text = "".join(part.text for part in (*left, *right))
+    assert " moetui " in text
+    assert "148.1 tok/s now" in text
+
+
 async def test_a_click_on_the_position_bar_seeks() -> None:
     session = Recording()
     async with running(session, (100, 30)) as (app, pilot):

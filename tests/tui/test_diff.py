@@ -18,6 +18,7 @@ from moetui.tui import run_diff
 from moetui.tui.bars import KeyBar
 from moetui.tui.diff import DiffApp
 from moetui.tui.diff_rows import NOBODY, TwoRuns, two_runs
+from moetui.tui.lines import LineWidget
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.widgets.diff_lists import FlipList, PairList, SiteList
 from moetui.tui.widgets.heatmap import Heatmap
@@ -309,6 +310,18 @@ async def test_many_sites_are_shown_around_the_selected_one(tmp_path: Path, open
         await press(pilot, *["left_square_bracket"] * 2)
         assert part(pilot, SiteList).cursor == 46
         assert "L46" in "".join(lines_of(part(pilot, SiteList)))
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(80, True), (300, False)])
+async def test_changes_that_have_no_room_are_said_to_be_left_out(
+    tmp_path: Path, opened: Opened, width: int, left_out: bool
+) -> None:
+    info = make_info(sites=6, experts=128, top_k=4)
+    paths = [write_recording(tmp_path / str(seed), info, seed=seed, decode=5) for seed in (1, 2)]
+    async with shown(opened(*paths), (width, 24)) as pilot:
+        (changes,) = lines_of(pilot.app.query_one("#pair", LineWidget))
+        assert ("L5" not in changes) is left_out
+        assert changes.rstrip().endswith("   …") is left_out
 
 
 async def test_the_smallest_screen_has_both_parts_and_a_smaller_one_says_so(tmp_path: Path, opened: Opened) -> None:

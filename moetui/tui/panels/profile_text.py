@@ -139,7 +139,7 @@ def cost_rows(costs: Mapping[str, float], line: LineFacts) -> Rows:
     else:
         rows.append(Row("itself", (Piece("not measured: nothing runs here", "dim"),)))
     if line.fps:
-        rows.append(Row("screen", (Piece(f"{line.fps:.1f} frames/s  {line.kilobytes:.1f} KB/s"),)))
+        rows.append(Row("screen", (Piece(f"{line.fps:.1f} fps  {line.kilobytes:.1f} KB/s"),)))
     if line.round_trip is not None:
         rows.append(Row("terminal", (Piece(f"answers in {1e3 * line.round_trip:.0f} ms"),)))
     return rows
