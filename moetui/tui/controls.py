@@ -49,6 +49,7 @@ _ONLY_IN = {
     "finish": (RunState.PAUSED, RunState.RUNNING),
 }
 IDLE = (RunState.READY, RunState.FINISHED, RunState.FAILED)
+IDLE_OR_PAUSED = (*IDLE, RunState.PAUSED)
 _OF_A_MODEL = ("prompt", "breakpoints", "fork", "rewind", "force", "compare", "restart")  # there will be none
 
 
@@ -211,8 +212,22 @@ class RunControls(_Base):
         """Whether a run or a console's line was over a moment ago, and may have been what a key was pressed for."""
         return False
 
+    def empty_line(self) -> bool:
+        """Empty the line that is being typed; False where none is, or nothing stands in it."""
+        from textual.widgets import Input
+
+        from moetui.tui.panels.console_input import ConsoleInput
+
+        line = self.screen.focused
+        if isinstance(line, ConsoleInput):
+            return line.give_up()
+        if not isinstance(line, Input) or not line.value:
+            return False
+        line.value = ""
+        return True
+
     def action_interrupt(self) -> None:
-        """Give up the console's line, pause a run or close a dialog; without them, or pressed twice, quit."""
+        """Give up a line that runs or is typed, pause a run, close a dialog; without them, or pressed twice, quit."""
         now = time.monotonic()
         again = now - self._interrupted < _TWICE
         self._interrupted = now
@@ -220,6 +235,8 @@ class RunControls(_Base):
             self.say("giving it up; ctrl+c once more quits")
         elif not again and self.session.state is not RunState.RUNNING and self.screen.is_modal:
             self.pop_screen()
+        elif not again and self.session.state in IDLE_OR_PAUSED and self.empty_line():
+            self.say("the line is empty; ctrl+c once more quits")
         elif not again and self.just_ended():
             self.say("that was over already; ctrl+c once more quits")
         elif again or self.session.state is not RunState.RUNNING:

@@ -79,7 +79,7 @@ KEYS: list[BindingType] = [
         "pause, twice: quit",
         show=False,
         priority=True,
-        tooltip="Give up the console's line, pause the run or close a dialog; else, or twice: leave",
+        tooltip="Give up a line that runs or is typed, pause the run, close a dialog; else, or twice: leave",
     ),
     Binding("ctrl+z", "suspend_process", "suspend", show=False, tooltip="Back to the shell; fg returns"),
     Binding("ctrl+l", "redraw", "redraw", id="redraw", show=False, tooltip="Draw everything anew"),

@@ -346,6 +346,20 @@ async def test_ctrl_c_that_comes_too_late_for_a_run_does_not_leave(monkeypatch: 
         assert app._exit
 
 
+@pytest.mark.parametrize("opening", ["", "slash"], ids=["prompt", "filter"])
+async def test_ctrl_c_empties_a_line_that_is_typed_before_it_leaves(opening: str) -> None:
+    async with running(ScriptedSession()) as (app, pilot):
+        if opening:
+            await pilot.press("escape", opening)
+        await pilot.press(*"layer")
+        await pilot.press("ctrl+c")
+        assert isinstance(app.screen.focused, Input)
+        assert app.screen.focused.value == ""
+        assert not app._exit
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
 @pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
 async def test_quit_keys(key: str) -> None:
     async with running(ScriptedSession()) as (app, pilot):

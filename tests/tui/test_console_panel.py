@@ -236,6 +236,18 @@ async def test_ctrl_c_that_comes_too_late_for_a_line_does_not_leave(monkeypatch:
         assert app._exit
 
 
+async def test_ctrl_c_empties_the_line_that_is_typed_and_once_more_leaves() -> None:
+    async with console() as (app, pilot, line_):
+        await pilot.press(*"fi", "tab")
+        await until(pilot, lambda: bool(line_.words))
+        await pilot.press("ctrl+c")
+        assert (line_.value, line_.words) == ("", ())
+        assert not app._exit
+        await until(pilot, lambda: "the line is empty; ctrl+c once more quits" in shown(app))
+        await pilot.press("ctrl+c")
+        assert app._exit
+
+
 async def test_ctrl_c_twice_quits_whatever_runs() -> None:
     async with console() as (app, pilot, _):
         await pilot.press(*"while 1: __import__('time').sleep(.01)", "enter", "enter")

@@ -171,6 +171,16 @@ class ConsoleInput(TextArea, inherit_bindings=False):
         elif event.key == "enter":  # the base would insert it
             event.prevent_default()
 
+    def give_up(self) -> bool:
+        """Empty the line and end what goes on in it; False where nothing stands there."""
+        if not self.text:
+            return False
+        self.search = self._found = self._chosen = None
+        self._back = 0
+        self.value = ""
+        self._tell()
+        return True
+
     # ------------------------------------------------------------------ keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
