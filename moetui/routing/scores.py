@@ -12,6 +12,9 @@ from moetui.routing.model import Site
 from moetui.routing.step import F16, F32, NO_EXPERT, U8, U16, Bool, SiteFlag, Step, TokenScores
 from moetui.routing.steps import Steps
 
+NEAR_TIE = 0.05
+"""A margin below this, in router score units, is called a near tie: another expert could as well have been chosen."""
+
 _BLOCK = 400_000  # numbers worked on at once: they stay in the processor's cache, which halves the time
 _SOFTMAX = ("softmax", "softmax_top_k")
 _SMALL = 16.0  # up to it, an entropy from exponentials of the logits themselves is exact to 1e-5

@@ -17,6 +17,7 @@ from moetui.console.outcome import outcome
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, RunState
 from moetui.session.live import LiveOptions, LiveSession
+from moetui.tui.widgets.token_painter import row_facts
 from tests.console.conftest import drawn
 from tests.session.live_sessions import held_forward
 
@@ -178,6 +179,15 @@ def test_forcing_changes_the_routing_there_and_only_there(live: Console) -> None
         assert told in drawn(live.run(line))
     for line in (f"why {forced} --site L0", f"why {own[0]['token']}"):
         assert "the router's own" not in drawn(live.run(line)), line
+
+
+def test_why_calls_that_a_near_tie_which_the_token_table_marks_as_one(live: Console, session: LiveSession) -> None:
+    script(live, "force_expert_selection 0 1 --layers 1 --positions 3-", f"generate {PROMPT}")
+    view = session.timeline.snapshot()
+    rows = row_facts(view, 0, view.end)
+    told = [drawn(live.run(f"why {token}")).count("near tie") for token in rows]
+    assert told == [row.ties for row in rows.values()]
+    assert any(told)
 
 
 def test_undo_redo_and_reset_restore_what_was_in_force(live: Console, session: LiveSession) -> None:

@@ -20,6 +20,7 @@ from moetui.tui.widgets.sharing import as_csv, free_path
 from moetui.tui.widgets.token_columns import plan_columns
 from moetui.tui.widgets.token_detail import TokenDetail
 from moetui.tui.widgets.token_facts import token_facts
+from moetui.tui.widgets.token_painter import row_facts
 from moetui.tui.widgets.token_rows import SORT_KEYS, Sort, TokenRows, sort_values
 from moetui.tui.widgets.token_table import TokenTable
 from tests.tui.builders import HOSTILE, bulk_timeline, make_info, make_step, make_timeline, skewed_logits
@@ -416,6 +417,20 @@ async def test_the_detail_of_a_token():
     order = sorted(range(3), key=lambda i: facts.sites[i].choices[0].weight)
     assert [bars[i] for i in order] == sorted(bars)
     assert lines[8].startswith(' next "')
+
+
+async def test_the_detail_marks_the_near_ties_that_the_row_counts():
+    detail = TokenDetail()
+    view = make_timeline(decode=40, forced_from=3).snapshot()
+    rows = row_facts(view, view.first, view.end)
+    marked = []
+    async with hosted(detail, (70, 9)) as pilot:
+        for token in rows:
+            detail.show(view, token)
+            await pilot.pause()
+            marked.append(sum("◂" in line for line in lines_of(detail)))
+    assert marked == [row.ties for row in rows.values()]
+    assert any(marked)
 
 
 async def test_the_detail_gives_up_its_blank_line_for_the_last_layer():

@@ -17,11 +17,10 @@ from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import MoetuiError, Site, SiteFlag, TimelineView, UsageError
-from moetui.routing.metrics import probabilities, site_entropy, site_margin
+from moetui.routing.metrics import NEAR_TIE, probabilities, site_entropy, site_margin
 from moetui.session import Analysing
 
 GROUP = "tokens"
-_NEAR_TIE = 0.1  # margin below which another expert could as well have been chosen
 _PARTS = 6
 
 
@@ -118,7 +117,7 @@ def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
         experts = "  ".join(f"E{expert} {number(weight)}" for expert, weight in zip(item["experts"], weights))
         runners = "  ".join(f"E{other['expert']} {percent(other['probability'])}" for other in item["runners_up"])
         marks = [word for word in ("forced", "dropped") if item[word]]
-        if item["margin"] < _NEAR_TIE and not item["forced"]:
+        if item["margin"] < NEAR_TIE and not item["forced"]:
             marks.append("near tie")
         first = max((weight for weight in weights if weight == weight), default=float("nan"))
         rows.append(

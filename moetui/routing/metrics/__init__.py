@@ -41,6 +41,7 @@ from moetui.routing.metrics.tokens import (
     vocabulary_specialization,
 )
 from moetui.routing.scores import (
+    NEAR_TIE,
     entropy,
     margins,
     passed,
@@ -52,6 +53,7 @@ from moetui.routing.scores import (
 )
 
 __all__ = [
+    "NEAR_TIE",
     "DeadExperts",
     "Placement",
     "balanced_placement",

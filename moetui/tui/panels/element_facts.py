@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moetui.routing import RoutingBlock, Site, TimelineView, TokenColumns
 from moetui.routing.metrics import (
+    NEAR_TIE,
     coactivation,
     gate_mass,
     jain_fairness,
@@ -143,7 +144,7 @@ class RouterFacts:
         history: mean entropy in up to 32 equal spans of tokens, the oldest first.
         loads: ``[E]`` tokens by expert; fairness: Jain's index of them.
         margin: mean k-th minus k+1-th score.
-        ties: share of the tokens with a margin below a tenth of the mean.
+        ties: share of the tokens with a margin that is a near tie.
     """
 
     tokens: int
@@ -174,7 +175,7 @@ def router_facts(seen: Recent, site: Site) -> RouterFacts:
         counts,
         float(jain_fairness(counts[: site.num_experts])) if rows.size else math.nan,
         mean_margin,
-        float((known < 0.1 * mean_margin).mean()) if known.size else math.nan,
+        float((known < NEAR_TIE).mean()) if known.size else math.nan,
     )
 
 

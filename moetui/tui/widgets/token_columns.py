@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from moetui.tui.widgets.token_rows import SortKey
 
-NEAR_TIE = 0.05
-"""A margin below this (in router score units) is shown as a near tie."""
-
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -11,7 +11,7 @@ from rich.style import Style
 from moetui.routing import drawable
 from moetui.routing.metrics import first_choices
 from moetui.routing.phase import Phase
-from moetui.routing.scores import passed, site_margin
+from moetui.routing.scores import NEAR_TIE, passed, site_margin
 from moetui.routing.step import I64, NO_EXPERT, SiteFlag
 from moetui.routing.timeline import RoutingBlock, TimelineView
 from moetui.tui.cells import Line, fit
@@ -19,7 +19,7 @@ from moetui.tui.glyphs import expert_digit
 from moetui.tui.ramps import contrast_text
 from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.pens import Pens
-from moetui.tui.widgets.token_columns import NEAR_TIE, Column, TablePlan
+from moetui.tui.widgets.token_columns import Column, TablePlan
 
 # as plain integers: an enumeration's operators take a microsecond each, and there are some for every layer of a row
 _UNDERLINED = Style(underline=True)
@@ -48,6 +48,7 @@ def row_facts(view: TimelineView, first: int, stop: int) -> dict[int, RowFacts]:
     first = max(first, view.first)
     columns, block = view.tokens(first, stop), view.routing(first, stop)
     close = site_margin(block.logits, view.sites, len(block.indices)) < NEAR_TIE
+    close &= (block.flags & _FORCED) == 0  # what an intervention chose was no choice of the router's
     rows = zip(
         (columns.phase == Phase.PREFILL).tolist(),
         columns.branch.tolist(),

@@ -9,11 +9,11 @@ from rich.style import Style
 from textual.strip import Strip
 
 from moetui.routing import drawable
+from moetui.routing.metrics import NEAR_TIE
 from moetui.tui.cells import Line, fit, number
 from moetui.tui.ramps import contrast_text
 from moetui.tui.widgets.pens import Pens
 from moetui.tui.widgets.token_changes import UNCHANGED, SiteChanges
-from moetui.tui.widgets.token_columns import NEAR_TIE
 from moetui.tui.widgets.token_facts import Choice, SiteFacts
 
 _NUMBERS = 17
@@ -79,7 +79,7 @@ class SitePainter:
         mark, pen = " ", "head"
         if facts.broken:
             mark, pen = glyphs.broken, "bad"
-        elif facts.margin < NEAR_TIE:
+        elif facts.margin < NEAR_TIE and not facts.forced:
             mark, pen = glyphs.near_tie, "warn"
         line.add(" " + mark, self._pens.row_pen(pen, lit))
 
