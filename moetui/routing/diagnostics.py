@@ -96,9 +96,11 @@ def find_dead_experts(totals: RoutingTotals, _: Thresholds) -> Iterator[Finding]
         yield Finding(
             "dead_expert",
             "warning",
-            f"{site.name}: {_experts(dead.experts)} got none of {dead.tokens:,} tokens",
-            f"{number} of {site.num_experts} experts idle: try text of other kinds before pruning; in training, raise"
-            " the load-balancing loss or the bias update rate",
+            f"{site.name}: {_experts(dead.experts)} got none of {dead.tokens:,} tokens{_moved(totals, dead.site)}",
+            _LIFT
+            if totals.forced[dead.site]
+            else f"{number} of {site.num_experts} experts idle: try text of other kinds before pruning; in training,"
+            " raise the load-balancing loss or the bias update rate",
             site.name,
         )
     if unsure:
@@ -133,8 +135,8 @@ def find_collapse(totals: RoutingTotals, thresholds: Thresholds) -> Iterator[Fin
             yield Finding(
                 "router_collapse",
                 "warning",
-                f"{site.name}: {'; '.join(reasons)}, over {totals.routed[row]:,} tokens",
-                _collapse_advice(reasons),
+                f"{site.name}: {'; '.join(reasons)}, over {totals.routed[row]:,} tokens{_moved(totals, row)}",
+                _LIFT if totals.forced[row] else _collapse_advice(reasons),
                 site.name,
             )
 
@@ -152,8 +154,11 @@ def find_imbalance(totals: RoutingTotals, thresholds: Thresholds) -> Iterator[Fi
             yield Finding(
                 "load_imbalance",
                 "warning",
-                f"{site.name}: expert {busiest} has {peak[row]:.1f}× the mean load (CV {cv[row]:.2f})",
-                "Compare with text of another domain: a domain's favourite is no fault; for serving, replicate"
+                f"{site.name}: expert {busiest} has {peak[row]:.1f}× the mean load (CV {cv[row]:.2f})"
+                f"{_moved(totals, row)}",
+                _LIFT
+                if totals.forced[row]
+                else "Compare with text of another domain: a domain's favourite is no fault; for serving, replicate"
                 f" expert {busiest}",
                 site.name,
             )
@@ -225,6 +230,15 @@ DIAGNOSTICS: Mapping[str, Diagnostic] = {
     "dropped_tokens": find_dropped,
 }
 """The built-in diagnostics, by the kind of their findings."""
+
+
+_LIFT = "Run without the interventions before judging the router: they had a hand in this"
+
+
+def _moved(totals: RoutingTotals, row: int) -> str:
+    """Says of a site's loads how many tokens' choice there an intervention changed; empty if none."""
+    count = totals.forced[row]
+    return f"; interventions moved {count:,} of {totals.routed[row]:,} tokens" if count else ""
 
 
 def _concentrated(amount: F64, top: int, word: str, thresholds: Thresholds) -> list[str]:

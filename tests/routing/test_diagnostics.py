@@ -55,6 +55,20 @@ def test_dead_experts_come_as_one_finding_a_site() -> None:
     assert "3 of 8" in dead[0].suggestion
 
 
+def test_loads_that_interventions_made_are_not_laid_at_the_routers_door() -> None:
+    step = routed(INFO, np.tile([0, 1], (80, 1)))
+    own = findings(INFO, step)
+    flags = np.zeros((80, 2), np.uint8)
+    flags[:60, 0] = SiteFlag.FORCED
+    moved = findings(INFO, replace(step, flags=flags))
+    assert kinds(moved) == kinds(own)
+    assert {finding.kind for finding in own} == {"dead_expert", "router_collapse", "load_imbalance"}
+    for before, after in zip(own, moved):
+        assert after.message == f"{before.message}; interventions moved 60 of 80 tokens"
+        assert after.suggestion.startswith("Run without the interventions")
+    assert "interventions" not in "".join(finding.message + finding.suggestion for finding in own)
+
+
 def test_too_few_tokens_to_tell_is_no_warning() -> None:
     found = findings(INFO, routed(INFO, even(6)))
     assert kinds(found) == [("dead_expert", "info", None)]
