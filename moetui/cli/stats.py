@@ -27,24 +27,29 @@ def command(
     """Print load balance, entropy, dead experts and findings of a recording.
 
     Tokens of branches that were deleted are not counted, unless another branch shares them.
+
+    Worse than a baseline are loads that are less even, a lower entropy, and more dead experts: if it had none, one is
+    too much at any threshold.
     """
     from moetui.cli.tables import stats_text
     from moetui.trace import trace_stats
 
     if threshold is not None and baseline is None:
         raise UsageError("--threshold says how much worse than a baseline is too much", "name one: --baseline OLD")
-    limit = _share(threshold or "10%")
+    limit = _share("10%" if threshold is None else threshold)
     stats = trace_stats(trace, deleted=deleted)
     worse = []
     if baseline is not None:
         old = trace_stats(baseline, deleted=deleted)
-        if all(old[key] is None for key in _WATCHED):
+        if all(_known(old, key) is None for key in _WATCHED):
             raise TraceError(f"{baseline.name} has no routing to compare with", "name a recording that has tokens")
         worse = _worse(old, stats, limit)
     if as_json:
         print_json({**stats, **({"regressions": worse} if baseline else {})})
     else:
         lines = [f"worse than the baseline: {x['key']} {_short(x['baseline'])} → {_short(x['value'])}" for x in worse]
+        if baseline is not None and not worse:
+            lines = [f"\nnot worse than the baseline by more than {100 * limit:.4g}%"]
         print_text("\n".join([stats_text(stats), *lines]))
     failed = fail_on is not None and any(
         _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(fail_on) for finding in stats["findings"]
@@ -59,19 +64,31 @@ _WATCHED = {
     "max_violation": 1,
     "fairness_index": -1,
     "average_entropy": -1,
+    "dead_experts": 1,
 }
+_MAY_LACK = ("average_entropy", "dead_experts")  # a recording without logits, or with few tokens, is no fault
 
 
 def _worse(old: dict[str, Any], new: dict[str, Any], limit: float) -> list[dict[str, Any]]:
     """What got worse, and what of the loads is unknown now: nothing tells that it did not."""
     out = []
     for key, sign in _WATCHED.items():
-        before, after = old[key], new[key]
-        if before is None or (after is None and key == "average_entropy"):  # a recording without logits is no fault
+        before, after = _known(old, key), _known(new, key)
+        if before is None or (after is None and key in _MAY_LACK):
             continue
         if after is None or sign * (after - before) > limit * abs(before):
             out.append({"key": key, "baseline": before, "value": after})
     return out
+
+
+def _known(stats: dict[str, Any], key: str) -> float | None:
+    """A number of the document; None where it is unknown, as how many experts are dead is after few tokens."""
+    from moetui.routing.stats import dead_unsure
+
+    if key != "dead_experts":
+        value: float | None = stats[key]
+        return value
+    return None if stats["load_imbalance"] is None or dead_unsure(stats) else len(stats[key])
 
 
 def _short(value: float | None) -> str:
@@ -85,4 +102,6 @@ def _share(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise UsageError(f"--threshold: '{text}' is no share", "write 10% or 0.1")
+    if value > 1 and not text.endswith("%"):
+        raise UsageError(f"--threshold: {text} would be {100 * value:.4g}%", f"write {text}% or {value / 100:.4g}")
     return value

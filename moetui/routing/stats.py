@@ -181,8 +181,12 @@ def dead_text(stats: Mapping[str, Any]) -> str:
     if not any(any(site["loads"]) for site in stats["per_site"]):
         return "–"
     count = len(stats["dead_experts"])
-    unsure = any(each["kind"] == "dead_expert" and each["severity"] == "info" for each in stats["findings"])
-    return f"{count}?  too few tokens to tell" if count and unsure else str(count)
+    return f"{count}?  too few tokens to tell" if count and dead_unsure(stats) else str(count)
+
+
+def dead_unsure(stats: Mapping[str, Any]) -> bool:
+    """Whether a document of ``stats --json`` saw too few tokens somewhere to call its unused experts dead."""
+    return any(each["kind"] == "dead_expert" and each["severity"] == "info" for each in stats["findings"])
 
 
 def _rate(totals: RoutingTotals, steps: StepColumns) -> float | None:

@@ -57,12 +57,21 @@ def test_stats_for_a_person_names_the_busiest_experts(call: Call, trace: Write) 
 
 def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:
     good, bad = trace("good.msgpack"), trace("bad.msgpack", collapsed=True)
-    assert call("stats", good, "--baseline", good).status == 0
+    same = call("stats", good, "--baseline", good, "--threshold", "5%")
+    assert same.status == 0
+    assert same.out.endswith("\n\nnot worse than the baseline by more than 5%\n")
     worse = call("stats", bad, "--baseline", good, "--json")
     assert worse.status == 1
     assert {"fairness_index", "load_imbalance"} <= {row["key"] for row in json.loads(worse.out)["regressions"]}
     assert call("stats", good, "--baseline", bad).status == 0
-    assert call("stats", bad, "--baseline", good, "--threshold", "10000%").status == 0
+    lenient = call("stats", bad, "--baseline", good, "--threshold", "10000%", "--json")
+    assert (lenient.status, json.loads(lenient.out)["regressions"]) == (
+        1,
+        [{"key": "dead_experts", "baseline": 0, "value": 6}],
+    )
+    assert call("stats", bad, "--baseline", bad).status == 0
+    few = call("stats", trace("few.msgpack", tokens=4, collapsed=True), "--baseline", good, "--threshold", "10000%")
+    assert (few.status, "dead" in few.out) == (0, True), "too few tokens to call an expert dead"
 
 
 def test_a_baseline_is_not_met_by_what_tells_nothing(call: Call, trace: Write) -> None:
@@ -105,11 +114,14 @@ def test_fail_on_looks_at_the_severity(call: Call, trace: Write) -> None:
     assert call("stats", long, "--fail-on", "error").status == 0
 
 
-@pytest.mark.parametrize("threshold", ["ten", "-5%", "nan", "inf", ""])
+@pytest.mark.parametrize("threshold", ["ten", "-5%", "nan", "inf", "", "50"])
 def test_a_threshold_that_is_no_share_is_refused(call: Call, trace: Write, threshold: str) -> None:
-    done = call("stats", trace(), "--threshold", threshold)
+    held = trace()
+    done = call("stats", held, "--baseline", held, "--threshold", threshold)
     assert done.status == 2
     assert done.err.startswith("error: --threshold")
+    if threshold == "50":
+        assert done.err == "error: --threshold: 50 would be 5000%\nhint: write 50% or 0.5\n"
 
 
 def test_diff_of_a_recording_with_itself_is_identical(call: Call, trace: Write) -> None:
