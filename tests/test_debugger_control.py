@@ -121,12 +121,12 @@ def test_it_is_sent_to_a_token(built: BuiltModel, debugger: MoEDebugger, cached:
     debugger.control.run_to(PROMPT + 2)
     own = Own(built, use_cache=cached)
     assert debugger.control.wait(PATIENCE)
-    assert debugger.control.reason == f"before token {PROMPT + 2}"
+    assert debugger.control.reason == f"before position {PROMPT + 2}"
     view = debugger.timeline.snapshot()
     assert int(view.tokens(view.end - 1, view.end).position[0]) == PROMPT + 1
     debugger.control.run_to(PROMPT + 4)
     assert debugger.control.wait(PATIENCE)
-    assert debugger.control.reason == f"before token {PROMPT + 4}"
+    assert debugger.control.reason == f"before position {PROMPT + 4}"
     debugger.control.resume()
     assert own.join() is not None
     with pytest.raises(UsageError, match="no position -1"):

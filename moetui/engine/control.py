@@ -178,7 +178,7 @@ class RunControl:
         if breakpoint_reason and not self.heedless:
             return self._paused(breakpoint_reason)
         if self.target is not None and position >= self.target:
-            return self._paused(f"before token {position}")
+            return self._paused(f"before position {position}")
         if self.steps_left == 0:
             return self._stepped(ON_REQUEST if self.reason == PAUSING else STEPPED)
         return self

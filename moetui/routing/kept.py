@@ -9,6 +9,7 @@ import numpy as np
 
 from moetui.routing.branches import BranchTree
 from moetui.routing.model import Site
+from moetui.routing.phase import Phase
 from moetui.routing.step import Bool
 from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns
 
@@ -126,6 +127,13 @@ def newest_token(view: TimelineView) -> int | None:
         if rows.size:
             return start + int(rows[-1])
     return None
+
+
+def before_token(view: TimelineView, token: int) -> str:
+    """Where a run stands that was taken back to a token, in words: a prompt goes through the model as a whole."""
+    phase = view.tokens(token, token + 1).phase
+    whole = bool(phase.size) and int(phase[0]) == Phase.PREFILL
+    return f"before the prompt, which token {token} is of" if whole else f"before token {token}"
 
 
 def newest_branch(view: TimelineView) -> int | None:

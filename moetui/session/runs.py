@@ -83,7 +83,7 @@ class Runs:
     def rewind(self, token: int) -> None:
         """See ``Rewindable.rewind``."""
         origin = self._origin(token)
-        self._turn(Job(origin.prompt, origin.settings, origin), f"before token {token}", paused=True)
+        self._turn(Job(origin.prompt, origin.settings, origin), self._before(token), paused=True)
 
     def fork(self, token: int, settings: GenerationSettings | None, name: str, *, paused: bool) -> None:
         """See ``Rewindable.fork``."""
@@ -100,7 +100,7 @@ class Runs:
                     f"{before} tokens are written there already, of {settled.max_new_tokens} that the branch may have",
                     f"--max-new-tokens {before + 64} counts from the prompt",
                 )
-        self._turn(Job(origin.prompt, settled, origin, name), f"before token {token}" if paused else "", paused=paused)
+        self._turn(Job(origin.prompt, settled, origin, name), self._before(token) if paused else "", paused=paused)
 
     def switch(self, branch: int) -> None:
         """See ``Branching.switch_branch``."""
@@ -152,6 +152,11 @@ class Runs:
         if origin.track.passes[origin.number].start:
             check_continues(self._debugger.model)
         return origin
+
+    def _before(self, token: int) -> str:
+        from moetui.routing.kept import before_token
+
+        return before_token(self._debugger.live_timeline.snapshot(), token)
 
     def _turn(self, job: Job, reason: str, *, paused: bool) -> None:
         if not self._go(job, lambda control: control.turn(reason, paused=paused)):

@@ -86,6 +86,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._limit = session.settings.max_new_tokens
         self._limits: dict[int, int] = {}  # by branch
         self._where: list[Part] = []
+        self._stood: str | None = None  # why the run stands still; None while it does not
         self._viewed = False
         self._stops = Stops()
         self.start_log()
@@ -210,7 +211,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._stops.state(state)
         if state is not RunState.RUNNING:
             self.stand_logged()
-        if state is not RunState.PAUSED:
+        moved, self._stood = self._stood not in (None, reason), reason if state is RunState.PAUSED else None
+        if moved or state is not RunState.PAUSED:  # where it was taken to without running on, it stands at no hit
             self._where = []
         if state is RunState.FAILED:
             self._typed = ""  # it stands in its line; whether to run it after that is the person's

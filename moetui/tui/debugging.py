@@ -162,7 +162,7 @@ class Debugging(_Base):
         if isinstance(session, Rewindable):
             token, paused = self.place(), session.state is RunState.PAUSED
             if self.ask(lambda: session.fork(token, paused=paused)):
-                self.say(f"forked before token {token}" + ("; c runs it on" if paused else ""))
+                self.say(f"forked {self._before(token)}" + ("; c runs it on" if paused else ""))
 
     def action_rewind(self) -> None:
         """Stand before the selected token."""
@@ -170,7 +170,12 @@ class Debugging(_Base):
         if isinstance(session, Rewindable):
             token = self.place()
             if self.ask(lambda: session.rewind(token)):
-                self.say(f"before token {token}; c goes on from here")
+                self.say(f"{self._before(token)}; c goes on")
+
+    def _before(self, token: int) -> str:
+        from moetui.routing.kept import before_token
+
+        return before_token(self.session.timeline.snapshot(), token)
 
     def action_force(self) -> None:
         """Begin to type which experts to force."""

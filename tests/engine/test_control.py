@@ -178,7 +178,7 @@ class TestGate:
         thread = GeneratingThread(gate)
         watcher.wait_for(RunState.PAUSED)
         assert steps(thread) == 17
-        assert gate.control.reason == "before token 17"
+        assert gate.control.reason == "before position 17"
         gate.quit()
         thread.join()
 

@@ -181,7 +181,7 @@ class TestControl:
         session.flush()
         view = session.timeline.snapshot()
         assert int(view.tokens(0, view.end).position[-1]) == 27
-        assert session.reason == "before token 28"
+        assert session.reason == "before position 28"
 
     def test_stopping(self, live: Make) -> None:
         session = live(PROMPT, n=LONG, paused=True)

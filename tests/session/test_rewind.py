@@ -70,6 +70,7 @@ class TestRewind:
     def test_a_token_of_the_prompt_takes_the_prompt_with_it(self, live: Make) -> None:
         session = live(PROMPT, settings=SAMPLED)
         session.rewind(3)
+        assert session.reason == "before the prompt, which token 3 is of"
         session.resume()
         session.settle()
         assert own(session, 1) == own(session, 0)
@@ -261,7 +262,7 @@ class TestFork:
         session.rewind(24)
         session.run_to(27)
         session.settle()
-        assert session.reason == "before token 27"
+        assert session.reason == "before position 27"
         assert list(routing(session, 1)) == [24, 25, 26]
         session.resume()
         session.settle()

@@ -319,6 +319,9 @@ async def test_the_place_of_a_breakpoint_is_said_and_selected() -> None:
         await until(pilot, lambda: "entropy = 0.31" in line(app, "#state"))
         await until(pilot, lambda: "token 7 · L3" in line(app, "#state"))
         assert (app.selection.token, app.selection.site) == (7, 3)
+        session.set_state(RunState.PAUSED, "before token 6")
+        await until(pilot, lambda: "before token 6" in line(app, "#state"))
+        assert "entropy" not in line(app, "#state"), "it stands there no longer"
 
 
 async def test_ctrl_c_pauses_and_twice_quits() -> None:

@@ -17,6 +17,7 @@ from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
 from moetui.routing.events import GenerationSettings, RunState
+from moetui.routing.kept import before_token
 from moetui.session import Capability, Rewindable, Sendable
 
 GROUP = "runs"
@@ -144,12 +145,14 @@ def rewind(console: Context, token: Token) -> Result:
         rewind 12
         rewind -3
     """
+    place = f"before token {token}"
     if isinstance(console.session, Rewindable):
+        place = before_token(console.view, token)
         console.session.rewind(token)
         console.settle()
     else:
         console.session.seek(token - 1)
-    return Result((text(f"before token {token}; continue goes on from here"),), {"token": token})
+    return Result((text(f"{place}; continue goes on from there"),), {"token": token})
 
 
 @command(GROUP, REWIND)
@@ -189,13 +192,14 @@ def fork(
     before = len(console.session.branches)
     settings = _settings(console.settings, greedy, **given) if changed else None
     at = console.place if token is None else token
+    place = before_token(console.view, at)
     if console.session.state is RunState.PAUSED:
         _rewindable(console).fork(at, settings, name, paused=True)
         console.settle()
-        return Result((text(f"forked before token {at}; continue runs it on"),), {"token": at, "paused": True})
+        return Result((text(f"forked {place}; continue runs it on"),), {"token": at, "paused": True})
     _rewindable(console).fork(at, settings, name)
     if not console.blocking:
-        return Result((text(f"forked before token {at}"),), {"token": at})
+        return Result((text(f"forked {place}"),), {"token": at})
     console.await_run()
     return _outcome(console, before)
 
