@@ -63,6 +63,16 @@ class TestWatching:
         text = join_texts([view.text(int(token)) for token in tokens.token_id])
         assert text == tokenizer().decode(out.sequences[0, :-1])
 
+    def test_what_python_shows_of_it_fits_on_a_line(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model, tokenizer()) as debugger:
+            run(model, inputs)
+            view = debugger.timeline.snapshot()
+            assert repr(debugger) == "<debugger of MixtralForCausalLM, 4 sites, attached>"
+        assert repr(debugger).endswith("detached>")
+        shown = repr(view)
+        assert shown.startswith("<tokens 0 to 15 at 4 sites; tokens(start, stop), routing(start, stop)")
+        assert "\n" not in shown
+
     def test_steps_say_how_much_memory_the_process_held(
         self, model: Any, inputs: dict[str, Any], tmp_path: Path
     ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from moetui.console.draw import glyph
+from moetui.routing.timeline import view_text
 
 _MOST_LINES = 60
 _MOST_CHARS = 2000
@@ -55,9 +56,7 @@ def _lines(value: Any, depth: int) -> list[str]:
     if is_module(value):
         return _module(value)
     if is_timeline(value):
-        return [
-            f"tokens {value.first} to {value.end - 1} at {len(value.sites)} sites; tokens(), routing(), steps(), text()"
-        ]
+        return [view_text(value)]
     if depth < 2 and isinstance(value, Mapping) and any(_special(item) for item in list(value.values())[:_MOST_ITEMS]):
         return _items(type(value).__name__, [(str(key), item) for key, item in value.items()], depth)
     if depth < 2 and isinstance(value, list | tuple) and any(_special(item) for item in value[:_MOST_ITEMS]):

@@ -122,6 +122,10 @@ class MoEDebugger:
         self._told_rules: dict[str, str] = {}
         self._told_rate = 1.0
 
+    def __repr__(self) -> str:
+        state = "attached" if self.capture.attached else "detached"
+        return f"<debugger of {self.info.architecture}, {len(self.info.sites)} sites, {state}>"
+
     @property
     def info(self) -> ModelInfo:
         """The model, as far as it is known by now."""

@@ -11,12 +11,12 @@ from moetui.routing.branches import BranchTree
 from moetui.routing.model import Site
 from moetui.routing.phase import Phase
 from moetui.routing.step import Bool
-from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns
+from moetui.routing.timeline import RoutingBlock, StepColumns, TimelineView, TokenColumns, view_text
 
 _BLOCK = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class KeptView:
     """A view in which tokens that are gone are padding, which nothing counts or shows; their steps are not there.
 
@@ -31,6 +31,9 @@ class KeptView:
     view: TimelineView
     gone: Mapping[int, int]
     sites: tuple[Site, ...]
+
+    def __repr__(self) -> str:
+        return f"<{view_text(self)}>"
 
     @property
     def first(self) -> int:

@@ -110,6 +110,12 @@ class TimelineView(Protocol):
         """Text of a token id (not yet made drawable); ``‹id›`` where unknown, ``‹?›`` where the id is, too."""
 
 
+def view_text(view: TimelineView) -> str:
+    """A view in one line, for who looks at it in Python: its arrays would fill the screen."""
+    held = f"tokens {view.first} to {view.end - 1}" if view.end > view.first else "no tokens"
+    return f"{held} at {len(view.sites)} sites; tokens(start, stop), routing(start, stop), steps(), text(token_id)"
+
+
 class TimelineSource(Protocol):
     """What gives views: the live timeline, or a recording up to the replay's cursor."""
 
@@ -117,7 +123,7 @@ class TimelineSource(Protocol):
         """The present picture; cheap."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _View:
     sites: tuple[Site, ...]
     first: int
@@ -125,6 +131,9 @@ class _View:
     _tokens: dict[str, np.ndarray[Any, Any]]
     _steps: dict[str, np.ndarray[Any, Any]]
     _vocabulary: dict[int, str]
+
+    def __repr__(self) -> str:
+        return f"<{view_text(self)}>"
 
     @property
     def end(self) -> int:

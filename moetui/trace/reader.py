@@ -75,6 +75,9 @@ class Trace:
             self._source.close()
             raise
 
+    def __repr__(self) -> str:
+        return f"<recording {self.path.name}: {self.num_tokens} tokens of {self.info.architecture or self.info.name}>"
+
     @property
     def info(self) -> ModelInfo:
         """The model."""

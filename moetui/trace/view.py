@@ -12,7 +12,7 @@ import numpy as np
 from moetui.routing.counts import Counts
 from moetui.routing.model import Site
 from moetui.routing.step import F16, U8, U16
-from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns, unknown_text
+from moetui.routing.timeline import RoutingBlock, StepColumns, TokenColumns, unknown_text, view_text
 from moetui.trace.arrays import Array, unknown, widen
 from moetui.trace.layout import CHUNK_KINDS, Column, Widths
 from moetui.trace.store import Store
@@ -59,7 +59,7 @@ class LazyBlock(RoutingBlock):
         return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TraceView:
     """The first ``end`` tokens of a recording."""
 
@@ -70,6 +70,9 @@ class TraceView:
     _vocabulary: Mapping[int, str]
     _steps: StepTable
     _present: frozenset[str]
+
+    def __repr__(self) -> str:
+        return f"<{view_text(self)}>"
 
     @property
     def first(self) -> int:

@@ -17,7 +17,7 @@ from moetui.tui.cells import Line
 from moetui.tui.ink import Ink
 from moetui.tui.messages import SiteSelected
 from moetui.tui.ramps import LEVELS
-from moetui.tui.widgets.heat_cells import HeatCells
+from moetui.tui.widgets.heat_cells import HeatCells, number_in_cell
 from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heat_values import (
@@ -370,6 +370,25 @@ async def test_numbers_in_the_cells_are_the_values():
         heatmap.toggle("numbers")
         cells = lines_of(heatmap)[2].split()[1:9]
     assert cells == [f"{value:.1f}" for value in picture.heat.values[1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "shown"),
+    [
+        ("1.2", 4, "1.2 "),
+        ("-0.5", 4, "-.5 "),
+        ("-1.2", 4, "-1.2"),
+        ("-1.2", 3, "-1 "),
+        ("-12.3", 4, "-12 "),
+        ("12.3", 4, " 12 "),
+        ("-0.5", 5, "-0.5 "),
+        ("100", 4, "100 "),
+        ("·", 4, "  · "),
+        ("", 4, "    "),
+    ],
+)
+def test_numbers_too_long_for_their_cell_are_shortened_and_not_cut(text, cell, shown):
+    assert number_in_cell(text, cell) == shown
 
 
 async def test_nothing_is_repainted_that_looks_the_same():

@@ -14,6 +14,18 @@ from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, Levels
 from moetui.tui.widgets.pens import Pens
 
 
+def number_in_cell(text: str, cell: int) -> str:
+    """A number, or a mark, with a gap behind it; what is too long is shortened, and a sign may stand for the gap."""
+    room = cell - 1
+    if len(text) > room:
+        text = text.replace("-0.", "-.")
+    if len(text) == cell and text.startswith("-"):
+        return text
+    if len(text) > room and "." in text:
+        text = f"{float(text):.0f}"
+    return fit(text, room, "right") + " "
+
+
 class HeatCells:
     """Draws levels with a widget's pens."""
 
@@ -37,7 +49,7 @@ class HeatCells:
                 at_cursor = column == cursor
                 style = self._cell_style(level)
                 if texts:
-                    text = fit(texts[column], cell - 1, "right") + " " if texts[column] else " " * cell
+                    text = number_in_cell(texts[column], cell)
                 elif level >= LEVELS:
                     mark = {ZERO: ink.glyphs.zero, UNKNOWN: ink.glyphs.unknown}.get(level, " ")
                     text = mark.center(cell)
