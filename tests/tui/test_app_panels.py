@@ -28,7 +28,7 @@ from moetui.tui.messages import Selection, TokenSelected
 from moetui.tui.options import Look, ScreenOptions, check_terminal, resolve
 from moetui.tui.panels.console_input import ConsoleInput
 from moetui.tui.panels.element_facts import expert_facts, recent, router_facts, usage
-from moetui.tui.panels.element_text import module_rows, rows_text, weight_rows
+from moetui.tui.panels.element_text import Piece, Row, module_rows, rows_text, weight_rows
 from moetui.tui.panels.elements import ElementsPanel
 from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
@@ -183,6 +183,22 @@ def test_step_facts_and_loads() -> None:
 def test_sizes_in_words() -> None:
     assert [count_text(n) for n in (0, 61_440, 3_400_000, 46_700_000_000)] == ["0", "61,440", "3.4M", "46.7B"]
     assert [bytes_text(n) for n in (512, 2048, 13_631_488)] == ["512 B", "2.0 KB", "13.0 MB"]
+
+
+def test_no_line_of_facts_is_longer_than_there_is_room() -> None:
+    rows = [
+        Row("weights", (Piece("gate_up_proj  "), Piece("320×128   "), Piece("80.0 KB   "))),
+        Row(),
+        Row("", (Piece("x "),)),
+    ]
+    lines = rows_text(rows, {"label": Style()}, Ink(), width=26).plain.split("\n")
+    assert lines == [
+        "weights       gate_up_proj",
+        "              320×128",
+        "              80.0 KB",
+        "",
+        "              x ",
+    ]
 
 
 async def test_the_last_of_thousands_of_experts_is_shown_where_it_is_chosen() -> None:

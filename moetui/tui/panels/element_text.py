@@ -57,7 +57,8 @@ def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink, *, label: int =
     """
     text = Text()
     for number, row in enumerate(rows):
-        text.append("\n" if number else "")
+        if number:
+            _end_line(text)
         start = label if row.label is not None and row.pieces else 0
         if start:
             text.append(fit(row.label or "", label), styles["label"])
@@ -66,11 +67,19 @@ def rows_text(rows: Rows, styles: Mapping[str, Style], ink: Ink, *, label: int =
             for part in _parts(piece.text, width - start if width else 0):
                 if width and at > start and at + cell_len(part.rstrip()) > width:
                     part = part.lstrip()
-                    text.append("\n" + " " * start)
+                    _end_line(text, start)
                     at = start
                 text.append(part, _style(piece, styles, ink))
                 at += cell_len(part)
     return text
+
+
+def _end_line(text: Text, start: int = 0) -> None:
+    """Begin another line, without spaces at this one's end, which would be drawn as cut where they do not fit."""
+    spaces = len(text.plain) - len(text.plain.rstrip(" "))
+    if spaces:
+        text.right_crop(spaces)
+    text.append("\n" + " " * start)
 
 
 def _parts(text: str, room: int) -> list[str]:
