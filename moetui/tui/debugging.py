@@ -188,6 +188,10 @@ class Debugging(_Base):
         """Compare the branch with its parent, in the console."""
         self.post_message(ConsoleRequested("compare", run=True))
 
+    def action_interventions(self) -> None:
+        """List the interventions in force, in the console."""
+        self.post_message(ConsoleRequested("interventions", run=True))
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: also the console's commands, which are looked for by name and typed there."""
         from textual.app import SystemCommand

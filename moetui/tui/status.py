@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from moetui.routing import ModelInfo, drawable
 from moetui.routing.events import Branch, BreakpointHit, RunState
 from moetui.session import Branched, Playback, Session
+from moetui.tui.glyphs import ASCII, UNICODE
 from moetui.tui.lines import Part
 
 _MARKS = {
@@ -108,6 +109,9 @@ def title_parts(
         right.append(Part(f" {line.fps:.0f} fps" if line.fps >= 1 else " <1 fps", "dim", 7))
         if line.round_trip is not None:
             right.append(Part(f" {_milliseconds(line.round_trip)} ms", "dim", 8))
+    if session.interventions:  # what is forgotten to be in force is taken for the model's own routing
+        glyphs = ASCII if ascii_only else UNICODE
+        right.append(Part(f"  {glyphs.forced} {len(session.interventions)}", "warn", 1, "app.interventions"))
     if session.findings:
         mark = "!" if ascii_only else "⚠"
         right.append(Part(f"  {mark} {len(session.findings)}", findings_role(session), 1, "app.findings"))

@@ -15,6 +15,7 @@ from textual.widgets import Input
 
 from moetui.routing import Timeline, UsageError
 from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunState
+from moetui.routing.interventions import BanExperts, ForceExperts
 from moetui.routing.stats import compute_stats
 from moetui.session import Breakable, Capability, ComingSession, Mark, MarkKind, Playback
 from moetui.tui import debugging
@@ -347,6 +348,18 @@ async def test_ctrl_c_that_comes_too_late_for_a_run_does_not_leave(monkeypatch: 
         assert not app._exit
         await pilot.press("ctrl+c")
         assert app._exit
+
+
+async def test_the_title_counts_the_interventions_in_force() -> None:
+    session = ScriptedSession()
+    async with running(session) as (app, pilot):
+        assert "▣" not in line(app, "#title")
+        session.set_interventions((BanExperts((2,)), ForceExperts((1,))))
+        await until(pilot, lambda: "▣ 2" in line(app, "#title"))
+        await app.run_action("interventions")
+        await until(pilot, lambda: "moe› interventions" in shown(app))
+        session.set_interventions(())
+        await until(pilot, lambda: "▣" not in line(app, "#title"))
 
 
 @pytest.mark.parametrize("opening", ["", "slash"], ids=["prompt", "filter"])
