@@ -12,7 +12,7 @@ import pytest
 from moetui.console import Console
 from moetui.console.choices import choices
 from moetui.routing import NO_EXPERT
-from moetui.routing.metrics import probabilities
+from moetui.routing.metrics import probabilities, site_margin
 from moetui.routing.stats import compute_stats
 from moetui.session import ReplaySession
 from tests.console.conftest import drawn
@@ -57,6 +57,24 @@ def test_dead_experts_are_called_dead_only_after_enough_tokens(console: Console,
     assert [(row["site"], row["experts"], row["enough"]) for row in found] == [(f"L{i}", [5], True) for i in range(3)]
     replay.seek(3)
     assert not any(row["enough"] for row in console.run("dead_experts").data)
+
+
+def test_tokens_by_a_measure_begin_with_the_most_striking(console: Console, replay: ReplaySession) -> None:
+    view = replay.snapshot()
+    margins = site_margin(view.routing(0, view.end).logits, view.sites, view.end)
+    token, site = np.unravel_index(np.nanargmin(margins), margins.shape)
+    first, *others = console.run("tokens --by margin --branch all").data
+    assert (first["token"], first["site"]) == (token, f"L{site}")
+    assert first["value"] == pytest.approx(margins[token, site])
+    assert [row["value"] for row in others] == sorted(row["value"] for row in others)
+    assert len(others) == view.end - 1
+    entropies = [row["value"] for row in console.run("find layer:1 --by entropy --rows 3").data]
+    assert entropies == sorted(entropies, reverse=True)
+    assert len(entropies) == 3
+    slow = console.run("tokens --by ms --rows 1").data[0]
+    assert (slow["value"], slow["site"]) == (slow["ms"], None)
+    assert console.run("tokens --by size").hint == "one of margin, entropy, conf, logp, ms"
+    assert "the least margin first" in drawn(console.run("tokens --by margin"))
 
 
 def test_a_window_says_so_when_there_is_nothing_in_it(console: Console, replay: ReplaySession) -> None:

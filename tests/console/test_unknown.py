@@ -38,6 +38,8 @@ def test_no_command_stumbles(ids_only: Console, tmp_path: Path, monkeypatch: pyt
 
 def test_unknown_is_no_zero(ids_only: Console) -> None:
     assert ids_only.run("stats").data["ids_only"] is True
+    assert ids_only.run("tokens --by margin").data == []
+    assert "margin is known of none of 30 tokens" in drawn(ids_only.run("tokens --by margin"))
     assert ids_only.run("stats").data["average_entropy"] is None
     row = ids_only.run("tokens --rows 1").data[0]
     assert row["entropy"] is None

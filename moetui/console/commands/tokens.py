@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 from rich.text import Text
 
+from moetui.console.commands.ordering import LARGEST, MEASURES, ordered
 from moetui.console.context import Context
 from moetui.console.draw import number, table, text, token_text
-from moetui.console.kinds import POSITIONS, InBranch, Last, QueryText, Rows
+from moetui.console.kinds import POSITIONS, InBranch, Last, QueryText, Rows, choice
 from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
@@ -21,34 +22,57 @@ _STRIP_SITES = 32
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Numbers = Annotated[tuple[int, int | None] | None, POSITIONS]
+By = Annotated[str | None, choice(*MEASURES)]
 
 
 @command(GROUP)
 def tokens(
-    console: Context, numbers: Numbers = None, *, branch: InBranch = None, last: Last = None, rows: Rows = 40
+    console: Context,
+    numbers: Numbers = None,
+    *,
+    by: By = None,
+    branch: InBranch = None,
+    last: Last = None,
+    rows: Rows = 40,
 ) -> Result:
     """List tokens: text, first choice at each layer, entropy, confidence, margin, log-probability, milliseconds.
 
+    With --by the most striking first: the least margin or the largest entropy at any site, the least confidence or
+    log-probability, the longest time.
+
     Args:
         numbers: a range of token numbers, as the table shows them; the newest if left out.
-        rows: the most rows to show; the newest of the range.
+        by: what to order them by.
+        rows: the most rows to show; the newest of the range, or the first in the order.
 
     Examples:
         tokens
         tokens 20-40
         tokens --branch 1
+        tokens --by margin --rows 5
     """
     window = console.window(last) if numbers is None else console.window(None, *numbers)
     keep = np.flatnonzero(console.rows(window, branch)) + window.first
+    if by is not None:
+        return _striking(window, keep, by, rows)
     return _listing(console, window, keep, rows)
 
 
 @command(GROUP)
-def find(console: Context, query: QueryText, *, branch: InBranch = None, last: Last = None, rows: Rows = 40) -> Result:
+def find(
+    console: Context,
+    query: QueryText,
+    *,
+    by: By = None,
+    branch: InBranch = None,
+    last: Last = None,
+    rows: Rows = 40,
+) -> Result:
     """List the tokens that match a query, the newest last.
 
     Args:
         query: in the language of the filter line.
+        by: what to order them by instead, as in 'tokens'.
         rows: the most rows to show.
 
     Examples:
@@ -63,7 +87,34 @@ def find(console: Context, query: QueryText, *, branch: InBranch = None, last: L
     numbers = np.flatnonzero(matches) + window.first
     if not numbers.size:
         return Result((text(f"none of {window.end - window.first:,} tokens"),), [])
+    if by is not None:
+        return _striking(window, numbers, by, rows)
     return _listing(console, window, numbers, rows, of=window.end - window.first)
+
+
+def _striking(view: TimelineView, numbers: Any, by: str, most: int) -> Result:
+    found = ordered(view, numbers, by)
+    if not found.tokens.size:
+        return Result((text(f"{by} is known of none of {len(numbers):,} tokens"),), [])
+    data, rows = [], []
+    for token, value, site in zip(found.tokens[:most].tolist(), found.values.tolist(), found.sites.tolist()):
+        name = view.sites[site].name if site >= 0 else None
+        row = {**_token(view, token), "by": by, "value": value, "site": name}
+        data.append(row)
+        rows.append(
+            (
+                str(token),
+                token_text(row["text"], "bold"),
+                _strip(row["first_choices"]),
+                number(value, 1 if by == "ms" else 4),
+                text(name or ""),
+                str(row["position"]),
+            )
+        )
+    end = "largest" if by in LARGEST else "least"
+    heads = ("#", "token", "layers", by, "site", "position")
+    note = text(f"{len(rows)} of {len(numbers):,} tokens, the {end} {by} first", "dim")
+    return Result((table(heads, rows, left=("token", "layers", "site")), note), plain(data))
 
 
 def _listing(console: Context, view: TimelineView, numbers: Any, most: int, of: int | None = None) -> Result:
