@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -45,6 +45,9 @@ class HelpScreen(ModalScreen[None]):
     def __init__(self, behind: Screen[Any]) -> None:
         super().__init__()
         self._groups = _groups(behind)
+        signs = [(sign, text, True) for sign, text in _signs(behind)]
+        if signs:  # before the keys that work everywhere, which are many and known
+            self._groups.insert(max(0, len(self._groups) - 1), ("columns and signs", signs))
 
     def compose(self) -> ComposeResult:
         """The table in a box."""
@@ -70,6 +73,15 @@ class HelpScreen(ModalScreen[None]):
             for keys, text, enabled in rows:
                 table.add_row(Text(keys, style("key")), Text(text, "" if enabled else style("dim")))
         return table
+
+
+def _signs(screen: Screen[Any]) -> Sequence[tuple[str, str]]:
+    """What the columns and signs of the tab that is seen mean."""
+    for widget in screen.query("*"):
+        signs: Callable[[], Sequence[tuple[str, str]]] | None = getattr(widget, "help_signs", None)
+        if signs is not None and widget.display and widget.region:
+            return signs()
+    return ()
 
 
 # Textual's own words for what its keys do, where they are too short to be understood.

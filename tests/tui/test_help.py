@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,24 @@ async def test_all_of_it_can_be_read(size: tuple[int, int]) -> None:
             seen += " ".join(re.sub("[│╭╮╰╯─▁▂▃▄▅▆▇█▔]", " ", shown(app)).split())
             await pilot.press("pagedown")
         assert not [text for text in wanted if text not in seen and len(text) < size[0] * 0.6]
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_the_columns_and_signs_of_the_tab_are_explained(ascii_only: bool) -> None:
+    look = replace(LOOK, ascii=True) if ascii_only else LOOK
+    async with running(ScriptedSession(), (120, 100), look) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        await pilot.press("f1")
+        await until(pilot, lambda: "columns and signs" in shown(app))
+        assert re.search(("<" if ascii_only else "◂") + " +A near tie: a margin below 0.05", shown(app))
+        assert "Experts that no token went to, of all tokens" in shown(app)
+        await pilot.press("escape")
+        await app.action_tab("elements")
+        await calm(app, pilot)
+        await pilot.press("f1")
+        await until(pilot, lambda: "module tree" in shown(app))
+        assert "columns and signs" not in shown(app)
 
 
 async def test_a_recording_lists_no_key_that_takes_the_model(tmp_path: Path) -> None:

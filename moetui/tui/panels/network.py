@@ -16,10 +16,12 @@ from moetui.routing.metrics import dead_experts, dead_pairs
 from moetui.routing.timeline import TimelineView
 from moetui.routing.totals import RoutingTotals, chunk_tokens
 from moetui.session import Layered, Session, Underway
+from moetui.tui.ink import ink_of
 from moetui.tui.messages import Selection, SiteSelected, Stop, TokenSelected
 from moetui.tui.panels.network_keys import NetworkKeys
 from moetui.tui.panels.network_layout import NetworkLayout, Wanted, place
 from moetui.tui.panels.questions import Questions
+from moetui.tui.panels.signs import network_signs
 from moetui.tui.run_facts import run_facts
 from moetui.tui.status import current_last
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
@@ -92,6 +94,10 @@ class NetworkPanel(NetworkKeys):
         yield FlowView(id="flow")
         yield FilterLine(self._parse, self._complete, id="filter")
         yield BalanceStrip(id="balance")
+
+    def help_signs(self) -> Sequence[tuple[str, str]]:
+        """What the help is to say of the columns and signs."""
+        return network_signs(ink_of(self).glyphs)
 
     # -- what the app calls -------------------------------------------------------------------------------------
 
