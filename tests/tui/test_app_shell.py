@@ -350,6 +350,15 @@ async def test_ctrl_c_that_comes_too_late_for_a_run_does_not_leave(monkeypatch: 
         assert app._exit
 
 
+@pytest.mark.parametrize("size", [(80, 24), (100, 30)])
+async def test_what_is_told_beside_is_told_to_the_last_word_whatever_its_length(size: tuple[int, int]) -> None:
+    async with running(ScriptedSession(), size) as (app, pilot):
+        for length in range(size[0] // 2 - 8, size[0] // 2 + 2):
+            app.clear_notifications()
+            app.say("word " * (length // 5 - 1) + "w" * (length % 5) + " last")
+            await until(pilot, lambda: "last" in shown(app))
+
+
 async def test_the_title_counts_the_interventions_in_force() -> None:
     session = ScriptedSession()
     async with running(session) as (app, pilot):
