@@ -355,8 +355,9 @@ async def test_what_is_told_beside_is_told_to_the_last_word_whatever_its_length(
     async with running(ScriptedSession(), size) as (app, pilot):
         for length in range(size[0] // 2 - 8, size[0] // 2 + 2):
             app.clear_notifications()
-            app.say("word " * (length // 5 - 1) + "w" * (length % 5) + " last")
-            await until(pilot, lambda: "last" in shown(app))
+            last = f"last{length}"
+            app.say("x " * ((length - len(last)) // 2) + "x" * (length % 2) + last)
+            await until(pilot, lambda text=last: text in shown(app), seconds=5.0)
 
 
 async def test_the_title_counts_the_interventions_in_force() -> None:
