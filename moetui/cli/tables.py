@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from moetui.routing.interventions import dict_words
 from moetui.routing.stats import dead_text
 from moetui.routing.text import drawable
 
@@ -64,6 +65,8 @@ def stats_text(stats: dict[str, Any]) -> str:
                 "–" if busiest is None else f"{100 * loads[busiest] / total:.1f}%",
             )
         )
+    if stats["interventions"]:
+        head += "\nunder interventions: " + "; ".join(drawable(dict_words(each)) for each in stats["interventions"])
     parts = [head, columns(measures), columns(sites)]
     for finding in stats["findings"]:
         site = finding["site"] or ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
 from moetui.routing.model import Site
 from moetui.routing.phase import Phase
+from moetui.routing.ranges import ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +181,18 @@ def as_dict(intervention: Intervention) -> dict[str, Any]:
         if limit is not None
     }
     return values
+
+
+def dict_words(values: Mapping[str, Any]) -> str:
+    """What ``as_dict`` gave, in words: ``ban, experts 5, layers 2-4``. Not yet made drawable."""
+    own = {key: value for key, value in values.items() if key not in ("name", "scope")}
+    return ", ".join([str(values["name"]), *(_named(*item) for item in (*own.items(), *values["scope"].items()))])
+
+
+def _named(key: str, value: Any) -> str:
+    if key == "positions":
+        start, stop = value
+        return f"positions {start}-{'' if stop is None else stop - 1}"
+    if isinstance(value, list):
+        return f"{key} {ranges(sorted(value)) if key == 'layers' else ', '.join(map(str, value))}"
+    return f"{key} {value}"

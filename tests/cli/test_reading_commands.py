@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from moetui.routing.events import Branch, BranchAdded, BranchChanged
+from moetui.routing.events import Branch, BranchAdded, BranchChanged, InterventionsChanged
+from moetui.routing.interventions import BanExperts, Scope
 from moetui.routing.model import ModelInfo, Site
 from moetui.trace import TraceWriter, step_from_arrays, trace_stats
 from tests.cli.conftest import Called, Write
@@ -53,6 +54,12 @@ def test_stats_for_a_person_names_the_busiest_experts(call: Call, trace: Write) 
     assert done.status == 0
     assert "3 sites × 4 experts, top-2" in done.out
     assert re.search(r"40 tokens in 40 steps, [\d.–]+ tokens/s of the decode steps", done.out)
+
+
+def test_stats_name_the_interventions_in_force(call: Call, trace: Write) -> None:
+    made = InterventionsChanged((BanExperts((1,), Scope(layers=(0,))),))
+    assert "\nunder interventions: ban, experts 1, layers 0\n" in call("stats", trace(events=[made])).out
+    assert "interventions" not in call("stats", trace("plain.msgpack")).out
 
 
 def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:

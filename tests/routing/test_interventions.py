@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import get_args
 
+import pytest
+
 from moetui.routing import Phase
 from moetui.routing.interventions import (
+    BanExperts,
     BoostExperts,
     ForceExperts,
     Intervention,
@@ -14,6 +17,7 @@ from moetui.routing.interventions import (
     Scope,
     SetTopK,
     as_dict,
+    dict_words,
 )
 from tests.routing.routing_cases import make_site
 
@@ -44,3 +48,19 @@ def test_as_plain_values() -> None:
     }
     for intervention in (SetTopK(1, scope), ReplayRouting("a.msgpack")):
         assert json.loads(json.dumps(as_dict(intervention))) == as_dict(intervention)
+
+
+@pytest.mark.parametrize(
+    ("intervention", "words"),
+    [
+        (ForceExperts((0, 3)), "force, experts 0, 3"),
+        (BanExperts((5,), Scope(layers=(2, 3, 4))), "ban, experts 5, layers 2-4"),
+        (
+            BanExperts((5,), Scope(positions=(3, None), phase=Phase.DECODE)),
+            "ban, experts 5, positions 3-, phase decode",
+        ),
+        (BanExperts((5,), Scope(positions=(3, 9))), "ban, experts 5, positions 3-8"),
+    ],
+)
+def test_a_plain_intervention_is_put_in_words(intervention: Intervention, words: str) -> None:
+    assert dict_words(json.loads(json.dumps(as_dict(intervention)))) == words

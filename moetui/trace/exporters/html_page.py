@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from moetui.routing.interventions import dict_words
 from moetui.routing.phase import Phase
 from moetui.routing.stats import dead_text
 from moetui.routing.step import NO_EXPERT
@@ -58,7 +59,7 @@ def _subtitle(stats: dict[str, Any]) -> str:
         f"{stats['sites']} sites × {stats['num_experts']} experts, top-{stats['top_k']}",
         f"{stats['tokens']:,} tokens in {stats['steps']:,} steps",
         "ids only: weights and entropies are unknown" if stats["ids_only"] else "",
-        ", ".join(drawable(str(each["name"])) for each in stats["interventions"]),
+        "; ".join(drawable(dict_words(each)) for each in stats["interventions"]),
     ]
     return " · ".join(part for part in parts if part)
 
