@@ -89,5 +89,4 @@ def _is_one_token(raw: RawStep) -> bool:
         return False
     if isinstance(inputs.past, Tensor) or inputs.past == 0:
         return False
-    seen = [value for value in raw.first if value is not None]
-    return all(isinstance(value, Tensor) and value.is_cpu for value in seen)
+    return raw.on_host and all(isinstance(value, Tensor) for value in raw.first if value is not None)

@@ -58,8 +58,18 @@ class TokenInputs:
         """
         attention, self.attention = self.attention, None
         if attention is not None and self.shape is not None:
-            self.places = _places(attention, self.shape, self.past, self.positions)
+            self.places = _places(attention, self.shape, self.past_on(attention.device), self.positions)
         return self.places
+
+    def past_on(self, device: torch.device) -> int | Tensor:
+        """``past`` where it can be reckoned with tensors of that device: the cache may lie on another."""
+        return self.past.to(device) if isinstance(self.past, Tensor) else self.past
+
+    @property
+    def on_host(self) -> bool:
+        """Whether no tensor of it lies on another device."""
+        held = (self.ids, self.mask, self.attention, self.places, self.positions, self.modality, self.past)
+        return all(not isinstance(value, Tensor) or value.is_cpu for value in held)
 
 
 @dataclass(slots=True, eq=False)
@@ -171,6 +181,17 @@ class RawStep:
         """What the routers returned."""
         return self.seen[0::SEEN]
 
+    @property
+    def on_host(self) -> bool:
+        """Whether nothing that the hooks saw lies on another device: experts may lie on the host and all else not."""
+        for value in self.first:
+            if value is not None and not (value if isinstance(value, Tensor) else value[0]).is_cpu:
+                return False
+        if self.logits is not None and not self.logits.is_cpu:
+            return False
+        noted = (tensor for _, _, tensors in self.extras for tensor in tensors)
+        return all(inputs.on_host for inputs in self.inputs.values()) and all(tensor.is_cpu for tensor in noted)
+
     def repeat(self, number: int) -> None:
         """A site is called again: lay its last call aside."""
         at = SEEN * number
@@ -240,11 +261,11 @@ class RawStep:
             kept = mask.to(device)
             place = kept.long().cumsum(1) - 1
             if mask.shape[1] == new:
-                place = place + inputs.past
+                place = place + inputs.past_on(device)
             return place.masked_fill(kept == 0, -1)[:, -new:].reshape(-1)
         if inputs.positions is not None and tuple(inputs.positions.shape) == (batch, new):
             return inputs.positions.to(device).reshape(-1)
-        return (torch.arange(new, device=device) + inputs.past).expand(batch, new).reshape(-1)
+        return (torch.arange(new, device=device) + inputs.past_on(device)).expand(batch, new).reshape(-1)
 
 
 def _places(attention: Tensor, shape: tuple[int, int], past: int | Tensor, positions: Tensor | None) -> Tensor | None:

@@ -91,7 +91,7 @@ class Recorder:
                 spent.popleft()
             except IndexError:  # another thread took the last
                 pass
-        if torch.is_grad_enabled() or not (self._hosted or _on_host(raw)):
+        if torch.is_grad_enabled() or not (self._hosted or raw.on_host):
             self._send(raw)
         if len(self._queue) >= self._enough:
             self._catch_up()
@@ -104,7 +104,7 @@ class Recorder:
 
         The main thread works through an interrupt from the keyboard: half a step would spoil what comes after it.
         """
-        if torch.is_grad_enabled() or not (self._hosted or _on_host(raw)):
+        if torch.is_grad_enabled() or not (self._hosted or raw.on_host):
             self._send(raw)
         self.flush()
         with uninterrupted(), self._at_work(), torch.no_grad():
@@ -251,14 +251,6 @@ class Recorder:
         arrived = iter(transfer.arrived())
         each_tensor(gathered, lambda _: next(arrived))
         return gathered
-
-
-def _on_host(raw: RawStep) -> bool:
-    """Whether nothing that the sites' hooks saw lies on another device."""
-    for value in raw.first:
-        if value is not None and not (value if isinstance(value, Tensor) else value[0]).is_cpu:
-            return False
-    return True
 
 
 def _runs(raws: list[RawStep], *, alone: bool) -> Iterator[list[RawStep]]:

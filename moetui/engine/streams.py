@@ -83,7 +83,8 @@ class Stream:
                     cache = get(name)
                     if cache is not None:
                         inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
-                        if inputs.past == 0 and inputs.mask is not None and inputs.shape is not None:
+                        uncounted = type(inputs.past) is int and inputs.past == 0  # to look at a tensor may be to wait
+                        if uncounted and inputs.mask is not None and inputs.shape is not None:
                             # Caches of recurrent states alone do not count tokens: the mask does.
                             inputs.past = max(0, inputs.mask.shape[1] - inputs.shape[1])
                         break

@@ -15,14 +15,14 @@ class Transfer:
     """Tensors on their way to the host.
 
     Tensors of one device are laid end to end in one buffer of bytes there, copied in one go, and read in place on the
-    host, in their own type: nothing is converted on the way. On CUDA the copy goes to pinned memory and nobody waits
-    for it until ``arrived``; on other devices it is synchronous; what is on the host already stays as it is.
+    host, in their own type: nothing is converted on the way. On an accelerator the copy goes to pinned memory and
+    nobody waits for it until ``arrived``; elsewhere it is synchronous; what is on the host already stays as it is.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._count = len(tensors)
         self._here = {number: tensor for number, tensor in enumerate(tensors) if tensor.is_cpu}
-        self._events: list[torch.cuda.Event] = []
+        self._events: list[torch.Event | torch.cuda.Event] = []
         away: dict[torch.device, dict[int, Tensor]] = {}
         for number, tensor in enumerate(tensors):
             if not tensor.is_cpu:
@@ -40,13 +40,26 @@ class Transfer:
 
     def _send(self, device: torch.device, tensors: dict[int, Tensor]) -> tuple[Tensor, Contents]:
         buffer, contents = packed(tensors)
-        # On CUDA a copy to the host that nobody waits for goes to pinned memory by itself.
-        host = buffer.to("cpu", non_blocking=device.type == "cuda")
-        if device.type == "cuda":
-            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(device))
+        waits = not _copies_behind(device)
+        # A copy to the host that nobody waits for goes to pinned memory by itself.
+        host = buffer.to("cpu", non_blocking=not waits)
+        if not waits:
+            event = _event(device)
+            event.record(torch.accelerator.current_stream(device))
             self._events.append(event)
         return host, contents
+
+
+def _copies_behind(device: torch.device) -> bool:
+    """Whether a copy to the host stands in the device's stream behind what was computed, and an event tells its end."""
+    accelerator = torch.accelerator.current_accelerator()
+    # On MPS such a copy is known to hand on what was not computed yet.
+    return accelerator is not None and accelerator.type == device.type != "mps"
+
+
+def _event(device: torch.device) -> torch.Event | torch.cuda.Event:
+    """Whose ``synchronize`` sleeps: only CUDA's own can be told to, and would keep a processor busy otherwise."""
+    return torch.cuda.Event(blocking=True) if device.type == "cuda" else torch.Event(device)  # type: ignore[no-untyped-call]
 
 
 def only_host(model: nn.Module) -> bool:

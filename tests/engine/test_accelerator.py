@@ -1,0 +1,128 @@
+"""Models whose tensors lie on other devices than the host, or on several: what is captured, and that nobody waits.
+
+Tests with ``device`` run on whatever accelerator this torch has; PyTorch's own simulated one will do, ``torch_openreg``
+in its repository, which nobody publishes as a package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moetui.engine import Capture
+from moetui.engine.interventions import plan
+from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.transfer import Transfer
+from moetui.engine.zoo import BuiltModel, build
+from moetui.routing import Step
+from moetui.routing.interventions import BanExperts, Intervention, RouterNoise
+
+
+def test_a_pass_on_several_devices_is_not_on_the_host() -> None:
+    raw = RawStep(0, 0, None, 1)
+    raw.note(0, 1, torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1))
+    inputs = raw.inputs["decoder"] = TokenInputs("decoder", torch.zeros(1, 2), (1, 2))
+    raw.logits = torch.zeros(1, 2, 8)
+    assert raw.on_host
+    raw.logits = raw.logits.to("meta")
+    assert not raw.on_host
+    raw.logits = None
+    inputs.mask = torch.ones(1, 2, device="meta")
+    assert not raw.on_host
+
+
+@torch.no_grad()
+def test_a_cache_that_counts_on_a_device_is_not_looked_at() -> None:
+    """The values of a meta tensor cannot be had."""
+    built = build("mixtral")
+
+    class Cache:
+        def get_seq_length(self) -> torch.Tensor:
+            return torch.zeros((), dtype=torch.int64, device="meta")
+
+    capture = Capture(built.model)
+    raw, stream = RawStep(0, 0, None, 1), capture._streams[0]
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    stream.read((), {"input_ids": ids, "attention_mask": ids, "past_key_values": Cache()}, raw)
+    past = raw.inputs["decoder"].past
+    assert isinstance(past, torch.Tensor)
+    assert past.is_meta
+
+
+@pytest.fixture
+def device() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        pytest.skip("this torch has no accelerator")
+    return found
+
+
+def test_a_copy_off_an_accelerator_is_not_waited_for(device: torch.device) -> None:
+    if device.type == "mps":
+        pytest.skip("where torch hands on what was not computed yet")
+    tensors = [torch.arange(6, device=device).view(2, 3), torch.ones(2, device=device), torch.zeros(1)]
+    transfer = Transfer(tensors)
+    assert len(transfer._events) == 1
+    found = transfer.arrived()
+    assert all(one.is_cpu and torch.equal(one, other.cpu()) for one, other in zip(found, tensors))
+
+
+def placed(where: str, device: torch.device) -> BuiltModel:
+    """A small Mixtral on one device, on two, or with the experts of its first layer, or all of them, on the host."""
+    built = build("mixtral")
+    model: Any = built.model
+    model.set_attn_implementation("eager")
+    layers = model.model.layers
+    if where == "one":
+        model.to(device)
+    elif where == "two":
+        accelerate = pytest.importorskip("accelerate")
+        last = f"{device.type}:1" if torch.accelerator.device_count() > 1 else "cpu"
+        # The embeddings lie beside the head, as where they share their weights: the inputs' device is not the cache's.
+        plan = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"), last)
+        plan |= {f"model.layers.{n}": f"{device.type}:0" if n == 0 else last for n in range(len(layers))}
+        accelerate.dispatch_model(model, plan, main_device=last, force_hooks=True)
+    else:
+        model.to(device)
+        for layer in layers if where == "experts on the host" else layers[:1]:
+            own = layer.mlp.to("cpu").forward
+            layer.mlp.forward = lambda hidden, own=own: own(hidden.cpu()).to(hidden.device)
+    return built
+
+
+@pytest.mark.parametrize("where", ["one", "two", "experts on the host", "some experts on the host"])
+@pytest.mark.parametrize("cache", [None, "static"])
+@pytest.mark.parametrize("chain", [(), (RouterNoise(0.7, seed=3), BanExperts((1,)))], ids=["nothing", "noise"])
+@torch.no_grad()
+def test_captured_as_on_the_host(
+    where: str, cache: str | None, chain: tuple[Intervention, ...], device: torch.device
+) -> None:
+    if where == "two" and cache and torch.accelerator.device_count() < 2:
+        pytest.skip("accelerate keeps a static cache on one device")
+    arguments: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "disable_compile": True}
+    runs: list[tuple[torch.Tensor, list[Step]]] = []
+    host = build("mixtral")
+    host.model.set_attn_implementation("eager")  # type: ignore[operator]
+    for built, at in ((host, torch.device("cpu")), (placed(where, device), device)):
+        inputs = {name: value.to(at) for name, value in built.inputs(2, 8, padding="left").items()}
+        steps: list[Step] = []
+        with Capture(built.model, on_step=steps.append) as capture:
+            capture.set_functions(plan(chain, lambda capture=capture: capture.handles).functions)
+            model: Any = built.model
+            out = model.generate(**inputs, **arguments, cache_implementation=cache)
+            capture.flush()
+        runs.append((out.cpu(), steps))
+    (text, steps), (text_away, steps_away) = runs
+    assert torch.equal(text, text_away)
+    assert len(steps) == len(steps_away) == 4
+    for step, away in zip(steps, steps_away):
+        np.testing.assert_array_equal(step.indices, away.indices)
+        np.testing.assert_array_equal(step.position, away.position)
+        np.testing.assert_array_equal(step.token_id, away.token_id)
+        assert step.weights is not None
+        assert away.weights is not None
+        np.testing.assert_allclose(step.weights, away.weights, atol=2e-3)
+        np.testing.assert_allclose(step.logprob, away.logprob, atol=2e-3)
