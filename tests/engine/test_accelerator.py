@@ -17,8 +17,64 @@ from moetui.engine.interventions import plan
 from moetui.engine.raw import RawStep, TokenInputs
 from moetui.engine.transfer import Transfer
 from moetui.engine.zoo import BuiltModel, build
-from moetui.routing import Step
-from moetui.routing.interventions import BanExperts, Intervention, RouterNoise
+from moetui.routing import Phase, Step
+from moetui.routing.events import Event, FindingRaised
+from moetui.routing.interventions import (
+    BanExperts,
+    BoostExperts,
+    ExpertCapacity,
+    ForceExperts,
+    Intervention,
+    RandomRouting,
+    RouterNoise,
+    RouterTemperature,
+    ScaleExperts,
+    Scope,
+    SetTopK,
+    SwapExperts,
+    UniformRouting,
+)
+from tests.engine.waiting import Waits
+
+CHAINS: list[tuple[Intervention, ...]] = [
+    (),
+    (ForceExperts((0, 3)),),
+    (BanExperts((1, 2)),),
+    (BanExperts((1,), Scope(positions=(1, 4))),),
+    (ForceExperts((1, 2), Scope(phase=Phase.PREFILL)),),
+    (BoostExperts((1,), 3.0),),
+    (ScaleExperts((0, 1), 0.3),),
+    (SetTopK(1),),
+    (RouterTemperature(0.5),),
+    (RouterNoise(0.7, seed=3),),
+    (ExpertCapacity(0.8),),
+    (SwapExperts(0, 1),),
+    (UniformRouting(),),
+    (BanExperts((1,)), RandomRouting(5)),
+    (SwapExperts(0, 1), ForceExperts((2, 3))),
+    (SwapExperts(0, 1), BanExperts((2, 3))),
+    (UniformRouting(), SetTopK(1)),
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "+".join(item.name for item in chain) or "nothing")
+@torch.no_grad()
+def test_no_hook_looks_at_values(chain: tuple[Intervention, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a site's rule and what an intervention needs are known, a pass is captured without one."""
+    built = build("mixtral")
+    inputs = built.inputs(2, 9, padding="left")
+    monkeypatch.setattr(RawStep, "on_host", False)  # gather it here, as if it lay elsewhere
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    events: list[Event] = []
+    with Capture(built.model, on_event=events.append) as capture:
+        capture.set_functions(plan(chain, lambda: capture.handles).functions)
+        for _ in range(3):
+            built.model(**inputs)
+            capture.flush()
+        with Waits() as waits:
+            built.model(**inputs)
+    assert waits.found == []
+    assert not [event for event in events if isinstance(event, FindingRaised)]
 
 
 def test_a_pass_on_several_devices_is_not_on_the_host() -> None:

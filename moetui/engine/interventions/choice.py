@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -80,27 +81,27 @@ class Choice:
         slots = min(self.k, width - len(self.banned))
         return torch.topk(ranked, max(slots, 0), dim=-1).indices
 
-    def _once(self, name: str, scores: Tensor, make: Callable[[int], Tensor]) -> Tensor:
-        """What stays the same from step to step, for scores of that width: made on the host, once for each device."""
+    def _once(self, name: str, scores: Tensor, make: Callable[[int, torch.device], Tensor]) -> Tensor:
+        """What stays the same from step to step, for scores of that width: made once for each device."""
         key = name, scores.shape[-1], scores.device
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = make(scores.shape[-1]).to(scores.device)
+            found = self._made[key] = make(scores.shape[-1], scores.device)
         return found
 
-    def _row(self, _: int) -> Tensor:
-        return torch.tensor([self.forced], dtype=torch.int64)
+    def _row(self, _: int, device: torch.device) -> Tensor:
+        assert self.forced is not None
+        return listed(self.forced, device).unsqueeze(0).clone()  # the model gets it
 
-    def _shift(self, width: int) -> Tensor:
+    def _shift(self, width: int, device: torch.device) -> Tensor:
         shift = torch.zeros(width)
         for expert, bias in self.bias.items():
             shift[expert] += bias
-        return shift
+        return shift.to(device)
 
-    def _closed(self, width: int) -> Tensor:
-        closed = torch.zeros(width)
-        closed[sorted(self.banned)] = -torch.inf
-        return closed
+    def _closed(self, width: int, device: torch.device) -> Tensor:
+        banned = listed(tuple(sorted(self.banned)), device)
+        return torch.zeros(width, device=device).index_fill_(0, banned, -torch.inf)
 
     def allowed(self, indices: Tensor) -> Tensor:
         """``[T, K]`` whether each chosen expert may be chosen."""
@@ -131,8 +132,14 @@ def among(indices: Tensor, experts: tuple[int, ...]) -> Tensor:
     """Where ``indices`` name one of ``experts``: a boolean tensor of the same shape."""
     if not experts:
         return torch.zeros_like(indices, dtype=torch.bool)
-    wanted = torch.tensor(experts, device=indices.device, dtype=indices.dtype)
-    return (indices.unsqueeze(-1) == wanted).any(-1)
+    return (indices.unsqueeze(-1) == listed(experts, indices.device)).any(-1)
+
+
+@lru_cache(maxsize=256)
+def listed(experts: tuple[int, ...], device: torch.device) -> Tensor:
+    """``[n]`` int64 these experts on a device, not to be written into; kept, as sending them there waits for it."""
+    with torch.inference_mode(False):  # training may follow
+        return torch.tensor(experts, dtype=torch.int64, device=device)
 
 
 def fit(indices: Tensor, weights: Tensor, slots: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from moetui.engine.adapters.base import Direct, SiteContext, SiteHandle
 from moetui.engine.adapters.indexed import masks_skip
 from moetui.engine.interventions.again import choose_again
-from moetui.engine.interventions.choice import fit, merge
+from moetui.engine.interventions.choice import fit, listed, merge
 from moetui.engine.interventions.chooser import CHOICES, Chooser, Rule
 from moetui.engine.interventions.transforms import (
     limit_capacity,
@@ -214,7 +214,7 @@ class SiteFunction:
             if not _in_phase(item, phase):
                 continue
             banned = torch.zeros(1, site.num_experts, dtype=torch.bool, device=positions.device)
-            banned[:, list(item.experts)] = True
+            banned.index_fill_(1, listed(item.experts, positions.device), True)
             rows = _rows(item, positions)
             here = banned if rows is None else banned & rows.unsqueeze(-1)
             shut = here if shut is None else shut | here
