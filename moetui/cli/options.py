@@ -42,7 +42,7 @@ GENERATION = (
 )
 
 MODEL = (
-    _option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
+    _option("--device", default="auto", help="auto, cpu, cuda, cuda:N, or another accelerator of torch."),
     _option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto"),
     _option("--quantization", type=click.Choice(["none", "4bit", "8bit"]), default="none"),
     _option("--device-map", type=click.Choice(["auto", "none"]), default="none", help="Spread over devices."),

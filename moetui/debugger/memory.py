@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
@@ -11,7 +12,7 @@ _SECONDS = 0.05
 
 
 class MemoryMeter:
-    """Megabytes (10^6 bytes) of the process, or of the device where the model is on one.
+    """Megabytes (10^6 bytes) of the process, or on all devices of its kind where the model is on an accelerator.
 
     Args:
         device: as the model's tensors name it: ``cpu``, ``cuda:0``.
@@ -20,7 +21,7 @@ class MemoryMeter:
 
     def __init__(self, device: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ask = _of_cuda(device) if device.startswith("cuda") else _of_process()
+        self._ask = _of_devices(device.partition(":")[0]) or _of_process()
         self._due = -float("inf")
         self._held = float("nan")
 
@@ -38,7 +39,12 @@ def _of_process() -> Callable[[], int]:
     return lambda: int(process.memory_info().rss)
 
 
-def _of_cuda(device: str) -> Callable[[], int]:
+def _of_devices(kind: str) -> Callable[[], int] | None:
+    """None where torch does not tell, or for a kind whose memory is the process's own."""
     import torch
 
-    return lambda: torch.cuda.memory_allocated(device)
+    if kind in ("cpu", "meta", "mps"):
+        return None
+    module: Any = getattr(torch, kind, None)
+    ask = getattr(module, "memory_allocated", None) or getattr(torch.accelerator, "memory_allocated", None)
+    return None if ask is None else lambda: sum(int(ask(number)) for number in range(module.device_count()))

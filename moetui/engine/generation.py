@@ -14,6 +14,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 
 from moetui.engine.caches import cache_argument
 from moetui.engine.modules import output_head
+from moetui.engine.rewind import kept_generators
 from moetui.engine.settings import check_settings
 from moetui.routing import UnsupportedError, UsageError
 from moetui.routing.events import GenerationSettings
@@ -194,14 +195,6 @@ def seeded(seed: int | None) -> Iterator[None]:
 def seed_generators(seed: int) -> None:
     """Let the global torch generators start from ``seed``."""
     torch.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def kept_generators() -> Iterator[None]:
-    """Afterwards the global torch generators are as they were before."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 class _Stop:

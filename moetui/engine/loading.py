@@ -98,12 +98,17 @@ def _check_device(device: str) -> None:
     if device in ("auto", "cpu"):
         return
     kind, _, number = device.partition(":")
-    if kind != "cuda" or (":" in device and not number.isdecimal()):
-        raise UsageError(f"unknown device: {device}", "one of auto, cpu, cuda, cuda:0, cuda:1 ...")
-    if not torch.cuda.is_available():
+    own = torch.accelerator.current_accelerator()
+    kinds = ["cuda"] if own is None or own.type == "cuda" else ["cuda", own.type]
+    if kind not in kinds or (":" in device and not number.isdecimal()):
+        named = ", ".join(f"{each}, {each}:0, {each}:1 ..." for each in kinds)
+        raise UsageError(f"unknown device: {device}", f"one of auto, cpu, {named}")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("this torch sees no CUDA device", "--device cpu; 'moetui doctor' says more")
-    if number and int(number) >= torch.cuda.device_count():
-        raise UsageError(f"there is no {device}", f"this machine has {torch.cuda.device_count()} CUDA devices")
+    count = torch.accelerator.device_count()
+    if int(number or 0) >= count:
+        word = "CUDA" if kind == "cuda" else kind
+        raise UsageError(f"there is no {device}", f"this machine has {count} {word} devices")
 
 
 def _check_name(what: str, name: str | None, known: Iterable[str]) -> None:
@@ -217,8 +222,9 @@ def _choices(request: LoadRequest) -> dict[str, Any]:
 
 def _check_memory(request: LoadRequest, source: ModelSource, config: PreTrainedConfig) -> None:
     """Refuse what cannot fit into the memory of the host: there, the system kills the process without a word."""
-    if request.device.startswith("cuda") or (request.device == "auto" and torch.cuda.is_available()):
-        return
+    auto = request.device == "auto"
+    if torch.cuda.is_available() if auto else request.device.partition(":")[0] not in ("cpu", "mps"):
+        return  # its weights go to memory of the device's own
     need = _weights_nbytes(request, source, config)
     memory = psutil.virtual_memory()
     free = memory.available + psutil.swap_memory().free

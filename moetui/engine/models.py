@@ -13,7 +13,7 @@ from moetui.routing import ModelError
 
 SourceKind = Literal["hub", "folder", "random"]
 Device = str
-"""``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+"""``auto``, ``cpu``, ``cuda``, ``cuda:N``, or another kind of accelerator that this torch has."""
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "4bit", "8bit"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,16 +29,18 @@ _PLAIN = tuple(
 
 @dataclass(frozen=True, slots=True)
 class RandomState:
-    """States of the global torch generators: the CPU's and every CUDA device's."""
+    """States of the global torch generators: the CPU's and those of every accelerator."""
 
     cpu: Tensor
-    cuda: tuple[Tensor, ...] = ()
+    devices: tuple[Tensor, ...] = ()
 
     @classmethod
     def now(cls, before: RandomState | None = None) -> RandomState:
         """The present states; the CPU's is shared with ``before`` where it is the same."""
-        on_device = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        devices = tuple(torch.cuda.get_rng_state_all()) if on_device else ()
+        accelerator = _accelerator()
+        devices = (
+            () if accelerator is None else tuple(accelerator.get_rng_state(*which) for which in _each(accelerator))
+        )
         cpu = torch.get_rng_state()
         if before is not None and torch.equal(cpu, before.cpu):
             cpu = before.cpu
@@ -46,8 +49,36 @@ class RandomState:
     def set(self) -> None:
         """Make them the present ones."""
         torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(list(self.cuda))
+        accelerator = _accelerator() if self.devices else None
+        if accelerator is not None:
+            for state, which in zip(self.devices, _each(accelerator)):
+                accelerator.set_rng_state(state, *which)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Afterwards the global torch generators are as they were before."""
+    before = RandomState.now()
+    try:
+        yield
+    finally:
+        before.set()
+
+
+def _accelerator() -> Any:
+    """The accelerator's module of torch; None where none can have been drawn from."""
+    found = torch.accelerator.current_accelerator()
+    if found is None or not torch.accelerator.is_available():
+        return None
+    if found.type == "cuda" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None  # asking would begin to use it
+    return torch.get_device_module(found)
+
+
+def _each(accelerator: Any) -> list[tuple[int, ...]]:
+    """How to name each of its devices; where there is one alone, not every torch takes a name."""
+    count = accelerator.device_count()
+    return [()] if count == 1 else [(number,) for number in range(count)]
 
 
 def can_crop(cache: Any, remove: int) -> bool:

@@ -351,7 +351,7 @@ class Worker:
                 stack.enter_context(debugger.muted())
                 if self._gate.control.active:
                     # A sampled run goes on afterwards as if nothing had been in between.
-                    from moetui.engine.generation import kept_generators
+                    from moetui.engine.rewind import kept_generators
 
                     stack.enter_context(kept_generators())
                 result = function(debugger.model, debugger.tokenizer)

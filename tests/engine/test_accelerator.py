@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from moetui.debugger.memory import MemoryMeter
 from moetui.engine import Capture
 from moetui.engine.interventions import plan
+from moetui.engine.loading import load
+from moetui.engine.models import LoadRequest
 from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.rewind import RandomState, kept_generators
 from moetui.engine.transfer import Transfer
 from moetui.engine.zoo import BuiltModel, build
-from moetui.routing import Phase, Step
+from moetui.routing import Phase, Step, UsageError
 from moetui.routing.events import Event, FindingRaised
 from moetui.routing.interventions import (
     BanExperts,
@@ -57,11 +61,18 @@ CHAINS: list[tuple[Intervention, ...]] = [
 ]
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "+".join(item.name for item in chain) or "nothing")
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        *(("mixtral", chain) for chain in CHAINS),
+        *((name, ()) for name in ("llama4", "jetmoe", "nllb_moe", "doge")),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "+".join(item.name for item in each) or "nothing",
+)
 @torch.no_grad()
-def test_no_hook_looks_at_values(chain: tuple[Intervention, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hook_looks_at_values(name: str, chain: tuple[Intervention, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a site's rule and what an intervention needs are known, a pass is captured without one."""
-    built = build("mixtral")
+    built = build(name)
     inputs = built.inputs(2, 9, padding="left")
     monkeypatch.setattr(RawStep, "on_host", False)  # gather it here, as if it lay elsewhere
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -110,8 +121,8 @@ def test_a_cache_that_counts_on_a_device_is_not_looked_at() -> None:
 
 @pytest.fixture
 def device() -> torch.device:
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None:
+    found = torch.accelerator.current_accelerator()
+    if found is None or not torch.accelerator.is_available():
         pytest.skip("this torch has no accelerator")
     return found
 
@@ -124,6 +135,33 @@ def test_a_copy_off_an_accelerator_is_not_waited_for(device: torch.device) -> No
     assert len(transfer._events) == 1
     found = transfer.arrived()
     assert all(one.is_cpu and torch.equal(one, other.cpu()) for one, other in zip(found, tensors))
+
+
+def test_generators_of_an_accelerator_are_kept_and_put_back(device: torch.device) -> None:
+    torch.manual_seed(3)
+    state = RandomState.now()
+    with kept_generators():
+        wanted = [torch.rand(4, device=device), torch.rand(4)]
+    for own, other in zip((torch.rand(4, device=device), torch.rand(4)), wanted):
+        assert torch.equal(own, other)
+    state.set()
+    assert torch.equal(torch.rand(4, device=device), wanted[0])
+
+
+def test_an_accelerator_may_be_named_where_a_model_is_to_lie(device: torch.device) -> None:
+    built = load(LoadRequest("random:mixtral", device=f"{device.type}:0")).model
+    assert {parameter.device.type for parameter in built.parameters()} == {device.type}
+    with pytest.raises(UsageError, match=f"there is no {device.type}:99"):
+        load(LoadRequest("random:mixtral", device=f"{device.type}:99"))
+
+
+def test_memory_is_that_of_the_accelerator(device: torch.device) -> None:
+    meter = MemoryMeter(f"{device.type}:0", iter(range(9)).__next__)
+    before = meter.megabytes()
+    held = torch.zeros(10_000_000, dtype=torch.uint8, device=device)
+    if device.type != "mps":
+        assert 10.0 <= meter.megabytes() - before < 13.0
+    del held
 
 
 def placed(where: str, device: torch.device) -> BuiltModel:

@@ -16,9 +16,9 @@ _OURS, _TORCHS = str(Path(moetui.__file__).parent), str(Path(torch.__file__).par
 # Values go to the host, or a tensor is made of values there and sent to the device.
 _WAITING = {
     *("item", "tolist", "numpy", "cpu", "equal", "nonzero", "unique", "bincount", "masked_select"),
-    *("tensor", "as_tensor", "from_numpy"),
     *("__bool__", "__int__", "__float__", "__index__", "__contains__", "__array__"),
 }
+_MAKING = ("tensor", "as_tensor")
 _INDEXING = ("__getitem__", "__setitem__")
 
 
@@ -37,7 +37,8 @@ class Waits(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _WAITING or (name in _INDEXING and _by_values(args[1])):
+        made = name in _MAKING and "device" in (kwargs or {})
+        if made or name in _WAITING or (name in _INDEXING and _by_values(args[1])):
             frame = sys._getframe(1)
             while frame.f_back is not None and frame.f_code.co_filename.startswith(_TORCHS):
                 frame = frame.f_back

@@ -87,7 +87,7 @@ class MaskAdapter:
         if mask.dim() == 2:
             first = (gates * mask).sum(-1)
             weights = torch.stack((first, gates.sum(-1) - first), -1)
-            indices = torch.tensor([1, 0], device=mask.device).expand(mask.shape[0], 2)
+            indices = torch.arange(1, -1, -1, device=mask.device).expand(mask.shape[0], 2)
             return indices.masked_fill(weights == 0, -1), weights
         dropped = mask.sum(-1) == 0
         return mask.argmax(-1).masked_fill(dropped, -1), gates.masked_fill(dropped, 0)

@@ -88,7 +88,8 @@ def _takes_sizes(module: nn.Module) -> bool:
 
 def _unsorted(output: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     order, _, gates, sizes, logits = output
-    counts = torch.tensor(sizes, device=order.device)
+    # Nobody waits for the device here; on MPS such a copy may read what is gone by then.
+    counts = torch.tensor(sizes).to(order.device, non_blocking=order.device.type != "mps")
     experts = torch.arange(len(sizes), device=order.device).repeat_interleave(counts, output_size=order.shape[0])
     indices = torch.empty_like(order).scatter(0, order, experts)
     weights = torch.empty_like(gates).scatter(0, order, gates)

@@ -100,8 +100,9 @@ def _check_room(model: Any, length: int) -> None:
 
 def _free(device: torch.device) -> int:
     """Bytes of memory that are free where the model computes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    ask = getattr(getattr(torch, device.type, None), "mem_get_info", None)
+    if ask is not None:
+        return int(ask(device)[0])
     return int(psutil.virtual_memory().available)
 
 

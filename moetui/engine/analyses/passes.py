@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.gather import Gatherer, SiteTensors
-from moetui.engine.generation import kept_generators
 from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.rewind import kept_generators
 from moetui.engine.streams import next_tokens
 from moetui.routing import ModelError, MoetuiError, UnsupportedError
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from moetui.engine.adapters.base import SiteContext
 from moetui.engine.around import own_forward
+from moetui.engine.rewind import kept_generators
 
 _TOP_K = (torch.topk, torch.Tensor.topk)
 
@@ -38,8 +39,7 @@ def trace_router(context: SiteContext, logits: Tensor | None, indices: Tensor) -
     Compares values, so it waits for the device; once a site.
     """
     mode = _Recording()
-    devices = [indices.device] if indices.is_cuda else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), mode:  # some draw in training
+    with kept_generators(), torch.no_grad(), mode:  # some draw in training
         output = _forward(context)
     routed = _routing_of(output, indices)
     if routed is None or not torch.equal(routed[0].long(), indices.long()):
