@@ -32,6 +32,7 @@ from moetui.trace.values import event_to_plain, info_to_plain, is_lasting
 
 _TEXTS = 2048  # of a vocabulary record
 _EVENTS = 256  # of an events record
+_SAFE_WITHIN = 0.9  # seconds: with what writing takes, a killed recording lacks less than its last second
 
 
 class TraceWriter:
@@ -51,8 +52,8 @@ class TraceWriter:
         compression: ``"zstd"`` or None.
         has_logits, has_weights: whether router logits and gate weights are kept.
         has_timings: whether the steps' times are measured ones.
-        flush_seconds: the longest that anything waits before it is in the file; ``math.inf`` for only when a chunk is
-            full or ``flush`` is called.
+        flush_seconds: the longest that anything waits for being written; ``math.inf`` for only when a chunk is full or
+            ``flush`` is called.
 
     Raises:
         TraceError: the file exists, or cannot be created or written.
@@ -71,7 +72,7 @@ class TraceWriter:
         has_logits: bool = True,
         has_weights: bool = True,
         has_timings: bool = True,
-        flush_seconds: float = 1.0,
+        flush_seconds: float = _SAFE_WITHIN,
     ) -> None:
         widths = Widths(len(info.sites), info.top_k, info.num_classes, 0)
         if not widths.plausible:

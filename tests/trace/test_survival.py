@@ -20,6 +20,7 @@ from moetui.routing import Phase, TraceError
 from moetui.routing.errors import incomplete_recording
 from moetui.routing.events import BreakpointHit, Finding, FindingRaised, RunState, RunStateChanged
 from moetui.trace import TraceWriter, open_trace
+from moetui.trace import writer as writer_module
 from moetui.trace.target import being_written
 from tests.trace.trace_cases import make_info, make_step, make_steps
 
@@ -103,6 +104,20 @@ def test_what_waits_is_written_within_a_second_though_nothing_follows(tmp_path, 
         assert trace.num_tokens == 7
     writer.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "moetui-trace-flush"]
+
+
+def test_writing_has_a_part_of_the_second_that_a_kill_may_cost(tmp_path, info, monkeypatch):
+    waits = []
+
+    class Wound(writer_module.Ticker):
+        def __init__(self, function, seconds):
+            waits.append(seconds)
+            super().__init__(function, seconds)
+
+    monkeypatch.setattr(writer_module, "Ticker", Wound)
+    TraceWriter(tmp_path / "x.msgpack", info).close()
+    assert len(waits) == 1
+    assert waits[0] <= 0.95
 
 
 def test_pauses_and_breakpoints_are_flushed_at_once(tmp_path, info, steps):
