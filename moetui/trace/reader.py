@@ -18,7 +18,7 @@ from moetui.trace.catalog import Catalog, extend, from_index, read_map
 from moetui.trace.frames import PREFIX, DamagedError, Frame, read_frame
 from moetui.trace.layout import CHUNK_KINDS, FORMAT, VERSION, Widths
 from moetui.trace.plain import MisfitError, from_plain
-from moetui.trace.source import FileSource
+from moetui.trace.source import FileSource, cannot_open
 from moetui.trace.store import Store
 from moetui.trace.values import (
     RecordedEvent,
@@ -338,8 +338,7 @@ def _open(path: Path) -> FileSource:
             raise TraceError(f"{path.name} is no regular file", "copy it to disk first")
         source = FileSource(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise TraceError(f"cannot open {path}: {reason}", "check the name") from None
+        raise cannot_open(path, error) from None
     except ValueError:
         raise TraceError("that is no file name", "check the name") from None
     start = source.read(0, len(PREFIX))

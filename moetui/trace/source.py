@@ -97,6 +97,12 @@ class FileSource:
         return whole
 
 
+def cannot_open(path: Path, error: OSError) -> TraceError:
+    """What is said of a file that cannot be opened."""
+    hint = "you may not read it, or a folder above it" if isinstance(error, PermissionError) else "check the name"
+    return TraceError(f"cannot open {path}: {(error.strerror or str(error)).lower()}", hint)
+
+
 def _advise(whole: mmap.mmap, advice: str) -> None:
     if hasattr(mmap, advice):  # not every system takes advice
         whole.madvise(getattr(mmap, advice))

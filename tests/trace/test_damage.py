@@ -1,5 +1,6 @@
 """Whatever stands in a file: one clear error, or what is left of it with a finding that says what is missing."""
 
+import errno
 import json
 import math
 import resource
@@ -17,6 +18,7 @@ from moetui.routing import TraceError
 from moetui.trace import TraceWriter, open_trace, trace_stats
 from moetui.trace.arrays import pack_array
 from moetui.trace.frames import PREFIX, checksum, pack_frame
+from moetui.trace.importers.base import Opening
 from moetui.trace.layout import MAX_META
 from tests.trace.fuzz import look
 from tests.trace.trace_cases import make_info, make_steps, same_array
@@ -136,6 +138,19 @@ def test_two_traces_in_one_file_are_told_apart(chunks, tmp_path):
         assert trace.num_tokens == 12
         assert len(trace.info.sites) == 2
         assert "trace_spliced" in kinds_of(trace.findings)
+
+
+@pytest.mark.parametrize("opened", [open_trace, Opening.of])
+def test_who_may_not_read_a_file_is_told_so(tmp_path, monkeypatch, opened):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "x.msgpack").touch()
+    monkeypatch.setattr("moetui.trace.reader.FileSource", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TraceError, match="permission denied") as caught:
+        opened(tmp_path / "x.msgpack")
+    assert caught.value.hint == "you may not read it, or a folder above it"
 
 
 def test_kinds_keys_and_events_of_a_newer_version_are_skipped_and_counted(tmp_path, info, steps):

@@ -18,6 +18,7 @@ from moetui.routing.step import NO_EXPERT, Step
 from moetui.trace.arrays import Array
 from moetui.trace.from_arrays import step_from_arrays
 from moetui.trace.layout import Widths
+from moetui.trace.source import cannot_open
 from moetui.trace.values import last_component
 from moetui.trace.writer import TraceWriter
 
@@ -58,9 +59,10 @@ class Opening:
         try:
             with path.open("rb") as stream:
                 data = stream.read(_OPENING)
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise TraceError(f"cannot open {path}: {reason.lower()}", "check the name") from None
+        except OSError as error:
+            raise cannot_open(path, error) from None
+        except ValueError:
+            raise TraceError("that is no file name", "check the name") from None
         if not data:
             raise TraceError(f"{path.name} is empty", "check what wrote it")
         return cls(path, data, data.decode("utf-8-sig", "replace").lstrip())
