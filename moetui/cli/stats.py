@@ -32,12 +32,16 @@ def command(
     too much at any threshold.
     """
     from moetui.cli.tables import stats_text
-    from moetui.trace import trace_stats
+    from moetui.routing.phase import Phase
+    from moetui.trace import kept, open_trace, recorded_stats, trace_stats
 
     if threshold is not None and baseline is None:
         raise UsageError("--threshold says how much worse than a baseline is too much", "name one: --baseline OLD")
     limit = _share("10%" if threshold is None else threshold)
-    stats = trace_stats(trace, deleted=deleted)
+    with open_trace(trace) as opened:
+        recorded = opened if deleted else kept(opened)
+        stats = recorded_stats(recorded)
+        decoded = bool((recorded.timeline.steps().phase == Phase.DECODE).any())
     worse = []
     if baseline is not None:
         old = trace_stats(baseline, deleted=deleted)
@@ -50,7 +54,7 @@ def command(
         lines = [f"worse than the baseline: {x['key']} {_short(x['baseline'])} → {_short(x['value'])}" for x in worse]
         if baseline is not None and not worse:
             lines = [f"\nnot worse than the baseline by more than {100 * limit:.4g}%"]
-        print_text("\n".join([stats_text(stats), *lines]))
+        print_text("\n".join([stats_text(stats, decoded=decoded), *lines]))
     failed = fail_on is not None and any(
         _SEVERITIES.index(finding["severity"]) >= _SEVERITIES.index(fail_on) for finding in stats["findings"]
     )

@@ -32,14 +32,19 @@ def columns(rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:
     return "\n".join(lines)
 
 
-def stats_text(stats: dict[str, Any]) -> str:
-    """The document of ``stats --json`` for a person."""
+def stats_text(stats: dict[str, Any], *, decoded: bool) -> str:
+    """The document of ``stats --json`` for a person.
+
+    Args:
+        stats: the document.
+        decoded: whether there were decode steps, of which alone the rate is then.
+    """
     ids_only = "  ids only" if stats["ids_only"] else ""
     names = "  ".join(drawable(stats[key]) for key in ("model", "architecture") if stats[key])
     head = (
         f"{names}  {_count(stats['sites'], 'site')} × {stats['num_experts']} experts, top-{stats['top_k']}{ids_only}\n"
         f"{_count(stats['tokens'], 'token')} in {_count(stats['steps'], 'step')}, "
-        f"{number(stats['tokens_per_second'], 1)} tokens/s{' of the decode steps' if stats['steps'] > 1 else ''}"
+        f"{number(stats['tokens_per_second'], 1)} tokens/s{' of the decode steps' if decoded else ''}"
         f"{'' if stats['complete'] else '   INCOMPLETE'}"
     )
     measures = [

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moetui.routing.events import Branch, BranchAdded, BranchChanged, InterventionsChanged
 from moetui.routing.interventions import BanExperts, Scope
 from moetui.routing.model import ModelInfo, Site
+from moetui.routing.phase import Phase
 from moetui.trace import TraceWriter, step_from_arrays, trace_stats
 from tests.cli.conftest import Called, Write
 
@@ -60,6 +62,15 @@ def test_stats_name_the_interventions_in_force(call: Call, trace: Write) -> None
     made = InterventionsChanged((BanExperts((1,), Scope(layers=(0,))),))
     assert "\nunder interventions: ban, experts 1, layers 0\n" in call("stats", trace(events=[made])).out
     assert "interventions" not in call("stats", trace("plain.msgpack")).out
+
+
+def test_a_rate_is_of_decode_steps_only_where_there_were_some(call: Call, tmp_path: Path) -> None:
+    sites = (Site(0, "L0", 0, "", "", 4, 4, 2),)
+    with TraceWriter(tmp_path / "x.msgpack", ModelInfo("toy", "", "", sites)) as writer:
+        for index in range(3):
+            experts = np.array([[[0, 1]], [[2, 3]]])
+            writer.write_step(step_from_arrays(experts, index=index, phase=Phase.PREFILL, duration=8.0))
+    assert "6 tokens in 3 steps, 250.0 tokens/s\n" in call("stats", tmp_path / "x.msgpack").out
 
 
 def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:
