@@ -30,7 +30,7 @@ from replaying import forget, memory_mb, replays
 
 from moetui.routing import ModelInfo, Phase, Site, Step, TimelineView
 from moetui.routing.scores import token_scores
-from moetui.trace import Held, TraceWriter, export, import_file, open_trace, steps_of
+from moetui.trace import Held, TraceWriter, export, import_file, open_trace, recorded_stats, steps_of
 
 SITES, EXPERTS, TOP_K = 48, 128, 8
 HIDDEN, CORRELATION = 32, 0.6
@@ -54,6 +54,7 @@ def main() -> None:
         folder = Path(name)
         if not options.no_demo:
             results["sizes, demo run"] = demo_sizes(folder)
+            results["writing, demo run"] = demo_rates(folder / "demo.msgpack")
             results["sizes, demo run in 32-bit floats"] = demo_sizes(folder, "--dtype", "float32")
         results["sizes, synthetic 16×64, 1,024 tokens"] = synthetic_sizes(folder, 16, 64, 512)
         results["sizes, synthetic 48×128, 256 tokens"] = synthetic_sizes(folder, SITES, EXPERTS, 128)
@@ -147,6 +148,25 @@ def demo_sizes(folder: Path, *dtype: str) -> dict[str, float]:
         steps = list(steps_of(trace.timeline))
         out.update(sizes(folder, trace.info, steps, demo_numbers(steps, trace.info.dtype)))
     return out
+
+
+def demo_rates(path: Path) -> dict[str, float]:
+    """How fast the recorded run decoded, and how fast its decode steps are written once more, one by one."""
+    with open_trace(path) as trace:
+        info, rate = trace.info, recorded_stats(trace)["tokens_per_second"]
+        steps = [with_scores(step, info) for step in steps_of(trace.timeline) if step.phase is Phase.DECODE]
+
+    def write() -> None:
+        with TraceWriter(path.with_name("again.msgpack"), info, overwrite=True) as writer:
+            for step in steps:
+                writer.write_step(step)
+
+    written = len(steps) / best(write)
+    return {
+        "decoded tokens a second, wall time": rate,
+        "tokens written a second": written,
+        "written over decoded": written / rate,
+    }
 
 
 def demo_numbers(steps: list[Step], dtype: str) -> list[Exact]:
