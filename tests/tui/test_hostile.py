@@ -47,7 +47,7 @@ def look_around(opened: Terminal) -> None:
     for line in ("tokens --last 60", "why 20", "findings", "branches", "stats", "layers", "find token:e", "experts"):
         keys(line, "\r")
         opened.pump(0.2)
-    opened.sees("an even share", PATIENCE)
+    opened.sees("× uniform", PATIENCE)
     opened.send("\x11")
     opened.wait(20)
 

@@ -141,7 +141,7 @@ async def test_the_newest_table_of_the_console(tmp_path: Path, monkeypatch: pyte
         assert {row[1].strip("·") for row in tokens[1:]} <= set(WORDS) | {"‹›"}
         assert [row[0] for row in tokens[1:]] == sorted((row[0] for row in tokens[1:]), key=int)
         await pilot.press(*"experts", "enter")
-        await until(pilot, lambda: "an even share" in shown(app))
+        await until(pilot, lambda: "× uniform" in shown(app))
         await pilot.press("f8")
         await until(pilot, lambda: (tmp_path / "moetui-experts.csv").exists())
         heat = list(csv.reader((tmp_path / "moetui-experts.csv").read_text(encoding="utf-8").splitlines()))

@@ -30,7 +30,7 @@ def experts(
     branch: InBranch = None,
     last: Last = None,
 ) -> Result:
-    """A heatmap of the load: layers down, experts across, relative to an even load.
+    """A heatmap of the load: layers down, experts across, relative to a uniform load.
 
     Args:
         layers: layers to show; all if left out.
@@ -63,7 +63,7 @@ def experts(
             }
         )
     top = max(2.0, float(np.nanmax(values))) if not np.isnan(values).all() else 2.0
-    legend = f"load, from none to {top:.1f}× an even share; then tokens, fairness"
+    legend = f"load, from none to {top:.1f}× uniform; then tokens, fairness"
     names = [site.name for site in chosen]
     shown = heat(values, names, top, ascii_only=console.ascii, legend=legend, beside=beside)
     return Result((shown,), _plain_masses(data))
@@ -176,7 +176,7 @@ def _favourites(window: Any, keep: Any, here: Any, most: int) -> list[tuple[str,
 def _expert_lines(data: dict[str, Any], site: Site) -> tuple[RenderableType, ...]:
     usage = Text.assemble(
         f"{percent(data['share'], 1)} of the tokens ({data['tokens']:,}), ",
-        f"{data['share'] * site.num_experts / max(1, site.top_k):.1f}× an even share",
+        f"{data['share'] * site.num_experts / max(1, site.top_k):.1f}× uniform",
     )
     mass = f"{percent(data['gate_mass_share'], 1)} of the gate mass, first choice of {percent(data['first_share'], 1)}"
     favourites = Text("  ").join(

@@ -115,7 +115,7 @@ def expert_rows(facts: ExpertFacts, view: TimelineView, ink: Ink) -> Rows:
             "usage",
             (
                 Piece(percent(facts.share), "bad" if dead else "strong"),
-                Piece(f"  {facts.relative:.1f}{times} even", ""),
+                Piece(f"  {facts.relative:.1f}{times} uniform", ""),
                 Piece(f"  {facts.load:,} of {facts.tokens:,} tokens", "dim"),
             ),
         ),
@@ -169,7 +169,7 @@ def site_rows(facts: RouterFacts, site: Site, ink: Ink, room: int = 40) -> Rows:
 
 
 def _load_rows(facts: RouterFacts, site: Site, ink: Ink, room: int, most: int = 16) -> Rows:
-    """The busiest experts as bars, relative to the even share."""
+    """The busiest experts as bars, relative to the uniform share."""
     even = facts.tokens * site.top_k / site.num_experts
     order = sorted(range(site.num_experts), key=lambda e: -int(facts.loads[e]))
     shown = order[:most] if site.num_experts > most else list(range(site.num_experts))
@@ -245,7 +245,7 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
                 "",
                 (
                     Piece(f"{fit(drawable(parameter.name), width)}  "),
-                    Piece(f"{shape:<10} {bytes_text(parameter.nbytes):>8}  {dtype_name(parameter.dtype)}", "dim"),
+                    Piece(f"{shape:<10} {bytes_text(parameter.nbytes):>9}  {dtype_name(parameter.dtype)}", "dim"),
                     Piece(elsewhere, "dim"),
                     Piece("" if parameter.kind == "parameter" else f" {parameter.kind}", "dim"),
                 ),

@@ -218,10 +218,10 @@ def count_text(count: int) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """A number of bytes in binary units: ``13.0 MB``."""
+    """A number of bytes in binary units: ``13.0 MiB``."""
     size = float(count)
-    for unit in ("B", "KB", "MB", "GB"):
+    for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1024
-    return f"{size:.1f} TB"
+    return f"{size:.1f} TiB"

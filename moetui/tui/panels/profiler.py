@@ -141,8 +141,8 @@ class ProfilerPanel(Vertical):
         if view.end != self._counted_end and now - self._counted > _SLOWLY:
             self._loads, self._counted, self._counted_end = expert_loads(view), now, view.end
             self.set_timer(_SLOWLY, self._again)
-        title = "busiest experts" if self._loads is None else f"busiest experts · last {self._loads.tokens:,} · × even"
-        self.query_one("#profile-experts").border_title = title
+        about = "" if self._loads is None else f" · last {self._loads.tokens:,} · × uniform"
+        self.query_one("#profile-experts").border_title = f"busiest experts{about}"
         loads, sites = self._loads, view.sites
         shown = expert_rows(loads, sites, ink, self._room("profile-experts")) or nothing_rows(0, replayed=replayed)
         self._fill("profile-experts", shown, lambda: loads_shared(loads, sites))
