@@ -37,9 +37,9 @@ PROMPT = "some words to begin with"
 OPTIONS = LiveOptions(LoadRequest("random:mixtral"), PROMPT, settings=GenerationSettings(max_new_tokens=12))
 
 _CHILD = """
+import os
 import signal
 import sys
-import time
 from pathlib import Path
 from moetui.cli.interrupts import interruptible
 from moetui.engine.models import LoadRequest
@@ -176,12 +176,16 @@ def small_files(limit: int) -> Iterator[None]:
 
 
 _RECORD = """
+come, signalled = os.pipe()
+os.set_blocking(signalled, False)
+signal.set_wakeup_fd(signalled)
+waited = []
 def told(event):
-    if isinstance(event, StepCaptured) and event.end > 40:
+    if isinstance(event, StepCaptured) and event.end > 40 and not waited:
+        waited.append(True)
         print("on its way", flush=True)
-        # In the recorder's thread: the run is not over before the signal comes. What waits there then is written within
-        # the second that closing has.
-        time.sleep(0.004)
+        # In the recorder's thread, and its queue is shorter than the run: that is not over before the signal comes.
+        os.read(come, 1)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 try:
     load, settings = LoadRequest("random:mixtral"), GenerationSettings(max_new_tokens=480)
