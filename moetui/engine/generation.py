@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
 from moetui.engine.caches import cache_argument
-from moetui.engine.modules import output_head
+from moetui.engine.modules import input_device, output_head
 from moetui.engine.rewind import kept_generators
 from moetui.engine.settings import check_settings
 from moetui.routing import UnsupportedError, UsageError
@@ -110,8 +110,7 @@ def generate(
     Returns:
         The new tokens' ids since the prompt, the end-of-text token included.
     """
-    device = model.get_input_embeddings().weight.device
-    ids = torch.tensor([prompt.ids], dtype=torch.long, device=device)
+    ids = torch.tensor([prompt.ids], dtype=torch.long, device=input_device(model))
     own_decoder = bool(model.config.is_encoder_decoder)
     if not own_decoder and chosen is not None:
         chosen(ids if start is None else start.ids)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from moetui.engine.adapters import SiteHandle
@@ -62,6 +63,12 @@ def output_head(model: nn.Module) -> nn.Module | None:
         if isinstance(head, nn.Module):
             return head
     return None
+
+
+def input_device(model: Any) -> torch.device:
+    """Where token ids lie that a model is given: beside its embeddings, or on the host where offload keeps these."""
+    device: torch.device = model.get_input_embeddings().weight.device
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def module_tree(model: nn.Module, handles: tuple[SiteHandle, ...], head: object = None) -> tuple[ModuleNode, ...]:

@@ -14,6 +14,8 @@ import torch
 
 from moetui.debugger.memory import MemoryMeter
 from moetui.engine import Capture
+from moetui.engine.analyses.passes import forward
+from moetui.engine.generation import Prompt, generate
 from moetui.engine.interventions import plan
 from moetui.engine.loading import load
 from moetui.engine.models import LoadRequest
@@ -22,7 +24,7 @@ from moetui.engine.rewind import RandomState, kept_generators
 from moetui.engine.transfer import Transfer
 from moetui.engine.zoo import BuiltModel, build
 from moetui.routing import Phase, Step, UsageError
-from moetui.routing.events import Event, FindingRaised
+from moetui.routing.events import Event, FindingRaised, GenerationSettings
 from moetui.routing.interventions import (
     BanExperts,
     BoostExperts,
@@ -117,6 +119,18 @@ def test_a_cache_that_counts_on_a_device_is_not_looked_at() -> None:
     past = raw.inputs["decoder"].past
     assert isinstance(past, torch.Tensor)
     assert past.is_meta
+
+
+def test_a_model_whose_embeddings_are_offloaded_is_run() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    settings = GenerationSettings(max_new_tokens=4)
+    wanted = generate(build("mixtral").model, Prompt("", (5, 6, 7)), settings)
+    model = build("mixtral").model
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert next(model.parameters()).is_meta
+    assert generate(model, Prompt("", (5, 6, 7)), settings) == wanted
+    with torch.no_grad():
+        assert forward(model, (5, 6, 7), logits=1).shape[0] == 1
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.gather import Gatherer, SiteTensors
+from moetui.engine.modules import input_device
 from moetui.engine.raw import RawStep, TokenInputs
 from moetui.engine.rewind import kept_generators
 from moetui.engine.streams import next_tokens
@@ -87,8 +88,7 @@ def forward_rows(model: nn.Module, rows: Sequence[Sequence[int]], *, logits: int
     """
     if logits and not next_tokens(model):
         raise UnsupportedError(f"{type(model).__name__} gives no probabilities of next tokens")
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    tokens = torch.tensor([list(ids) for ids in rows], dtype=torch.long, device=embeddings.weight.device)
+    tokens = torch.tensor([list(ids) for ids in rows], dtype=torch.long, device=input_device(model))
     arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         arguments["logits_to_keep"] = max(1, logits)
