@@ -23,6 +23,7 @@ _DEFAULTS: dict[str, str] = {
     " page_up=pageup up=up,k",
     "heatmap": "down=down,j filter=enter fit=0 left=left,h right=right,l up=up,k zoom_in=z zoom_out=Z",
     "detail": "layer_after=down,j,right,l layer_before=up,k,left,h",
+    "profiler": "parts=m",
     "filter": "complete=tab down=down leave=escape",
     "diff": "beside=v first=d next=n prefix=p previous=N site_after=right_square_bracket"
     " site_before=left_square_bracket",
@@ -36,11 +37,12 @@ DEFAULTS = {
 # Parts whose keys do something at the same time: a panel's beside those of the app and of what it stands in. The filter
 # line takes most keys as text and its own before any other.
 _TOGETHER = {
-    "": ("", "network", "tokens", "heatmap", "detail"),
+    "": ("", "network", "tokens", "heatmap", "detail", "profiler"),
     "network": ("network", "tokens", "heatmap", "detail"),
     "tokens": ("tokens",),
     "heatmap": ("heatmap",),
     "detail": ("detail",),
+    "profiler": ("profiler",),
     "filter": ("filter",),
     "diff": ("diff",),
 }

@@ -18,6 +18,7 @@ ACTIONS: dict[str, str] = {
     "tokens": "down first last layer_after layer_before open page_down page_up up",
     "heatmap": "down filter fit left right up zoom_in zoom_out",
     "detail": "layer_after layer_before",
+    "profiler": "parts",
     "filter": "complete down leave",
     "diff": "beside first next prefix previous site_after site_before",
 }

@@ -370,8 +370,9 @@ async def test_follows_a_file_no_further_when_nothing_more_can_come_of_it(tmp_pa
     session.open()
     assert not session.wait(0.6)
     if fate == "replaced":
-        with TraceWriter(path, info, overwrite=True) as other:
+        with TraceWriter(tmp_path / "other.msgpack", info) as other:
             other.write_step(steps[0])
+        (tmp_path / "other.msgpack").replace(path)
     elif fate == "removed":
         path.unlink()
     else:
