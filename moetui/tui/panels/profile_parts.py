@@ -70,7 +70,7 @@ class PartsMeasured:
             )
             for part, ms in found.totals.items()
         ]
-        about = f"of {found.step:.2f} ms behind {found.context:,} tokens, {found.bare:.2f} without clocks; m: again"
+        about = f"of {found.step:.2f} ms ({found.bare:.2f} without clocks) behind {found.context:,} tokens"
         return [*rows, Row(None, (Piece(about, "dim"),)), Row()]
 
     def shared(self, view: TimelineView) -> SharedRows | None:
