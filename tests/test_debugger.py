@@ -448,3 +448,9 @@ def test_a_script_that_ends_without_closing_leaves_a_whole_recording(tmp_path: P
     subprocess.run([sys.executable, "-c", LEFT_OPEN, str(path), how], check=True, timeout=200)
     with open_trace(path) as trace:
         assert (trace.num_tokens, trace.complete) == (tokens, True)
+
+
+def test_what_is_no_model_is_refused_in_words() -> None:
+    for make in (MoEDebugger, MoEAnalyzer):
+        with pytest.raises(UsageError, match="a str is no model"):
+            make("demo")

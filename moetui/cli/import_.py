@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +21,7 @@ from moetui.cli.common import (
     pass_on,
     temporary_recording,
 )
+from moetui.routing.errors import UsageError
 
 
 @click.command("import")
@@ -33,19 +39,35 @@ def command(file: Path, output: Path, force: bool) -> None:
     """Make a recording from another tool's router log.
 
     Read are: the json of `export`, Megatron's router_trace jsonl, a layer,expert CSV, and routed-experts dumps of vLLM
-    and SGLang. What a log does not say stays unknown.
+    and SGLang; - is standard input. What a log does not say stays unknown.
     """
     from moetui.routing.text import drawable
     from moetui.trace import import_file
 
     if str(output) == "-":
         check_stdout("a recording")
-        with temporary_recording() as target:
-            summary = replace(import_file(file, target), path=Path("standard output"))
+        with _log(file) as log, temporary_recording() as target:
+            summary = replace(import_file(log, target), path=Path("standard output"))
             pass_on(target)
     else:
         check_writable(output, force=force, source=file)
-        summary = import_file(file, output, overwrite=force)
+        with _log(file) as log:
+            summary = import_file(log, output, overwrite=force)
     click.echo(drawable(str(summary)), err=True)
     for finding in summary.findings:
         click.echo(f"{finding.severity}: {drawable(finding.message)}", err=True)
+
+
+@contextmanager
+def _log(file: Path) -> Iterator[Path]:
+    """The log as a file, which importers go through more than once."""
+    if str(file) != "-":
+        yield file
+        return
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal", "name a file, or pipe a log in")
+    with tempfile.TemporaryDirectory(prefix="moetui-") as folder:
+        path = Path(folder) / "standard input"
+        with path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        yield path

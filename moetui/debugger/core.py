@@ -74,7 +74,7 @@ class MoEDebugger:
     Raises:
         ModelError: the model has no router.
         UnsupportedError: it is compiled, so that hooks would be skipped.
-        UsageError: an option outside its range, or a layer that has no router.
+        UsageError: what was given is no model, an option outside its range, or a layer that has no router.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ from moetui.engine.study import Study
 from moetui.engine.texts import TokenTexts
 from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
-from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView
+from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, UsageError
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.ranges import with_routers
 from moetui.routing.steps import Steps
@@ -72,7 +72,7 @@ class Capture:
     Raises:
         ModelError: no router was found in the model.
         UnsupportedError: the model is compiled, so that hooks would be skipped (by ``attach`` too).
-        UsageError: the options keep a layer that has no router.
+        UsageError: what was given is no model, or the options keep a layer that has no router.
 
     Attributes:
         handles: the sites with their modules and adapters.
@@ -105,6 +105,8 @@ class Capture:
         linger: float = LINGER,
         memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"a {type(model).__name__} is no model", "load one first: from_pretrained gives one")
         refuse_compiled(model)
         self.model = model
         self.options = options or CaptureOptions()

@@ -19,7 +19,7 @@ from moetui.routing.events import Branch, BranchAdded, BranchChanged, Interventi
 from moetui.routing.interventions import BanExperts, Scope
 from moetui.routing.model import ModelInfo, Site
 from moetui.routing.phase import Phase
-from moetui.trace import TraceWriter, step_from_arrays, trace_stats
+from moetui.trace import TraceWriter, open_trace, step_from_arrays, trace_stats
 from tests.cli.conftest import Called, Write
 
 Call = Callable[..., Called]
@@ -364,6 +364,18 @@ def test_an_import_to_standard_output_is_the_recording_alone(tmp_path: Path) -> 
     stats = trace_stats(tmp_path / "y.msgpack")
     assert (stats["tokens"], stats["complete"]) == (2, True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["x.csv", "y.msgpack"]
+
+
+def test_a_log_is_imported_from_a_pipe(tmp_path: Path) -> None:
+    line = 'cd "$1" && printf "%s" | "$0" -m moetui import - -o x.msgpack'
+    done = in_a_shell(line.replace("%s", "layer,expert\\n0,5\\n0,2\\n"), tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("x.msgpack: 2 tokens")
+    with open_trace(tmp_path / "x.msgpack") as opened:
+        assert opened.timeline.routing(0, 2).indices.ravel().tolist() == [5, 2]
+    done = in_a_shell('cd "$1" && "$0" -m moetui import - -o y.msgpack < /dev/null', tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: standard input is empty\nhint: check what wrote it\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["x.msgpack"]
 
 
 def test_a_file_that_a_recording_is_being_written_to_is_not_replaced(call: Call, trace: Write, tmp_path: Path) -> None:
