@@ -111,7 +111,9 @@ class ProfilerPanel(Vertical):
 
     def refresh_from(self, view: TimelineView, session: Session) -> None:
         """Draw this view."""
-        self._view, self._session = view, session
+        known, self._view, self._session = self._session, view, session
+        if known is not session:
+            self.refresh_bindings()
         now = time.monotonic()
         ink = ink_of(self)
         steps = view.steps()
@@ -157,8 +159,8 @@ class ProfilerPanel(Vertical):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide the key where there is no model to ask."""
-        if action == "parts" and self._session is not None:
-            return can_ask(self._session, QUESTION)
+        if action == "parts":
+            return self._session is not None and can_ask(self._session, QUESTION)
         return super().check_action(action, parameters)
 
     def on_resize(self) -> None:
