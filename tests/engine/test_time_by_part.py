@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import nn
 
 from moetui.engine import Capture, find_sites
 from moetui.engine.analyses.subject import Subject
-from moetui.engine.zoo import buildable
+from moetui.engine.zoo import build, buildable
 from moetui.routing import ModelError, UnsupportedError, UsageError
 from moetui.routing.analyses import TimeByPart
 from tests.engine.conftest import ZooModel
@@ -152,6 +153,14 @@ def test_clocks_change_nothing_of_a_paused_run(zoo_model: ZooModel) -> None:
         ask(on, "time_by_part", branch=0)
     assert capture.steps == 0
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_model_whose_weights_are_offloaded() -> None:
+    model = build("mixtral").model
+    on = subject(model)
+    accelerate.cpu_offload(model, execution_device="cpu")
+    assert model.get_input_embeddings().weight.is_meta
+    assert ask(on, "time_by_part", branch=0).clock == "host"
 
 
 def test_what_cannot_be_measured_is_said(zoo_model: ZooModel) -> None:

@@ -70,6 +70,22 @@ def at_rest(model: nn.Module) -> Iterator[None]:
                 _put_back(attributes["_buffers"], buffers)
 
 
+@contextmanager
+def in_words(tokens: int) -> Iterator[None]:
+    """Within it what a model raises that runs so many tokens is a ``ModelError`` in one line."""
+    try:
+        yield
+    except MoetuiError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"out of memory in the analysis of {tokens} tokens", "a shorter run needs less of it"
+        ) from error
+    except Exception as error:  # the model's own code may raise anything
+        words = " ".join(str(error).split())
+        raise ModelError(f"the model failed in the analysis: {type(error).__name__}: {words}") from error
+
+
 def forward(model: nn.Module, ids: Sequence[int], *, logits: int = 0) -> Tensor:
     """Run one sequence, without a cache; ``[n, V]`` logits of its last ``logits`` tokens.
 
@@ -92,17 +108,8 @@ def forward_rows(model: nn.Module, rows: Sequence[Sequence[int]], *, logits: int
     arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         arguments["logits_to_keep"] = max(1, logits)
-    try:
+    with in_words(tokens.numel()):
         output = model(**arguments)
-    except MoetuiError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"out of memory in the analysis of {tokens.numel()} tokens", "a shorter run needs less of it"
-        ) from error
-    except Exception as error:  # the model's own code may raise anything
-        words = " ".join(str(error).split())
-        raise ModelError(f"the model failed in the analysis: {type(error).__name__}: {words}") from error
     return output.logits[:, -logits:] if logits else tokens.new_empty((len(rows), 0, 0))
 
 

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from moetui.engine.adapters.base import module_at
-from moetui.engine.analyses.passes import at_rest
+from moetui.engine.analyses.passes import at_rest, in_words
 from moetui.engine.analyses.subject import Subject
 from moetui.engine.around import Around
 from moetui.engine.extras import layer_list
 from moetui.engine.generation import Prompt, check_continues, generate, writes_text
-from moetui.engine.modules import module_tree, output_head
+from moetui.engine.modules import input_device, module_tree, output_head
 from moetui.engine.track import Start
-from moetui.routing import ModelError, ModuleNode, MoetuiError, UnsupportedError, UsageError
+from moetui.routing import ModuleNode, UnsupportedError, UsageError
 from moetui.routing.analyses import Part, PartTime, TimeByPart
 from moetui.routing.events import GenerationSettings
 
@@ -67,17 +67,11 @@ def time_by_part(subject: Subject, branch: int, sequence: int = 0, steps: int = 
     if passes < _WARM + 2:
         raise UsageError(f"{len(ids)} tokens are too few to measure a step", "run a longer prompt, or more tokens")
     context = len(ids) - 1 - passes
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     start = Start(torch.tensor([ids], device=device), context, None, (), None, "repeat", True)
     clocks = _Clocks(device)
-    with at_rest(model), _watched(subject, clocks):
-        try:
-            generate(model, Prompt("", tuple(ids[:context])), GenerationSettings(passes + 1), start=start)
-        except MoetuiError:
-            raise
-        except Exception as error:  # the model's own code may raise anything
-            words = " ".join(str(error).split())
-            raise ModelError(f"the model failed in the analysis: {type(error).__name__}: {words}") from error
+    with at_rest(model), _watched(subject, clocks), in_words(len(ids)):
+        generate(model, Prompt("", tuple(ids[:context])), GenerationSettings(passes + 1), start=start)
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     counted = clocks.passes[1 + _WARM :]
@@ -147,7 +141,7 @@ class _Clocks:
 
     def around(self, module: nn.Module, place: Place) -> Around:
         """Its calls count as this place's."""
-        parameter = next(module.parameters(), None)
+        parameter = next((each for each in module.parameters() if not each.is_meta), None)
         mark = _clock(self._device if parameter is None else parameter.device)
         return Around(module, before=partial(self._enter, place, mark), after=partial(self._leave, mark))
 
