@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from textual.widget import Widget
 
-from moetui.routing import MoetuiError, drawable
+from moetui.routing import MoetuiError
 from moetui.routing.analyses import TimeByPart
 from moetui.routing.kept import newest_branch
 from moetui.routing.timeline import TimelineView
 from moetui.session import Analysing, Session
 from moetui.tui.ink import Ink
 from moetui.tui.panels.element_text import Piece, Row, Rows
+from moetui.tui.panels.questions import refusal
 from moetui.tui.widgets.sharing import Rows as SharedRows
 
 QUESTION: Final = "time_by_part"
@@ -99,5 +100,4 @@ class PartsMeasured:
         self._changed()
 
     def _refused(self, error: MoetuiError) -> None:
-        hint = f"\n{drawable(error.hint)}" if error.hint else ""
-        self._widget.notify(drawable(error.message) + hint, severity="warning", markup=False)
+        self._widget.notify(refusal(error), severity="warning", markup=False)

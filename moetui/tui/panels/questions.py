@@ -23,6 +23,11 @@ def can_ask(session: Session, question: object) -> bool:
     return isinstance(session, Analysing) and question in session.analyses
 
 
+def refusal(error: MoetuiError) -> str:
+    """What the screen says of a question that was not answered."""
+    return drawable(error.message) + (f"\n{drawable(error.hint)}" if error.hint else "")
+
+
 class Questions:
     """One token's questions; another token's forget them.
 
@@ -122,11 +127,8 @@ class Questions:
         self._changed()
 
     def _refused(self, error: MoetuiError) -> None:
-        self._say(drawable(error.message) + (f"\n{drawable(error.hint)}" if error.hint else ""))
+        self._widget.notify(refusal(error), severity="warning", markup=False)
         self._changed()
-
-    def _say(self, text: str) -> None:
-        self._widget.notify(text, severity="warning", markup=False)
 
     def _related(self, question: Question, scope: int, view: TimelineView, site: int) -> Related:
         of = view.sites[site] if _SCOPES[question][scope] == "site" and site < len(view.sites) else None
