@@ -49,7 +49,8 @@ def measure(options: argparse.Namespace) -> None:
     """In the pseudo-terminal: run the app, and write what was measured to the file that the parent named."""
     from moetui.engine.models import LoadRequest
     from moetui.routing.events import GenerationSettings
-    from moetui.session.live import LiveOptions, LiveSession
+    from moetui.session.live import LiveSession
+    from moetui.session.options import LiveOptions
     from moetui.trace import open_trace
     from moetui.tui.app import MoetuiApp
     from moetui.tui.driver import TerminalDriver

@@ -14,9 +14,11 @@ from textual.pilot import Pilot
 
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, RunState
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 from moetui.tui.panels.console import ConsolePanel
-from moetui.tui.picture import PictureApp, self_contained
+from moetui.tui.picture import PictureApp
+from moetui.tui.svg import self_contained
 
 PROMPT = "Once there was a"
 

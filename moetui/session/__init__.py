@@ -30,7 +30,8 @@ from moetui.session.offers import (
 from moetui.session.protocol import Capability, Playback, Session
 
 if TYPE_CHECKING:
-    from moetui.session.live import LiveOptions, LiveSession
+    from moetui.session.live import LiveSession
+    from moetui.session.options import LiveOptions
     from moetui.session.replay import ReplaySession
 
 __all__ = [
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LiveOptions": "moetui.session.live",
+    "LiveOptions": "moetui.session.options",
     "LiveSession": "moetui.session.live",
     "ReplaySession": "moetui.session.replay",
 }

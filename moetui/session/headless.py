@@ -9,7 +9,8 @@ from moetui.routing import ModelError, ModelInfo, TimelineView, join_texts
 from moetui.routing.branches import line_rows
 from moetui.routing.events import Event, Finding, RunState
 from moetui.routing.interventions import Intervention
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -29,6 +27,7 @@ from moetui.routing.timeline import TimelineSource
 from moetui.session.breaking import Breaking
 from moetui.session.holdings import EventLog, HoldingFiles
 from moetui.session.mailbox import Mailbox
+from moetui.session.options import LiveOptions
 from moetui.session.protocol import LIVE, Capability, Playback
 from moetui.session.steering import Steering
 from moetui.session.worker import Worker
@@ -36,42 +35,6 @@ from moetui.trace.recorded import Held
 
 _SOON = 1.0  # s
 _NOTHING = ModelInfo(name="", architecture="", model_type="", sites=())
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What a live session is to do.
-
-    Attributes:
-        load: the model, and how to load it.
-        prompt: of a first run; empty for none.
-        begin: start that run as soon as the model is loaded.
-        settings: of the first run, and of later ones that name none.
-        interventions: in force before the first run.
-        record: trace to write; None for none.
-        force: overwrite that trace.
-        logits: keep the routers' logits.
-        sample_rate: share of the steps to keep.
-        buffer_tokens: tokens held in memory.
-        paused: stand still before the first step of the first run.
-        state: folder in which the model's breakpoints are kept from session to session; None keeps nothing.
-        linger: seconds that a step may come later, so that steps can be made together: less than a frame of a screen;
-            None for where nobody looks on.
-    """
-
-    load: LoadRequest
-    prompt: str = ""
-    begin: bool = True
-    settings: GenerationSettings = field(default_factory=GenerationSettings)
-    interventions: tuple[Intervention, ...] = ()
-    record: Path | None = None
-    force: bool = False
-    logits: bool = True
-    sample_rate: float = 1.0
-    buffer_tokens: int = 100_000
-    paused: bool = False
-    state: Path | None = None
-    linger: float | None = 0.2
 
 
 class LiveSession(Steering, Breaking, HoldingFiles):

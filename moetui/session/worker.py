@@ -35,7 +35,7 @@ from moetui.session.watch import Watch
 
 if TYPE_CHECKING:
     from moetui.debugger.recording import Recording
-    from moetui.session.live import LiveOptions
+    from moetui.session.options import LiveOptions
 
 
 class Worker:

@@ -89,8 +89,8 @@ def run_diff(a: Path, b: Path, options: ScreenOptions | None = None) -> int:
         prepare_environment(look)
 
         from moetui.tui.diff import DiffApp
-        from moetui.tui.diff_rows import two_runs
         from moetui.tui.driver import TerminalDriver
+        from moetui.tui.widgets.diff_rows import two_runs
 
         app = DiffApp(two_runs(*sessions), options, look, driver_class=TerminalDriver)
         status = app.run(mouse=look.mouse)

@@ -14,13 +14,13 @@ from textual.content import Content
 
 from moetui.routing import drawable
 from moetui.tui.bars import KeyBar
-from moetui.tui.diff_rows import NOBODY, TwoRuns
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.messages import SiteSelected
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.shell import Shell
 from moetui.tui.status import short_architecture
 from moetui.tui.widgets.diff_lists import FlipList, PairList, SiteList
+from moetui.tui.widgets.diff_rows import NOBODY, TwoRuns
 from moetui.tui.widgets.heatmap import Heatmap
 from moetui.tui.widgets.row_list import RowList
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moetui.routing.events import RunState
 from moetui.session import Capability, Session
 from moetui.tui.lines import LineWidget, Part
+from moetui.tui.shell import LEAST_WIDTH
 from moetui.tui.status import (
     LEAST_RATE,
     RunFacts,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _TWO_LINES = 20  # rows of a terminal that has room for the keys of a stop on a line of their own
 _SOON = 2.5  # s
 

@@ -48,7 +48,7 @@ class HandingOn(_Base):
 
     async def action_picture(self) -> None:
         """Write what is on the screen to an SVG file in the working folder, and say where."""
-        from moetui.tui.picture import self_contained
+        from moetui.tui.svg import self_contained
 
         svg = self.export_screenshot(title="moetui")
         try:

@@ -17,7 +17,6 @@ from textual.scrollbar import ScrollBar, ScrollBarRender
 from moetui.routing import UsageError
 from moetui.tui.driver import TerminalDriver
 from moetui.tui.filters import AsciiFilter, ColorlessFilter, WholeCells
-from moetui.tui.frame import LEAST_HEIGHT, LEAST_WIDTH
 from moetui.tui.handing_on import HandingOn
 from moetui.tui.in_order import InOrder
 from moetui.tui.ink import Ink
@@ -27,7 +26,7 @@ from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.themes import ON_LIGHT, find_theme, ramp_of, theme_name, themes_for
 
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
-
+LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _MOST_MESSAGES = 3  # in the corner at a time
 
 

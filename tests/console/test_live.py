@@ -16,7 +16,8 @@ from moetui.console import Console, ScriptError
 from moetui.console.outcome import outcome
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, RunState
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 from moetui.tui.widgets.token_painter import row_facts
 from tests.console.conftest import drawn
 from tests.session.live_sessions import held_forward

@@ -8,7 +8,7 @@ import pytest
 
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings
-from moetui.session.live import LiveOptions
+from moetui.session.options import LiveOptions
 from tests.session.live_sessions import Live, Log, Make
 
 MODEL = "random:mixtral"

@@ -29,7 +29,8 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import ForceExperts
 from moetui.session.headless import run_headless
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 from tests.busy import takes_less
 from tests.session.live_sessions import Make
 
@@ -45,7 +46,8 @@ from moetui.cli.interrupts import interruptible
 from moetui.engine.models import LoadRequest
 from moetui.routing.events import GenerationSettings, StepCaptured
 from moetui.session.headless import run_headless
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 {program}
 """
 

@@ -18,7 +18,8 @@ from moetui.engine.models import LoadRequest
 from moetui.routing import UsageError
 from moetui.routing.branches import line_rows
 from moetui.routing.events import Branch, GenerationSettings, RunState
-from moetui.session.live import LiveOptions, LiveSession
+from moetui.session.live import LiveSession
+from moetui.session.options import LiveOptions
 from tests.session.live_sessions import PATIENCE
 
 PROMPT = "some words"

@@ -14,7 +14,7 @@ import pytest
 import textual
 
 from moetui.tui.app import MoetuiApp
-from moetui.tui.picture import self_contained
+from moetui.tui.svg import self_contained
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "snapshots"
 LOCKED = "8.2.8"  # another Textual draws a little differently: pictures are compared with this one only

@@ -17,10 +17,10 @@ from moetui.session import ReplaySession
 from moetui.tui import run_diff
 from moetui.tui.bars import KeyBar
 from moetui.tui.diff import DiffApp
-from moetui.tui.diff_rows import NOBODY, TwoRuns, two_runs
 from moetui.tui.lines import LineWidget
 from moetui.tui.options import Look, ScreenOptions
 from moetui.tui.widgets.diff_lists import FlipList, PairList, SiteList
+from moetui.tui.widgets.diff_rows import NOBODY, TwoRuns, two_runs
 from moetui.tui.widgets.heatmap import Heatmap
 from tests.tui.builders import HOSTILE, make_info, make_step, skewed_logits
 from tests.tui.hosts import lines_of

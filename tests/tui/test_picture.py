@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from moetui.routing import TraceError
-from moetui.tui.picture import network_svg, self_contained
+from moetui.tui.picture import network_svg
+from moetui.tui.svg import self_contained
 from tests.hostile import CORPUS
 from tests.tui.builders import make_info
 from tests.tui.recordings import write_recording

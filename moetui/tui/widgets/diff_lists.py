@@ -9,8 +9,8 @@ from textual.content import Content
 from moetui.routing import drawable
 from moetui.routing.compare import Flip, SiteComparison
 from moetui.tui.cells import Line, fit, number
-from moetui.tui.diff_rows import NOBODY, Side, TwoRuns
 from moetui.tui.glyphs import expert_digit
+from moetui.tui.widgets.diff_rows import NOBODY, Side, TwoRuns
 from moetui.tui.widgets.row_list import RowList
 from moetui.tui.widgets.sharing import Rows, Shared
 
