@@ -132,6 +132,18 @@ class MoEDebugger:
         return self.capture.info
 
     @property
+    def linger(self) -> float:
+        """Seconds that a step may come later, so that steps can be made together; may be changed at any time."""
+        return self.capture.linger
+
+    @linger.setter
+    def linger(self, seconds: float) -> None:
+        self.capture.linger = seconds
+        recording = self.recording
+        if recording is not None:
+            recording.linger = seconds
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What the capture itself found: silent sites, lost steps, and that steps are left out as was asked for."""
         return tuple(self._findings)
@@ -236,8 +248,8 @@ class MoEDebugger:
             prompt=prompt,
             overwrite=overwrite,
             has_logits=self.capture.options.logits,
-            linger=self.capture.linger,
         )
+        recording.linger = self.linger
         self.recording, self._recorded_by = recording, os.getpid()
         atexit.register(self._close_at_exit)
         self._told_rate = 1.0  # not to this recording

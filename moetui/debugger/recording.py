@@ -23,7 +23,6 @@ class Recording:
         settings: of the first run, for the header.
         prompt: of the first run, for the header.
         overwrite: replace an existing file.
-        linger: seconds that a step may take to come here.
 
     Raises:
         UsageError: the file exists already, or its folder does not.
@@ -39,7 +38,6 @@ class Recording:
         prompt: str = "",
         overwrite: bool = False,
         has_logits: bool = True,
-        linger: float = 0.0,
     ) -> None:
         check_target(path, overwrite=overwrite)
         self.path = path
@@ -57,9 +55,18 @@ class Recording:
             settings=settings,
             prompt=prompt,
             overwrite=overwrite,
-            flush_seconds=_OLDEST - linger,
+            flush_seconds=_OLDEST,
             has_logits=has_logits,
         )
+
+    @property
+    def linger(self) -> float:
+        """Seconds that a step may take to come here; may be changed at any time."""
+        return _OLDEST - self._writer.flush_seconds
+
+    @linger.setter
+    def linger(self, seconds: float) -> None:
+        self._writer.flush_seconds = _OLDEST - seconds
 
     @property
     def nbytes(self) -> int:

@@ -174,6 +174,10 @@ class LiveSession(Steering, Breaking, HoldingFiles):
         self._emit(RunStateChanged(RunState.LOADING))
         self._thread.start()
 
+    def pace(self, seconds: float) -> None:
+        """See ``Paced``; no effect before the model is loaded, nor where ``LiveOptions.linger`` is None."""
+        self._worker.pace(seconds)
+
     def events(self) -> AsyncIterator[Event]:
         """What happens, in order; ends after ``close``."""
         return self._mailbox.events()

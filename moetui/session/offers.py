@@ -31,6 +31,14 @@ class Waitable(Protocol):
         """Block until all tokens that went through the model are in the timeline; False after ``timeout`` seconds."""
 
 
+@runtime_checkable
+class Paced(Protocol):
+    """A session that hands tokens on several at a time, and can do so as often as somebody looks."""
+
+    def pace(self, seconds: float) -> None:
+        """Nobody looks more often than this from now on: a run's tokens may come so much later, within a limit."""
+
+
 MarkKind = Literal["finding", "interventions", "breakpoint", "branch", "divergence"]
 
 

@@ -27,7 +27,7 @@ class LiveOptions:
         buffer_tokens: tokens held in memory.
         paused: stand still before the first step of the first run.
         state: folder in which the model's breakpoints are kept from session to session; None keeps nothing.
-        linger: seconds that a step may come later, so that steps can be made together: less than a frame of a screen;
+        linger: seconds that a step may come later, so that steps can be made together, until a screen sets the pace;
             None for where nobody looks on.
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from moetui.debugger import MoEDebugger
+from moetui.engine.capture import LINGER
 from moetui.routing.diagnostics import DEFAULTS, diagnose, is_unsure, new_findings
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
 from moetui.routing.steps import Steps
@@ -14,7 +15,7 @@ from moetui.routing.totals import RoutingTotals
 _FINDINGS_SECONDS = 1.0
 _RECORDING_BYTES = 64_000
 _FIRST_LINGER = 0.03  # s
-_LINGER_SHARE = 0.25  # of the time that a run has gone on
+_LINGER_SHARE = 0.5  # of the time that a run has gone on
 
 
 class Watch:
@@ -24,7 +25,8 @@ class Watch:
         debugger: its steps and events come here.
         emit: takes events at once.
         findings: gets what is found; what the diagnostics found stays for as long as they hold to it.
-        linger: seconds that a step may come later where a person looks on; None leaves it as it is.
+        linger: seconds that a step may come later where a person looks on, until ``pace`` says otherwise; None leaves
+            it as it is.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Watch:
         self._debugger, self._emit, self._findings = debugger, emit, findings
         self._linger, self._began = linger, perf_counter()
         if linger is not None:
-            debugger.capture.linger = linger
+            debugger.linger = linger
         self._totals = RoutingTotals(debugger.info.sites)
         self._told: list[Finding] = []  # by the diagnostics, at some time
         self._raised: list[Finding] = []  # by others
@@ -49,7 +51,13 @@ class Watch:
     def run_began(self) -> None:
         """In the generating thread: the first tokens are handed on as they come, as a short run has no others."""
         if self._linger is not None:
-            self._began, self._debugger.capture.linger = perf_counter(), min(_FIRST_LINGER, self._linger)
+            self._began, self._debugger.linger = perf_counter(), min(_FIRST_LINGER, self._linger)
+
+    def pace(self, seconds: float) -> None:
+        """Steps made together cost a fraction: make them no more often than somebody looks."""
+        if self._linger is not None:
+            self._linger = min(max(seconds, _FIRST_LINGER), LINGER)
+            self._debugger.linger = min(self._debugger.linger, self._linger)
 
     def run_ended(self) -> None:
         """In the generating thread, with the recorder flushed: look once more, at everything."""
@@ -59,9 +67,9 @@ class Watch:
     def _take_steps(self, _: Steps, end: int) -> None:
         self._emit(StepCaptured(end))
         now = perf_counter()
-        capture = self._debugger.capture
-        if self._linger is not None and capture.linger < self._linger:
-            capture.linger = min(self._linger, max(_FIRST_LINGER, _LINGER_SHARE * (now - self._began)))
+        debugger = self._debugger
+        if self._linger is not None and debugger.linger < self._linger:
+            debugger.linger = min(self._linger, max(_FIRST_LINGER, _LINGER_SHARE * (now - self._began)))
         if now - self._diagnosed >= _FINDINGS_SECONDS:
             self._diagnose()
             self._diagnosed = perf_counter()

@@ -72,6 +72,7 @@ class Worker:
         self._calls_lock = threading.Lock()
         self._before_next: Callable[[], None] | None = None
         self._coming: list[tuple[Intervention, ...]] = []
+        self._watch: Watch | None = None
         self._meter = Meter(lambda: gate.waited)
         self._preparing = True
         self._error: Exception | None = None
@@ -136,7 +137,7 @@ class Worker:
             self.begin(self._options.prompt, self._options.settings, paused=self._options.paused)
 
     def _set_up(self, debugger: MoEDebugger) -> Runs:
-        watch = Watch(debugger, self._emit, self.findings, self._options.linger)
+        watch = self._watch = Watch(debugger, self._emit, self.findings, self._options.linger)
         runs = Runs(debugger, self._gate, self._emit, self._wake, watch, self._meter)
         debugger.capture.before_step = self._before_step
         for problem in self.plugins.load_entry_points():
@@ -239,6 +240,11 @@ class Worker:
         if problem:
             self._keeper = None
             self._emit(Notice(problem, "warning"))
+
+    def pace(self, seconds: float) -> None:
+        """See ``Paced``."""
+        if self._watch is not None:
+            self._watch.pace(seconds)
 
     def watch_sites(self) -> None:
         """Let the next sites come to the gate."""

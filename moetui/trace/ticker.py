@@ -9,12 +9,13 @@ from collections.abc import Callable
 class Ticker:
     """Calls ``function`` from its own thread, ``seconds`` after the first ``wind`` since the last call.
 
-    The thread starts with the first ``wind`` and never keeps a process alive.
+    ``seconds`` may be changed at any time: it holds from the next such ``wind`` on. The thread starts with the first
+    ``wind`` and never keeps a process alive.
     """
 
     def __init__(self, function: Callable[[], None], seconds: float) -> None:
         self._function = function
-        self._seconds = seconds
+        self.seconds = seconds
         self._wound = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,7 +43,7 @@ class Ticker:
     def _run(self) -> None:
         while True:
             self._wound.wait()
-            if self._stopped.wait(self._seconds):
+            if self._stopped.wait(self.seconds):
                 return
             self._wound.clear()  # before the call: what comes during it is due after it
             if self._stopped.is_set():  # just now: its winding may be what was cleared

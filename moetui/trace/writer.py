@@ -53,7 +53,7 @@ class TraceWriter:
         has_logits, has_weights: whether router logits and gate weights are kept.
         has_timings: whether the steps' times are measured ones.
         flush_seconds: the longest that anything waits for being written; ``math.inf`` for only when a chunk is full or
-            ``flush`` is called.
+            ``flush`` is called. May be changed at any time.
 
     Raises:
         TraceError: the file exists, or cannot be created or written.
@@ -91,7 +91,16 @@ class TraceWriter:
         self._target = Target(Path(path), overwrite=overwrite)
         present = [name for name, has in _presence(has_weights, has_logits, has_timings) if has]
         self._write_header(settings or GenerationSettings(), prompt, present)
-        self._ticker = Ticker(self.flush, flush_seconds) if math.isfinite(flush_seconds) else None
+        self._ticker = Ticker(self.flush, flush_seconds)
+
+    @property
+    def flush_seconds(self) -> float:
+        """See above."""
+        return self._ticker.seconds
+
+    @flush_seconds.setter
+    def flush_seconds(self, seconds: float) -> None:
+        self._ticker.seconds = seconds
 
     @property
     def nbytes(self) -> int:
@@ -183,8 +192,7 @@ class TraceWriter:
         Args:
             complete: False says in the file that something is missing, as does a finding that says so.
         """
-        if self._ticker is not None:
-            self._ticker.stop()
+        self._ticker.stop()
         with self._lock:
             if self._closed:
                 return
@@ -197,8 +205,7 @@ class TraceWriter:
 
     def discard(self) -> None:
         """End it and leave no file: one that it was to replace stays as it was."""
-        if self._ticker is not None:
-            self._ticker.stop()
+        self._ticker.stop()
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -288,7 +295,7 @@ class TraceWriter:
         self._due.append(record)
 
     def _wind(self) -> None:
-        if self._ticker is not None:
+        if math.isfinite(self.flush_seconds):
             self._ticker.wind()
 
 

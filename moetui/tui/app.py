@@ -29,7 +29,7 @@ from moetui.routing.events import (
     RunStateChanged,
     StepCaptured,
 )
-from moetui.session import ComingSession, Session
+from moetui.session import ComingSession, Paced, Session
 from moetui.tui.bars import TABS, KeyBar, TabBar
 from moetui.tui.controls import RunControls
 from moetui.tui.debugging import Debugging
@@ -247,6 +247,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         if not self.is_running:
             return
         view = self.session.timeline.snapshot()
+        if isinstance(self.session, Paced):
+            self.session.pace(1.0 / self.ticker.rate.hz)
         self.live_frame()
         self.paint_bars(view)
         for name in self._visible():

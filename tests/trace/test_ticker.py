@@ -54,3 +54,12 @@ def test_many_who_wind_at_once_start_one_thread():
         found = {thread for thread in threading.enumerate() if thread.name == "moetui-trace-flush"} - before
         ticker.stop()
         assert len(found) == 1
+
+
+def test_the_time_until_a_call_can_be_changed():
+    called = threading.Event()
+    ticker = Ticker(called.set, 60.0)
+    ticker.seconds = 0.0
+    ticker.wind()
+    assert called.wait(10)
+    ticker.stop()

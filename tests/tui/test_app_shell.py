@@ -561,6 +561,25 @@ async def test_a_slow_screen_paints_seldom_but_ends_up_right() -> None:
         await until(pilot, lambda: "41/41" in line(app, "#title"))
 
 
+async def test_a_session_learns_how_often_it_is_looked_at() -> None:
+    class Paced(ScriptedSession):
+        def __init__(self) -> None:
+            super().__init__()
+            self.paces: list[float] = []
+
+        def pace(self, seconds: float) -> None:
+            self.paces.append(seconds)
+
+    session = Paced()
+    async with running(session, fps=2.0) as (app, pilot):
+        session.generate(PROMPT)
+        await calm(app, pilot)
+        assert set(session.paces) == {0.5}
+        app.ticker.rate.fixed = app.ticker.rate.hz = 1.25  # as where the rate adapts
+        app.mark_dirty("network")
+        await until(pilot, lambda: session.paces[-1] == 0.8)
+
+
 async def test_a_step_that_comes_behind_a_pause_is_shown_at_once() -> None:
     session = ScriptedSession()
     async with running(session) as (app, pilot):
