@@ -25,7 +25,7 @@ from moetui.engine.extras import Extras
 from moetui.engine.gather import Gatherer
 from moetui.engine.glance import Glance
 from moetui.engine.modules import describe
-from moetui.engine.options import CaptureOptions
+from moetui.engine.options import LINGER, CaptureOptions
 from moetui.engine.predict import Predictor
 from moetui.engine.raw import RawStep
 from moetui.engine.recorder import Recorder
@@ -39,9 +39,6 @@ from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, Usag
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 from moetui.routing.ranges import with_routers
 from moetui.routing.steps import Steps
-
-LINGER = 0.7
-"""Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
 
 _TIMED = 8  # of so many passes, one takes the time that its hooks take
 

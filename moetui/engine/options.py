@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from moetui.routing import UsageError
 
+LINGER = 0.7
+"""Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:

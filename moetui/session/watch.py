@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from moetui.debugger import MoEDebugger
-from moetui.engine.capture import LINGER
+from moetui.engine.options import LINGER
 from moetui.routing.diagnostics import DEFAULTS, diagnose, is_unsure, new_findings
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged, RecordingChanged, StepCaptured
 from moetui.routing.steps import Steps

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moetui.debugger import MoEDebugger
-from moetui.engine.capture import LINGER
+from moetui.engine.options import LINGER
 from moetui.engine.zoo import build
 from moetui.routing.events import RunState, StepCaptured
 from moetui.session import Paced
