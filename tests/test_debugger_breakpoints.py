@@ -284,9 +284,9 @@ class TestWrongs:
                 points.change(point.id, expression="weight[999] > 0")
             assert [each.expression for each in points] == ["layer == 0"]
             assert not events
-            points.add("flip vs 2", branches={"run 1": 0})
+            points.add("flip vs 2", branches={"run 0": 0})
             assert [event.message for event in events if isinstance(event, Notice)] == [
-                "'flip vs 2' waits for branch 2: so far there is 0 (run 1)"
+                "'flip vs 2' waits for branch 2: so far there is 0 (run 0)"
             ]
 
     def test_what_was_asked_before_the_model_was_known(self, built: BuiltModel) -> None:

@@ -34,8 +34,11 @@ changes the routing can be taken back with `undo`. Lines are remembered across s
 space. `moetui run MODEL --exec FILE` and `moetui record MODEL --exec FILE` run a script of such lines and stop at the
 first that fails; there, `generate` waits until its run is over. With `--no-python` commands are all that runs.
 
-Experts, layers, sites and tokens are counted from 0. Entropies are in nats, times in milliseconds. Layers in a row, as
-`2-5` or `[2, 3, 4, 5]`, may have some without a router among them, which are stepped over; a layer by itself may not.
+Experts, layers, sites, tokens and branches are counted from 0. A run is called by the number of its branch, which is
+also that of files: `run 2` is branch 2 (`--branch 2`, `branch:2`), and `run 2 @9`, forked from it at position 9, is a
+branch with a number of its own, as `branches` lists them. In recordings made before, `run 1` is branch 0. Entropies are
+in nats, times in milliseconds. Layers in a row, as `2-5` or `[2, 3, 4, 5]`, may have some without a router among them,
+which are stepped over; a layer by itself may not.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from moetui.routing.timeline import TokenColumns
 
 _MOST_LETTERS = 60
 _MOST_LISTED = 12
+_RUN = re.compile(r"run ([0-9]+)", re.IGNORECASE)
 
 Line: TypeAlias = tuple[tuple[int, int | None], ...]
 """What a sequence is made of, from its start: branches, each up to this position (None: to its end)."""
@@ -194,7 +196,7 @@ class BranchTree:
             renamed: the branch that may be called so already.
 
         Raises:
-            UsageError: it is empty, too long or a number, or another branch is called so.
+            UsageError: it is empty, too long or a number, or another branch is, or might be, called so.
         """
         name = name.strip()
         if not name:
@@ -208,6 +210,9 @@ class BranchTree:
         for branch in self.branches:
             if branch.id != renamed and branch.name.casefold() == name.casefold():
                 raise UsageError(f"there is a branch called {branch.name} already", "choose another name")
+        numbered = _RUN.fullmatch(name)
+        if numbered is not None and int(numbered[1]) != renamed:
+            raise UsageError(f"{name} is what branch {numbered[1]} is called by itself", "choose another name")
         return name
 
 

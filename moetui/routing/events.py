@@ -56,8 +56,8 @@ class Branch:
     """A run, or a run forked from a token of another.
 
     Attributes:
-        id: number within the session.
-        run: number of the prompt it belongs to.
+        id: number within the session, from 0: the one that a person types, and that files have.
+        run: the run that it belongs to, by the number of its first branch; in recordings of before, prompts counted.
         name: as shown and typed.
         parent: the branch it was forked from; None for a run's first.
         fork_position: sequence position from which its own tokens start (0 for a run's first).

@@ -87,9 +87,8 @@ class Lineage:
         tree = self._tree
         number = len(tree.every)
         if origin is None:
-            run = 1 + max((branch.run for branch in tree.every), default=-1)
-            name = self._free(name or f"run {run + 1}")
-            branch = Branch(number, run, name, first_token=first_token, prompt=prompt.text)
+            name = self._free(name or f"run {number}")
+            branch = Branch(number, number, name, first_token=first_token, prompt=prompt.text)
         else:
             parent, position = tree.every[origin.branch], origin.track.passes[origin.number].start
             name = self._free(name or f"{parent.name.partition(' @')[0]} @{position}")

@@ -41,7 +41,7 @@ def test_stats_json_has_the_contracts_keys_and_loads_that_sum_to_tokens_times_k(
 
 
 def test_tokens_of_a_deleted_branch_count_when_asked_for(call: Call, trace: Write, tmp_path: Path) -> None:
-    runs = [BranchAdded(Branch(number, number, f"run {number + 1}")) for number in (0, 1)]
+    runs = [BranchAdded(Branch(number, number, f"run {number}")) for number in (0, 1)]
     path, whole = trace("x.msgpack", events=[*runs, BranchChanged(0, "deleted")]), trace("whole.msgpack")
     for flags, tokens, rows in (((), 0, 1), (("--deleted",), 40, 1 + 40 * 3 * 2)):
         assert json.loads(call("stats", path, "--json", *flags).out)["tokens"] == tokens

@@ -106,7 +106,7 @@ def write_recording(
     for run in range(runs):
         tail = [0, 2 if run else 3, 9, 10, 11, 12, 1, 2]
         first = run * (len(prompt) + len(tail))
-        writer.write_event(BranchAdded(Branch(run, run, f"run {run + 1}", first_token=first, prompt="once was a")))
+        writer.write_event(BranchAdded(Branch(run, run, f"run {run}", first_token=first, prompt="once was a")))
         if run:
             writer.write_event(InterventionsChanged((BanExperts((2,), Scope(layers=(1,))),), first))
         writer.write_step(make_step(info, index, prompt, 0, branch=run, ids_only=ids_only))

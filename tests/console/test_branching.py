@@ -51,14 +51,14 @@ def test_the_tree_is_drawn(console: Console) -> None:
     result = console.run("branches")
     rows = [line.rstrip() for line in drawn(result).splitlines()]
     assert rows[0].split() == ["#", "branch", "tokens", "position", "prompt"]
-    assert rows[1].startswith("0  run 1")
+    assert rows[1].startswith("0  run 0")
     assert "main" in rows[1]
     assert rows[2].startswith("1  └─ left")
     assert rows[3].startswith("2     └─ deep")
     assert "here" in rows[3]
     assert [(item["name"], item["parent"], item["current"]) for item in result.data] == [
-        ("run 1", None, False),
-        ("left", "run 1", False),
+        ("run 0", None, False),
+        ("left", "run 0", False),
         ("deep", "left", True),
     ]
 
@@ -80,7 +80,7 @@ def test_switching_turns_what_commands_look_at(console: Console, session: LiveSe
     newest = console.run("why").data["token"]
     assert int(view.tokens(newest, newest + 1).branch[0]) == 1
     assert console.run("why -1").data["token"] == newest
-    assert console.run("compare").data["a"] == "run 1"
+    assert console.run("compare").data["a"] == "run 0"
     assert console.run("compare").data["b"] == "left"
     run(console, "switch 0")
     assert console.run("compare").data["a"] == "deep", "of one that nothing was forked from: the newest of its run"
@@ -94,12 +94,12 @@ def test_names_and_main_branches(console: Console) -> None:
     assert console.run("compare").data["a"] == "left"
     assert console.run("compare run9").error == "a: there is no branch run9"
     for line, error, hint in (
-        ("switch run9", "branch: there is no branch run9", "branches: run 1, left, deep"),
+        ("switch run9", "branch: there is no branch run9", "branches: run 0, left, deep"),
         ("switch", "branch is missing: a branch, by name or number", "usage: switch BRANCH"),
         ("rename left DEEP", "name: there is a branch called deep already", "choose another name"),
         ("rename left 7", "name: 7 is a number", "branches have numbers of their own; choose a word"),
-        ("delete deep", "deep is the branch that you are on", "switch to another first: run 1, left"),
-        ("moe.delete(9)", "branch: there is no branch 9", "branches: run 1, left, deep"),
+        ("delete deep", "deep is the branch that you are on", "switch to another first: run 0, left"),
+        ("moe.delete(9)", "branch: there is no branch 9", "branches: run 0, left, deep"),
     ):
         result = console.run(line)
         assert (result.error, result.hint) == (error, hint), line

@@ -22,7 +22,7 @@ BOTH = [
     ('find token:"art" phase:decode', """moe.find('token:"art" phase:decode')"""),
     ("why 3 --site L1", "moe.why(3, site='L1')"),
     ("coactivation L0", "moe.coactivation(0)"),
-    ("compare 0 1", "moe.compare('run 1', 'run 2')"),
+    ("compare 0 1", "moe.compare('run 0', 'run 1')"),
     ("seek 12", "moe.seek(12)"),
 ]
 
@@ -131,7 +131,7 @@ def test_nothing_comes_of_nothing(console: Console, line: str) -> None:
         ("moe.expert('L1', 2, expert=3)", "expert is given twice", "expert(site, expert"),
         ("why 999", "token: there is no token 999", "tokens 0 to 29 are held"),
         ("why nowhere", "token: no token reads 'nowhere'", "find"),
-        ("stats --branch run9", "--branch: there is no branch run9", "branches: run 1, run 2"),
+        ("stats --branch run9", "--branch: there is no branch run9", "branches: run 0, run 1"),
         ("stats --last 0", "--last: 0 is outside its range", "from 1"),
         ("stats --last many", "--last: many is no whole number", "a whole number from 1"),
         ("speed 100", "times: 100 will not do", "a number from 0.25 to 64"),

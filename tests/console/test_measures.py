@@ -121,7 +121,7 @@ def test_compare_finds_the_first_difference_and_the_agreement(console: Console, 
     view = replay.snapshot()
     result = console.run("compare")
     data = result.data
-    assert (data["a"], data["b"], data["tokens"]) == ("run 1", "run 2", 15)
+    assert (data["a"], data["b"], data["tokens"]) == ("run 0", "run 1", 15)
     assert data["first_token"]["position"] == data["common_prefix"] == 8
     assert "first difference at position 8   ·garden → ·river" in drawn(result)
     block = view.routing(0, 30)

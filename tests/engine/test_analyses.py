@@ -431,7 +431,7 @@ def test_sequences_of_branches(zoo_model: ZooModel) -> None:
     timeline = Timeline(capture.info)
     for step in steps:
         timeline.append(step)
-    branches = (Branch(0, 0, "run 1"), Branch(1, 0, "a", 0, 2), Branch(2, 0, "b", 1, 3), Branch(3, 0, "c", 0, 3))
+    branches = (Branch(0, 0, "run 0"), Branch(1, 0, "a", 0, 2), Branch(2, 0, "b", 1, 3), Branch(3, 0, "c", 0, 3))
     on = Subject(model, None, capture.handles, timeline.snapshot(), branches)
     assert on.ids(0, 0) == [7, 8, 9, 10]
     assert on.ids(1, 0) == [7, 8, 11, 12]

@@ -20,9 +20,9 @@ def tree(*branches: Branch) -> BranchTree:
 
 
 FAMILY = tree(
-    Branch(0, 0, "run 1"),
+    Branch(0, 0, "run 0"),
     Branch(1, 0, "left", 0, 10),
-    Branch(2, 1, "run 2"),
+    Branch(2, 2, "run 2"),
     Branch(3, 0, "right", 0, 12),
     Branch(4, 0, "deep", 1, 15),
     Branch(5, 0, "early", 4, 12),
@@ -34,21 +34,21 @@ def drawn(found: BranchTree) -> list[str]:
 
 
 def test_rows_are_the_tree_from_the_top() -> None:
-    assert drawn(FAMILY) == ["run 1", "  left", "    deep", "      early", "  right", "run 2"]
+    assert drawn(FAMILY) == ["run 0", "  left", "    deep", "      early", "  right", "run 2"]
     assert [row.last for row in FAMILY.rows()][1:5] == [(False,), (False, True), (False, True, True), (True,)]
 
 
 def test_a_main_branch_comes_first_and_deleted_ones_hand_theirs_up() -> None:
     changed = FAMILY.after(BranchChanged(3, "promoted"))
     assert changed.main(0) == 3
-    assert drawn(changed)[:3] == ["run 1", "  right", "  left"]
+    assert drawn(changed)[:3] == ["run 0", "  right", "  left"]
     changed = changed.after(BranchChanged(1, "deleted")).after(BranchChanged(3, "deleted"))
     assert changed.main(0) == 0
-    assert drawn(changed) == ["run 1", "  deep", "    early", "run 2"]
+    assert drawn(changed) == ["run 0", "  deep", "    early", "run 2"]
     assert [branch.id for branch in changed.every] == list(range(6)), "what they share stays"
     with pytest.raises(UsageError, match="branch 1 was deleted") as error:
         changed.get(1)
-    assert error.value.hint == "branches: run 1, run 2, deep, early"
+    assert error.value.hint == "branches: run 0, run 2, deep, early"
 
 
 def test_a_sequence_is_made_of_what_is_shared_and_what_is_its_own() -> None:
@@ -69,7 +69,7 @@ def test_where_the_session_stands() -> None:
     assert (FAMILY.current, FAMILY.chosen) == (5, False)
     back = FAMILY.after(BranchChanged(0, "switched"))
     assert (back.current, back.chosen) == (0, True)
-    again = back.after(BranchAdded(Branch(6, 2, "run 3")))
+    again = back.after(BranchAdded(Branch(6, 6, "run 6")))
     assert (again.current, again.chosen) == (6, False)
     assert back.after(Notice("nothing")) == back
 
@@ -83,12 +83,14 @@ def test_where_the_session_stands() -> None:
         ("LEFT", "called left"),
         ("x" * 61, "61 letters"),
         ("a\x1b[2J", "cannot be typed"),
+        ("Run 9", "what branch 9 is called"),
     ],
 )
 def test_names_that_will_not_do(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         FAMILY.check_name(name)
     assert FAMILY.check_name(" Left ", renamed=1) == "Left"
+    assert FAMILY.check_name("run 1", renamed=1) == "run 1"
 
 
 CHANGES = st.sampled_from(BranchChange.__args__)  # type: ignore[attr-defined]

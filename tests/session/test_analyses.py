@@ -143,7 +143,7 @@ def test_what_an_expert_is_worth(live: Make) -> None:
     for item in result.data["tokens"]:
         assert item["text"] == view.text(int(columns.token_id[item["token"]]))
         assert item["followed_by"] == view.text(int(columns.token_id[item["token"] + 1]))
-    assert f"E{busiest} at L2: {len(used)} uses in run 1" in drawn(result)
+    assert f"E{busiest} at L2: {len(used)} uses in run 0" in drawn(result)
     assert console.run(f'moe.ablation("L2", {busiest}, rows=99)').data == result.data
     as_json = console.run(f"ablation L2 {busiest} --json")
     assert json.loads(drawn(as_json))["expert"] == busiest
@@ -168,7 +168,7 @@ def test_where_the_time_of_a_step_goes(live: Make) -> None:
     assert {"attention", "router", "experts", "rest", "head"} == set(data["parts"])
     assert [layer["layer"] for layer in data["layers"]] == list(range(6))
     assert data["parts"]["experts"] == pytest.approx(sum(layer["experts"] for layer in data["layers"]))
-    assert (data["steps"], data["context"], data["branch"], data["clock"]) == (2, end - 5, "run 1", "host")
+    assert (data["steps"], data["context"], data["branch"], data["clock"]) == (2, end - 5, "run 0", "host")
     text = drawn(result)
     assert f"behind {end - 5} tokens: the middle of 2 steps" in text
     assert "L5" in text

@@ -68,11 +68,11 @@ class TestSwitching:
         left = written(session, 1)
         assert 0 < len(left) < len(whole)
         end = session.timeline.snapshot().end
-        session.fork(end - 2, name="aside")  # leaves run 2 in its middle
+        session.fork(end - 2, name="aside")  # leaves run 1 in its middle
         session.settle()
         session.switch_branch(1)
         session.settle()
-        assert (session.state, session.reason) == (RunState.PAUSED, "on run 2")
+        assert (session.state, session.reason) == (RunState.PAUSED, "on run 1")
         assert session.tree.current == 1
         assert session.tree.chosen
         assert written(session, 1) == left
@@ -195,7 +195,7 @@ class TestSwitching:
         session = live(PROMPT, settings=GREEDY)
         with pytest.raises(UsageError, match="branch 7 is not there") as error:
             session.switch_branch(7)
-        assert error.value.hint == "branches: run 1"
+        assert error.value.hint == "branches: run 0"
         with pytest.raises(UsageError, match="not loaded"):
             live(opened=False).switch_branch(0)
 
@@ -264,17 +264,17 @@ class TestTree:
             assert isinstance(replay, Branched)
             assert not isinstance(replay, Branching)
             assert replay.tree == tree
-            assert [branch.name for branch in replay.branches] == ["run 1", "better"]
+            assert [branch.name for branch in replay.branches] == ["run 0", "better"]
             replay.seek(token)
-            assert [branch.name for branch in replay.branches] == ["run 1"]
+            assert [branch.name for branch in replay.branches] == ["run 0"]
             assert replay.tree.current == 0
             marks = [mark.text for mark in replay.marks if mark.kind == "branch"]
-            assert marks[:3] == ["run 1", "a", "b"]
+            assert marks[:3] == ["run 0", "a", "b"]
             assert marks[3:] == [
                 "b is called better from here on",
                 "better is the main branch of its run",
                 "a is deleted",
-                "back to run 1",
+                "back to run 0",
             ]
             assert replay.load(str(path)).tree == tree
         finally:

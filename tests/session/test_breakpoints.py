@@ -150,7 +150,7 @@ class TestStopping:
 class TestBranches:
     def test_a_fork_stops_where_its_routing_parts_from_its_parent(self, live: Make) -> None:
         session = live(PROMPT)
-        session.add_breakpoint("flip vs 'run 1'")
+        session.add_breakpoint("flip vs 'run 0'")
         session.fork(27)
         session.settle()
         assert session.state is RunState.FINISHED, "nothing was changed"

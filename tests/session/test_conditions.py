@@ -126,7 +126,7 @@ def test_the_true_alternative_is_told_with_its_value(live: Make) -> None:
     [
         ("dropped", [ExpertCapacity(0.25, Scope(layers=(2,)))], 2),
         ("inf", [ScaleExperts(tuple(range(8)), 1e300, Scope(layers=(1,)))], 1),  # more than a weight can hold
-        ("flip vs 'run 1'", [ForceExperts((6, 7), Scope(layers=(2,)))], 2),
+        ("flip vs 'run 0'", [ForceExperts((6, 7), Scope(layers=(2,)))], 2),
     ],
 )
 def test_marks_stop_the_run_at_their_site(

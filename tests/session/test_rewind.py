@@ -226,9 +226,9 @@ class TestFork:
         for _ in range(2):
             session.fork(27)
             session.settle()
-        assert [branch.name for branch in session.branches] == ["run 1", "run 1 @27", "run 1 @27 (2)"]
-        with pytest.raises(UsageError, match="there is a branch called run 1 already"):
-            session.fork(27, name="run 1")
+        assert [branch.name for branch in session.branches] == ["run 0", "run 0 @27", "run 0 @27 (2)"]
+        with pytest.raises(UsageError, match="there is a branch called run 0 already"):
+            session.fork(27, name="run 0")
 
     def test_settings_that_leave_nothing_to_write(self, live: Make) -> None:
         session = live(PROMPT)
@@ -244,7 +244,7 @@ class TestFork:
         session.settle()
         session.generate("other words", GREEDY)
         session.settle()
-        assert [(branch.run, branch.name) for branch in session.branches][-1] == (1, "run 2")
+        assert [(branch.run, branch.name) for branch in session.branches][-1] == (2, "run 2"), "what --branch 2 names"
         session.restart()
         session.settle()
         assert own(session, 3) == own(session, 2)

@@ -74,12 +74,12 @@ def test_the_story_is_in_the_file(live: Make, tmp_path: Path, how: str) -> None:
         assert [bool(each & SiteFlag.FORCED) for each in flags[:, 2]] == [False, True]
         replay.seek(26)
         assert replay.interventions == ()
-        assert [branch.name for branch in replay.branches] == ["run 1"]
+        assert [branch.name for branch in replay.branches] == ["run 0"]
         assert replay.jump(1, "breakpoint") is not None
         assert replay.snapshot().end == 28
         shown = Console(replay).run("branches").data
         assert [(item["name"], item["current"]) for item in shown] == [
-            ("run 1", False),
+            ("run 0", False),
             ("forced", True),  # forked where the run stood
         ]
     finally:

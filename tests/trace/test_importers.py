@@ -269,7 +269,25 @@ def test_a_csv_s_branches_are_branches_and_its_positions_stay(tmp_path, out):
         assert tokens.step.tolist() == [3, 4, 5, 6]
         assert tokens.branch.tolist() == [0, 0, 1, 2]
         branches = [item.event.branch for item in trace.events if isinstance(item.event, BranchAdded)]
-        assert [(branch.id, branch.run, branch.first_token) for branch in branches] == [(0, 0, 0), (1, 0, 2), (2, 1, 3)]
+        assert [(branch.id, branch.run, branch.first_token) for branch in branches] == [(0, 0, 0), (1, 0, 2), (2, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["0,3", "5,7"], [(3, "branch 3"), (7, "branch 7")]),
+        (["a,x", "a,y"], [(0, "branch x"), (1, "branch y")]),
+        (["0,", "1,"], [(0, "branch 0"), (1, "branch 1")]),
+        (["0,0", "1,0"], [(0, "branch 0"), (1, "branch 1 (in the CSV: run 1, branch 0)")]),
+    ],
+)
+def test_the_number_of_a_csv_s_branch_is_that_of_its_name_and_of_its_tokens(tmp_path, out, rows, expected):
+    (tmp_path / "x.csv").write_text("\n".join(["run,branch,layer,expert", *(f"{row},0,1" for row in rows)]))
+    import_file(tmp_path / "x.csv", out)
+    with open_trace(out) as trace:
+        branches = [item.event.branch for item in trace.events if isinstance(item.event, BranchAdded)]
+        assert [(branch.id, branch.name) for branch in branches] == expected
+        assert trace.timeline.tokens(0, 2).branch.tolist() == [number for number, _ in expected]
 
 
 def test_a_csv_s_sequences_of_equal_positions_are_told_apart_by_their_slots(tmp_path, out):

@@ -265,7 +265,7 @@ class ScriptedSession:
         self.asked.append(("generate", prompt))
         self.settings = settings or self.settings
         number = len(self.branches)
-        branch = Branch(number, number, f"run {number + 1}", first_token=self._end, prompt=prompt)
+        branch = Branch(number, number, f"run {number}", first_token=self._end, prompt=prompt)
         self.branches.append(branch)
         self._mail.put(BranchAdded(branch, self.settings))
         self._position = self._generated = 0

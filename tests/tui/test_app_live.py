@@ -37,7 +37,7 @@ def test_run_record_replay(tmp_path: Path, quiet_home: dict[str, str]) -> None:
         opened.sees("host time by layer")
         opened.send("3")
         opened.sees("moe›")
-        opened.sees("run 1 · 27 tokens · finished")
+        opened.sees("run 0 · 27 tokens · finished")
         assert re.search(r"Once there was( \w+)+", opened.text()), "what it wrote can be read as text"
         opened.send("1 + model.config.num_local_experts\r")
         opened.until(lambda: re.search(r"^\s+\d+\s*$", opened.text(), re.MULTILINE))

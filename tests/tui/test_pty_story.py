@@ -58,7 +58,7 @@ def test_stop_look_fork_force_compare_save_replay(tmp_path: Path, quiet_home: di
         typed(opened, "breakpoints --disable 1", r"stops \(off\)")
         typed(opened, "continue")
         opened.sees("✓ finished", PATIENCE)
-        typed(opened, "compare", rf"run 1 and run 1 @{token}", r"choices? differ")
+        typed(opened, "compare", rf"run 0 and run 0 @{token}", r"choices? differ")
         typed(opened, "undo", "undone: no interventions")
         typed(opened, f"save {trace}", r"[\d,]+ bytes")
         opened.send(CTRL_Q)
@@ -69,10 +69,10 @@ def test_stop_look_fork_force_compare_save_replay(tmp_path: Path, quiet_home: di
         opened.sees("moe›")
         typed(opened, "speed 64")
         opened.sees("✓ finished", PATIENCE)
-        marks = [rf"{token} +breakpoint +entropy < 0\.4 and layer:5", rf"branch +run 1 @{token}"]
+        marks = [rf"{token} +breakpoint +entropy < 0\.4 and layer:5", rf"branch +run 0 @{token}"]
         typed(opened, "marks", *marks, r"interventions +force", r"interventions +none any more")
-        typed(opened, "branches", rf"run 1 @{token} +here +[1-9]")
-        typed(opened, "compare", rf"run 1 and run 1 @{token}", r"choices? differ")
+        typed(opened, "branches", rf"run 0 @{token} +here +[1-9]")
+        typed(opened, "compare", rf"run 0 and run 0 @{token}", r"choices? differ")
         opened.send(CTRL_Q)
         assert opened.wait(20)[0] == 0
 

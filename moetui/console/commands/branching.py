@@ -92,7 +92,7 @@ def rename(console: Context, branch: OneBranch, name: Annotated[str, TEXT]) -> R
 
     Examples:
         rename 0 plain
-        moe.rename("run 1", "plain")
+        moe.rename("run 0", "plain")
     """
     try:
         _branching(console).rename_branch(branch.id, name)

@@ -37,8 +37,8 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
 
     Rows that agree in ``run, branch, step, position, token_index`` (those of them that are there) are one token's, the
     slots in the order of the rows; where there is a column ``slot``, one that comes again is the next sequence's.
-    Without any of them, the n-th row of a layer is the n-th token's only expert. Positions, steps, phases and branches
-    are kept where they can be; a column ``site`` tells the routers of a layer apart.
+    Without any of them, the n-th row of a layer is the n-th token's only expert. Positions, steps, phases and branches,
+    with their numbers, are kept where they can be; a column ``site`` tells the routers of a layer apart.
 
     Raises:
         TraceError: it makes no sense, or the trace cannot be written.
@@ -115,16 +115,29 @@ class _Table:
 
     def branches(self) -> list[Branch]:
         """Those named by the columns ``run`` and ``branch``, in the order in which they began."""
-        runs: dict[str, int] = {}
         first: dict[tuple[str, str], int] = {}
         for token, owner in enumerate(self.owners):
             first.setdefault(owner, token)
         if len(first) < 2:
             return []
-        return [
-            Branch(number, runs.setdefault(run, len(runs)), f"branch {branch or number}", first_token=token)
-            for number, ((run, branch), token) in enumerate(first.items())
-        ]
+        numbers = self.numbers()
+        runs: dict[str, int] = {}  # by the numbers of their first branches, as sessions number them
+        out = []
+        for owner, token in first.items():
+            number = numbers[owner]
+            out.append(Branch(number, runs.setdefault(owner[0], number), _called(number, owner), first_token=token))
+        return out
+
+    def numbers(self) -> dict[tuple[str, str], int]:
+        """A number for each run and branch: the column's own where it tells them all apart, else counted."""
+        owners = list(dict.fromkeys(self.owners))
+        counted = {owner: number for number, owner in enumerate(owners)}
+        try:
+            own = {owner: _whole(owner[1]) for owner in owners}
+        except ValueError:
+            return counted
+        tell = len(set(own.values())) == len(own) and all(0 <= number < 1 << 15 for number in own.values())
+        return own if tell else counted
 
     def arrays(self) -> tuple[Array, Array | None]:
         """Experts ``[tokens, sites, slots]`` and weights of that shape."""
@@ -168,13 +181,23 @@ class _Table:
         self.owners.append((_cell(row, columns, "run"), _cell(row, columns, "branch")))
 
 
+def _called(number: int, owner: tuple[str, str]) -> str:
+    """A branch's name, which has no other number than its own but where it says whose that is."""
+    run, branch = owner
+    try:
+        known = not branch or _whole(branch) == number
+    except ValueError:
+        return f"branch {branch}"
+    return f"branch {number}" if known else f"branch {number} (in the CSV: run {run or '?'}, branch {branch})"
+
+
 def _passages(indices: Array, weights: Array | None, table: _Table) -> Iterator[Passage]:
     """Blocks of tokens that went through the model together, as far as the columns tell."""
     ids = np.array(table.ids, np.int32)
     count = len(indices)
     position = np.arange(count) if None in table.positions else np.array(table.positions)
     has_steps = None not in table.steps
-    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(table.owners))}
+    numbers = table.numbers()
     start = 0
     while start < count:
         together = (table.steps[start], table.owners[start], table.decodes[start])
