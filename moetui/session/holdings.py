@@ -67,6 +67,8 @@ class EventLog:
 class HoldingFiles(ABC):
     """Implements ``Filing`` for a session that holds its tokens in memory."""
 
+    _saved = 0  # the first token that no file has which the user asked for
+
     @abstractmethod
     def held(self) -> Held:
         """What it holds, as a recording."""
@@ -80,7 +82,10 @@ class HoldingFiles(ABC):
         """
         target = Path(path).expanduser()
         check_target(target, overwrite=overwrite)
-        return save_recorded(self.held(), target, overwrite=overwrite)
+        held = self.held()
+        nbytes = save_recorded(held, target, overwrite=overwrite)
+        self._saved = held.timeline.end
+        return nbytes
 
     def export(self, path: str, format: str, *, overwrite: bool = False) -> int:  # noqa: A002
         """Write all tokens held in one of the formats of ``moetui export``; the bytes.

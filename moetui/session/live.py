@@ -60,6 +60,7 @@ class LiveSession(Steering, Breaking, HoldingFiles):
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self._options = options
+        self._given = debugger is not None
         self._on_event = on_event
         self._mailbox = Mailbox()
         self._changed = threading.Condition()
@@ -157,6 +158,13 @@ class LiveSession(Steering, Breaking, HoldingFiles):
     def recording(self) -> tuple[int, str]:
         """Bytes of the recording so far, and what ended it early (empty: nothing)."""
         return self._worker.recorded()
+
+    @property
+    def kept_until(self) -> int:
+        """The first token that closing would lose; the end where it is recorded, or its debugger's owner has it."""
+        end = self.timeline.snapshot().end
+        recorded = self._options.record is not None and not self.recording[1]
+        return end if recorded or self._given else min(self._saved, end)
 
     # What it does.
 

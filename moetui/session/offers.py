@@ -84,6 +84,15 @@ class Accountable(Protocol):
 
 
 @runtime_checkable
+class Losable(Protocol):
+    """A session whose tokens go with it where no file has them."""
+
+    @property
+    def kept_until(self) -> int:
+        """The first token that would be lost; the timeline's end if none would."""
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """A session whose defaults for the next run can be changed."""
 

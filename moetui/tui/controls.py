@@ -21,6 +21,7 @@ _SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _LOOP = 32  # tokens
 _MARKS = 4  # of those at one token: as many as are told
 _TWICE = 2.0  # s within which a second ctrl+c quits
+_THOUGHT = 15.0  # s within which a second q does, where the first one asked
 _NEEDS = {
     "step": Capability.STEP | Capability.SEEK,
     "toggle_run": Capability.STEP | Capability.SEEK,
@@ -59,6 +60,7 @@ class RunControls(_Base):
     session: Session
     _interrupted = -_TWICE
     _answered = -_TWICE
+    _asked = -_THOUGHT
 
     def can(self, action: str) -> bool | None:
         """Whether the session can do an action at all (False hides its key) and now (None dims it)."""
@@ -226,6 +228,27 @@ class RunControls(_Base):
         line.value = ""
         return True
 
+    async def action_quit(self) -> None:
+        """Leave."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave at once; where that would lose what took long, and nothing runs, at the second time of asking."""
+        from moetui.tui.leaving import at_stake
+
+        now = time.monotonic()
+        asked, self._asked = now - self._asked < _THOUGHT, now
+        lost = "" if asked or self.session.state not in IDLE else at_stake(self.session)
+        if not lost:
+            self.exit(0)
+            return
+        self.notify(
+            f"in no file: {lost}\nonce more leaves without them; 'save FILE' in the console keeps them",
+            severity="warning",
+            markup=False,
+            timeout=_THOUGHT,
+        )
+
     def action_interrupt(self) -> None:
         """Give up a line that runs or is typed, pause a run, close a dialog; without them, or pressed twice, quit."""
         now = time.monotonic()
@@ -239,7 +262,9 @@ class RunControls(_Base):
             self.say("the line is empty; ctrl+c once more quits")
         elif not again and self.just_ended():
             self.say("that was over already; ctrl+c once more quits")
-        elif again or self.session.state is not RunState.RUNNING:
+        elif again:
             self.exit(0)
+        elif self.session.state is not RunState.RUNNING:
+            self.leave()
         elif self.ask(self.session.pause):
             self.say("paused; ctrl+c once more quits")

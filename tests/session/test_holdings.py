@@ -11,7 +11,7 @@ from moetui import open_trace
 from moetui.routing import TraceError, UsageError
 from moetui.routing.events import BranchAdded, GenerationSettings, InterventionsChanged, RunState, RunStateChanged
 from moetui.routing.interventions import ForceExperts
-from moetui.session import Filing
+from moetui.session import Filing, Losable
 from tests.session.live_sessions import Make
 
 PROMPT = "some words to begin with"
@@ -44,6 +44,22 @@ def test_saving_is_like_having_recorded(live: Make, tmp_path: Path) -> None:
     assert states[-1] is RunState.FINISHED
     saved.close()
     recorded.close()
+
+
+def test_what_closing_would_lose(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT)
+    assert isinstance(session, Losable)
+    assert session.kept_until == 0
+    session.export(str(tmp_path / "log.json"), "json")
+    assert session.kept_until == 0, "a session does not come back from that"
+    session.save(str(tmp_path / "x.msgpack"))
+    saved = session.timeline.snapshot().end
+    assert session.kept_until == saved > 0
+    session.generate("other words", GenerationSettings(max_new_tokens=5))
+    session.settle()
+    assert session.kept_until == saved < session.timeline.snapshot().end
+    recorded = live(PROMPT, record=tmp_path / "recorded.msgpack")
+    assert recorded.kept_until == recorded.timeline.snapshot().end > 0
 
 
 def test_exporting(live: Make, tmp_path: Path) -> None:

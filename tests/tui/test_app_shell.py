@@ -18,9 +18,10 @@ from moetui.routing.events import Branch, BreakpointHit, Finding, Notice, RunSta
 from moetui.routing.interventions import BanExperts, ForceExperts
 from moetui.routing.stats import compute_stats
 from moetui.session import Breakable, Capability, ComingSession, Mark, MarkKind, Playback
-from moetui.tui import debugging
+from moetui.tui import debugging, leaving
 from moetui.tui.app import MoetuiApp
 from moetui.tui.bars import TABS, TabBar
+from moetui.tui.leaving import at_stake
 from moetui.tui.lines import LineWidget, Part, choose
 from moetui.tui.loading import LoadingView
 from moetui.tui.options import Look, ScreenOptions
@@ -392,6 +393,50 @@ async def test_quit_keys(key: str) -> None:
         await pilot.press("escape", key)
         assert app._exit
         assert app.return_value == 0
+
+
+class _Losing(ScriptedSession):
+    """A scripted session whose tokens are in no file from here on."""
+
+    kept_until = 0
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+async def test_what_took_long_and_no_file_has_gets_a_second_thought(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = _Losing()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        session.generate(PROMPT)
+        session.advance(9)
+        session.set_state(RunState.FINISHED)
+        await until(pilot, lambda: "finished" in line(app, "#title"))
+        assert at_stake(session) == "", "a moment's work is soon done again"
+        monkeypatch.setattr(leaving, "LONG", 0.0)
+        session.kept_until = session.timeline.snapshot().end
+        assert at_stake(session) == "", "a file has it"
+        session.kept_until -= 5
+        monkeypatch.setattr(debugging, "_MOMENT", 0.0)  # what ended just now is not what ctrl+c is for
+        await pilot.press(key)
+        assert not app._exit
+        await until(pilot, lambda: "in no file: 5 tokens" in shown(app))
+        assert "save FILE" in shown(app)
+        await pilot.press(key)
+        assert app._exit
+
+
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.PAUSED])
+async def test_within_a_run_leaving_asks_nothing(state: RunState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "LONG", 0.0)
+    session = _Losing()
+    async with running(session) as (app, pilot):
+        app._leave_prompt()
+        session.generate(PROMPT)
+        session.advance(9)
+        session.set_state(state)
+        await until(pilot, lambda: state.value in line(app, "#title"))
+        assert at_stake(session)
+        await pilot.press("ctrl+q")
+        assert app._exit
 
 
 async def test_letters_typed_into_the_prompt_are_text() -> None:
