@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,60 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     shown = [(point.expression, point.log_only, point.ignore, point.enabled) for point in after]
     assert shown == [("entropy < 0.3 and layer:2", False, 2, True), ('token:"é\\"x"', True, 0, False)]
     assert [path.name for path in keeper.path.parent.iterdir()] == [keeper.path.name], "no half file is left"
+
+
+def kept(folder: Path) -> list[tuple[str, bool, int]]:
+    items = json.loads(Keeper(folder, "m").path.read_text())
+    return [(item["expression"], item["enabled"], item["ignore"]) for item in items]
+
+
+def test_two_screens_of_a_model_take_nothing_from_each_other(tmp_path: Path) -> None:
+    (ours, mine), (theirs, others) = ((Keeper(tmp_path, "m"), BreakpointSet()) for _ in range(2))
+    first = mine.add("layer:1")
+    mine.add("layer:2")
+    assert ours.save(mine) == ""
+    theirs.restore(others)
+    others.add("layer:3")
+    others.change(1, enabled=False)
+    theirs.save(others)
+    mine.add("layer:4")
+    ours.save(mine)
+    assert kept(tmp_path) == [("layer:1", False, 0), ("layer:2", True, 0), ("layer:3", True, 0), ("layer:4", True, 0)]
+    others.remove(2)
+    theirs.save(others)
+    mine.change(first.id, ignore=2)
+    ours.save(mine)
+    assert kept(tmp_path) == [("layer:1", True, 2), ("layer:3", True, 0), ("layer:4", True, 0)]
+    mine.add("layer:1")
+    ours.save(mine)
+    mine.remove(first.id)
+    ours.save(mine)
+    assert [name for name, _, _ in kept(tmp_path)] == ["layer:1", "layer:3", "layer:4"], "one of two alike went"
+
+
+def test_many_screens_at_once_lose_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from moetui.debugger import BreakpointSet;"
+        "from moetui.session.keeping import Keeper\n"
+        "points = BreakpointSet()\n"
+        "keeper = Keeper(Path(sys.argv[1]), 'm')\n"
+        "for at in range(8):\n"
+        "    points.add(f'position == {sys.argv[2]}{at}'); assert not keeper.save(points)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(n)]) for n in range(1, 4)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    assert len(kept(tmp_path)) == 24
+
+
+def test_a_file_that_went_or_broke_is_written_anew(tmp_path: Path) -> None:
+    keeper, points = Keeper(tmp_path, "m"), BreakpointSet()
+    points.add("layer:1")
+    keeper.save(points)
+    for breaks in (keeper.path.unlink, lambda: keeper.path.write_text("{")):
+        breaks()
+        points.add("layer:2")
+        keeper.save(points)
+        assert len(kept(tmp_path)) == len(points)
 
 
 def test_each_model_has_its_own(tmp_path: Path) -> None:
