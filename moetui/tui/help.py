@@ -89,7 +89,7 @@ _PLAINLY = {
     "app.focus_next": "To the next part of the screen",
     "app.focus_previous": "To the part of the screen before",
     "submit": "Run what is typed",
-    "command_palette": "Find a command by its name",
+    "command_palette": "Find a command by its name, or by what it does",
 }
 _SCROLLS = re.compile(r"(scroll|page)_(up|down|left|right|home|end)\Z")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -25,9 +25,18 @@ from moetui.tui.link import Linked
 from moetui.tui.options import Look, ScreenOptions, resolve
 from moetui.tui.themes import ON_LIGHT, find_theme, ramp_of, theme_name, themes_for
 
+if TYPE_CHECKING:
+    from textual.command import Provider
+
 _KEY_WORDS = {"⏎": "enter", "⌫": "backspace", "↑": "up", "↓": "down", "←": "left", "→": "right"}
 LEAST_WIDTH, LEAST_HEIGHT = 40, 12
 _MOST_MESSAGES = 3  # in the corner at a time
+
+
+def _commands() -> type[Provider]:
+    from moetui.tui.palette import Commands
+
+    return Commands
 
 
 class Shell(HandingOn, InOrder, Linked, App[int]):
@@ -43,6 +52,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
 
     TITLE = "moetui"
     ENABLE_SELECT_AUTO_SCROLL = False
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
     # In the terminal's own colours Textual reverses what it draws white on black, and of a list's choice forgets that
     # it is to be reversed: neither would be seen.
     CSS = """
@@ -146,7 +156,7 @@ class Shell(HandingOn, InOrder, Linked, App[int]):
         self.push_screen(HelpScreen(self.screen))
 
     def action_command_palette(self) -> None:
-        """Find a command by its name."""
+        """Find a command by its name, or by what it does."""
         from textual.command import CommandPalette
 
         from moetui.tui.palette import Palette

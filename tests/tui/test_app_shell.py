@@ -25,6 +25,7 @@ from moetui.tui.leaving import at_stake
 from moetui.tui.lines import LineWidget, Part, choose
 from moetui.tui.loading import LoadingView
 from moetui.tui.options import Look, ScreenOptions
+from moetui.tui.palette import Commands
 from moetui.tui.prompt import PromptInput
 from moetui.tui.status import LineFacts, RunFacts, title_parts
 from moetui.tui.widgets.balance import BalanceStrip
@@ -825,6 +826,28 @@ async def test_the_palette_finds_the_consoles_commands_and_types_them() -> None:
         await until(pilot, lambda: "ban_experts" in shown(app))
         await pilot.press("enter", "enter")
         await until(pilot, lambda: "moe› ban_experts" in shown(app))
+
+
+async def test_the_palette_finds_commands_by_what_they_do_behind_those_of_that_name() -> None:
+    async with running(ScriptedSession(), (120, 40)) as (app, pilot):
+        app._leave_prompt()
+        await calm(app, pilot)
+        provider = Commands(app.screen)
+
+        async def found(text: str) -> list[str]:
+            return [str(hit.text) async for hit in provider.search(text)]
+
+        assert "balance" in await found("evenly")
+        assert "balance" in await found("router EVEN"), "words in any order, begun"
+        assert "balance" not in await found("venly")
+        by_score = sorted([hit async for hit in provider.search("experts")], reverse=True)
+        named = ["experts" in str(hit.text) for hit in by_score]
+        assert named.index(False) >= sum(named), "what is called so comes first"
+        await pilot.press("ctrl+p")
+        await pilot.press(*"evenly")
+        await until(pilot, lambda: "How evenly each router" in shown(app))
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: "moe› balance" in shown(app))
 
 
 async def test_the_palette_lists_what_several_keys_do_once() -> None:
