@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
 
+from moetui.routing import Phase
 from moetui.routing.events import Finding, FindingRaised
 from moetui.trace import TraceWriter, export, open_trace
 from tests.trace.trace_cases import make_info, make_steps
@@ -177,3 +179,66 @@ def test_an_incomplete_recording_says_so(hostile):
     text = page_of(hostile)
     assert "This recording is incomplete." in text
     assert re.search(r"cut off; 12 tokens", text)
+
+
+NODE = shutil.which("node")
+_BROWSER = """
+const drawn = [], heard = {};
+const pen = new Proxy({}, {
+  get: (own, name) => own[name] ?? ((...args) => drawn.push([name, ...args])),
+  set: (own, name, value) => ((own[name] = value), true),
+});
+const element = () => ({
+  style: {}, classList: { add() {}, remove() {} }, children: [], setAttribute() {}, append() {},
+  addEventListener(name, work) { heard[name] ??= work; },
+});
+const heat = {
+  ...element(), parentElement: { clientWidth: ROOM }, getContext: () => pen,
+  getBoundingClientRect: () => ({ top: 0, left: 0 }),
+};
+const readout = element();
+const parts = { heat, data: { textContent: DATA }, "heat-readout": readout };
+const found = (id) => parts[id] ?? (parts[id] = element());
+globalThis.document = { documentElement: {}, getElementById: found, createElement: element };
+globalThis.window = { devicePixelRatio: 1, addEventListener() {}, matchMedia: element };
+globalThis.getComputedStyle = () => ({ getPropertyValue: () => "#000000" });
+globalThis.atob = (text) => Buffer.from(text, "base64").toString("binary");
+SCRIPT
+const texts = drawn.filter((each) => each[0] === "fillText").map(([, text, x, y]) => [text, x, y]);
+const cells = drawn.filter((each) => each[0] === "fillRect").map(([, x, y, size]) => [x, y, size]);
+heard.pointermove({ clientX: cells[2][0] + 1, clientY: cells[2][1] + 1 });
+console.log(JSON.stringify({ texts, cells, told: readout.textContent }));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="needs a JavaScript engine, and there is no node")
+@pytest.mark.parametrize(("experts", "room", "step"), [(8, 800, 1), (128, 1100, 4), (256, 400, 8)])
+def test_the_heatmap_has_the_experts_numbers_above_their_columns(experts, room, step):
+    sites = [{"name": f"L{n}", "loads": [1] * experts, "mass": None, "routed": True} for n in range(2)]
+    tokens = {"rows": [], "slots": 0, "indices": "", "weights": None, "weight_parts": 1}
+    script = resources.files("moetui.trace.exporters").joinpath("page.js").read_text("utf-8")
+    program = _BROWSER.replace("ROOM", str(room)).replace(
+        "DATA", json.dumps(json.dumps({"sites": sites, "tokens": tokens}))
+    )
+    program = program.replace("SCRIPT", script)
+    done = subprocess.run([NODE, "-e", program], capture_output=True, text=True, check=True, timeout=60)
+    told = json.loads(done.stdout)
+    numbers = [each for each in told["texts"] if not each[0].startswith("L")]
+    assert [text for text, _, _ in numbers] == [str(number) for number in range(0, experts, step)]
+    columns = [cell for cell in told["cells"] if cell[1] == told["cells"][0][1]]
+    for text, x, y in numbers:
+        left, top, size = columns[int(text)]
+        assert left <= x <= left + size + 1
+        assert y < top
+    assert told["told"].startswith("L0 · expert 2: 1 tokens"), "what is pointed at is what is drawn there"
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_the_rate_says_what_it_is_of(tmp_path, decoded):
+    info = make_info()
+    steps = [step for step in make_steps(info) if decoded or step.phase is Phase.PREFILL]
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        for step in steps:
+            writer.write_step(step)
+    texts = Page(page_of(tmp_path / "x.msgpack")).texts
+    assert ("tokens/s of the decode steps" in texts, "tokens/s" in texts) == (decoded, not decoded)

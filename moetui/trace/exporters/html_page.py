@@ -36,11 +36,12 @@ def export(recorded: Recorded, stream: BinaryIO) -> None:
     here = resources.files("moetui.trace.exporters")
     script = here.joinpath("page.js").read_text("utf-8")
     tokens = _tokens(recorded)
+    decoded = bool((recorded.timeline.steps().phase == Phase.DECODE).any())
     values = {
         "title": escape(f"{drawable(stats['model']) or 'a recording'} — routing"),
         "subtitle": escape(_subtitle(stats)),
         "incomplete": "" if stats["complete"] else "<p><strong>This recording is incomplete.</strong></p>",
-        "cards": "".join(_card(name, value) for name, value in _measures(stats)),
+        "cards": "".join(_card(name, value) for name, value in _measures(stats, decoded=decoded)),
         "findings": _findings(stats["findings"]),
         "balance": _balance(stats["per_site"]),
         "shown": escape(_shown(recorded, len(tokens["rows"]))),
@@ -64,7 +65,7 @@ def _subtitle(stats: dict[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _measures(stats: dict[str, Any]) -> list[tuple[str, str]]:
+def _measures(stats: dict[str, Any], *, decoded: bool) -> list[tuple[str, str]]:
     return [
         ("load imbalance (max/mean)", _number(stats["load_imbalance"])),
         ("fairness (Jain)", _number(stats["fairness_index"])),
@@ -73,7 +74,7 @@ def _measures(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("router entropy (nats)", _number(stats["average_entropy"])),
         ("experts a token", _number(stats["avg_experts_per_token"], 2)),
         ("dead experts", dead_text(stats)),
-        ("tokens/s", _number(stats["tokens_per_second"], 1)),
+        (f"tokens/s{' of the decode steps' if decoded else ''}", _number(stats["tokens_per_second"], 1)),
     ]
 
 

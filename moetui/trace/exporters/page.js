@@ -10,6 +10,7 @@
   const width = Math.max(1, ...sites.map((site) => site.loads.length));
   const measures = { load: "load", mass: "gate mass" };
   let measure = "load";
+  const head = 18; // of the experts' numbers
   let cell = 8;
   let chosen = null;
   const canvas = get("heat");
@@ -35,13 +36,21 @@
     return `rgb(${a.map((value, at) => Math.round(value + (b[at] - value) * share)).join(",")})`;
   }
 
+  // How many experts lie from one number to the next, so that they do not touch: a power of two, as experts mostly are.
+  function apart(count, size) {
+    const needed = 7 * String(count - 1).length + 6;
+    let step = 1;
+    while (step * size < needed) step *= 2;
+    return step;
+  }
+
   function draw() {
     const left = label();
     const room = canvas.parentElement.clientWidth - left;
     const most = Math.max(26, Math.min(40, Math.floor(400 / Math.max(1, sites.length)))); // few sites: as large as a finger
     cell = Math.max(6, Math.min(most, Math.floor(room / width)));
     const scale = window.devicePixelRatio || 1;
-    const size = [left + width * cell, Math.max(1, sites.length) * cell];
+    const size = [left + width * cell, head + Math.max(1, sites.length) * cell];
     canvas.style.width = `${size[0]}px`;
     canvas.style.height = `${size[1]}px`;
     [canvas.width, canvas.height] = size.map((value) => Math.round(value * scale));
@@ -49,28 +58,36 @@
     pen.scale(scale, scale);
     const highest = sites.reduce((most, site) => site.loads.reduce((more, _, at) => Math.max(more, ratio(site, at) || 0), most), 0);
     const top = Math.min(8, Math.max(1.5, highest));
-    const [cold, hot, text, error] = ["--cold", "--hot", "--text", "--error"].map(style);
-    pen.font = `${Math.min(13, Math.max(8, cell))}px system-ui, sans-serif`;
+    const [cold, hot, text, error, dim] = ["--cold", "--hot", "--text", "--error", "--dim"].map(style);
     pen.textBaseline = "middle";
+    pen.textAlign = "center";
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = dim;
+    for (let expert = 0; expert < width; expert += apart(width, cell)) {
+      pen.fillText(String(expert), left + (expert + 0.5) * cell, head / 2);
+    }
+    pen.textAlign = "left";
+    pen.font = `${Math.min(13, Math.max(8, cell))}px system-ui, sans-serif`;
     sites.forEach((site, row) => {
+      const down = head + row * cell;
       pen.fillStyle = text;
       const every = Math.max(1, Math.ceil(11 / cell));
-      if (row % every === 0) pen.fillText(site.name, 0, row * cell + cell / 2);
+      if (row % every === 0) pen.fillText(site.name, 0, down + cell / 2);
       site.loads.forEach((load, expert) => {
         const over = ratio(site, expert);
         if (over === null) return;
         pen.fillStyle = mix(cold, hot, Math.min(over / top, 1) ** 0.7);
-        pen.fillRect(left + expert * cell, row * cell, cell - (cell > 4), cell - (cell > 4));
+        pen.fillRect(left + expert * cell, down, cell - (cell > 4), cell - (cell > 4));
         if (load === 0 && site.routed) {
           pen.strokeStyle = error;
-          pen.strokeRect(left + expert * cell + 1, row * cell + 1, cell - 3, cell - 3);
+          pen.strokeRect(left + expert * cell + 1, down + 1, cell - 3, cell - 3);
         }
       });
     });
     if (chosen) {
       pen.strokeStyle = text;
       pen.lineWidth = 2;
-      pen.strokeRect(left + chosen[1] * cell, chosen[0] * cell, cell, cell);
+      pen.strokeRect(left + chosen[1] * cell, head + chosen[0] * cell, cell, cell);
     }
   }
 
@@ -89,7 +106,7 @@
 
   function point(event) {
     const box = canvas.getBoundingClientRect();
-    read(Math.floor((event.clientY - box.top) / cell), Math.floor((event.clientX - box.left - label()) / cell));
+    read(Math.floor((event.clientY - box.top - head) / cell), Math.floor((event.clientX - box.left - label()) / cell));
   }
   canvas.addEventListener("pointermove", point);
   canvas.addEventListener("pointerdown", point);
