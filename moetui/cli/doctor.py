@@ -26,10 +26,16 @@ _GPU_PROBE = (
     "import sys\n"
     "sys.path[:] = [entry for entry in sys.path if entry]\n"
     "import torch\n"
-    "print(torch.version.cuda or '', torch.cuda.is_available(), sep='|')\n"
-    "for i in range(torch.cuda.device_count()):\n"
-    "    p = torch.cuda.get_device_properties(i)\n"
-    "    print(p.name, p.total_memory, sep='|')\n"
+    "found = torch.accelerator.current_accelerator()\n"
+    "on = found is not None and torch.accelerator.is_available()\n"
+    "print(torch.version.cuda or torch.version.hip or '', found.type if on else '', sep='|')\n"
+    "module = torch.get_device_module(found) if on else None\n"
+    "for i in range(torch.accelerator.device_count() if on else 0):\n"
+    "    try:\n"
+    "        p = module.get_device_properties(i)\n"
+    "    except Exception:\n"  # not every kind has them
+    "        p = None\n"
+    "    print(getattr(p, 'name', ''), getattr(p, 'total_memory', 0), sep='|')\n"
 )
 
 
@@ -138,20 +144,28 @@ def _gpu() -> list[Check]:
             [sys.executable, "-c", _GPU_PROBE], cwd="/", capture_output=True, text=True, timeout=60, check=False
         )
     except subprocess.TimeoutExpired:
-        return [Check("gpu", "missing", "torch did not answer within 60 s", "look at the driver: nvidia-smi")]
+        return [Check("gpu", "missing", "torch did not answer within 60 s", "look at the driver, as with nvidia-smi")]
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["torch does not import"])[-1]
         return [Check("gpu", "missing", last, "reinstall torch")]
-    first, *devices = done.stdout.strip().splitlines()
-    cuda, available = first.split("|")
-    if available == "True":
+    return _devices(done.stdout)
+
+
+def _devices(told: str) -> list[Check]:
+    """What the probe found: each accelerator, or why there is none."""
+    first, *devices = told.strip("\n").splitlines()
+    build, kind = first.split("|")
+    if kind:
         out = []
         for number, line in enumerate(devices):
             name, memory = line.rsplit("|", 1)
-            out.append(Check(f"cuda:{number}", "ok", f"{name}, {int(memory) / 2**30:.0f} GiB"))
+            size = f"{int(memory) / 2**30:.0f} GiB" if int(memory) else ""
+            out.append(Check(f"{kind}:{number}", "ok", ", ".join(part for part in (name, size) if part) or "there"))
         return out
-    if shutil.which("nvidia-smi") and not cuda:
-        return [Check("gpu", "note", "a GPU, but torch is a CPU build", "install a CUDA build of torch")]
+    for tool, word in (("nvidia-smi", "CUDA"), ("rocm-smi", "ROCm"), ("xpu-smi", "XPU")):
+        if shutil.which(tool) and not build:
+            article = "an" if word == "XPU" else "a"
+            return [Check("gpu", "note", "a GPU, but torch is a CPU build", f"install {article} {word} build of torch")]
     return [Check("gpu", "note", "none: models run on the CPU", "")]
 
 

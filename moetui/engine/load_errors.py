@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
+from moetui.engine.accelerators import accelerator
 from moetui.engine.models import LoadRequest, ModelSource
 from moetui.routing import ModelError, MoetuiError
 
@@ -54,7 +55,7 @@ def out_of_memory(request: LoadRequest, source: ModelSource, sizes: str = "") ->
     hint = "choose a smaller model"
     if request.dtype == "float32":
         hint = "--dtype bfloat16 halves it"
-    elif torch.cuda.is_available() and (request.device != "auto" or request.device_map == "none"):
+    elif accelerator() is not None and (request.device != "auto" or request.device_map == "none"):
         hint = "--device auto --device-map auto spreads the model over all devices"
     return ModelError(f"out of memory for {source.name}" + (f": {sizes}" if sizes else ""), hint)
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from moetui.engine.accelerators import accelerator
 from moetui.engine.libraries import Progress, reported
 from moetui.engine.load_errors import explain, out_of_memory
 from moetui.engine.models import LoadRequest, ModelSource, resolve
@@ -92,6 +93,14 @@ def check_request(request: LoadRequest, source: ModelSource) -> None:
         raise UsageError("a random model cannot be quantized", "leave out --quantization")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(f"--quantization {request.quantization} needs bitsandbytes", "pip install bitsandbytes")
+
+
+def _auto(device: str) -> str:
+    """The device that a request means."""
+    if device != "auto":
+        return device
+    own = accelerator()
+    return "cpu" if own is None else own.type
 
 
 def _check_device(device: str) -> None:
@@ -203,8 +212,8 @@ def _placement(request: LoadRequest) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": "auto" if request.dtype == "auto" else getattr(torch, request.dtype)}
     if request.device != "auto":
         options["device_map"] = {"": request.device}
-    elif torch.cuda.is_available():
-        options["device_map"] = "auto" if request.device_map == "auto" else {"": "cuda:0"}
+    elif (own := accelerator()) is not None:
+        options["device_map"] = "auto" if request.device_map == "auto" else {"": f"{own.type}:0"}
     if request.device == "cpu" and request.quantization == "none":
         options.pop("device_map")
     if request.quantization != "none":
@@ -222,8 +231,7 @@ def _choices(request: LoadRequest) -> dict[str, Any]:
 
 def _check_memory(request: LoadRequest, source: ModelSource, config: PreTrainedConfig) -> None:
     """Refuse what cannot fit into the memory of the host: there, the system kills the process without a word."""
-    auto = request.device == "auto"
-    if torch.cuda.is_available() if auto else request.device.partition(":")[0] not in ("cpu", "mps"):
+    if _auto(request.device).partition(":")[0] not in ("cpu", "mps"):
         return  # its weights go to memory of the device's own
     need = _weights_nbytes(request, source, config)
     memory = psutil.virtual_memory()
@@ -288,9 +296,6 @@ def _build(request: LoadRequest, source: ModelSource) -> Loaded:
         model.set_attn_implementation(request.attn_implementation)
     if request.dtype != "auto":
         model.to(getattr(torch, request.dtype))
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
+    model.to(_auto(request.device))
     notices = ("random weights: the text means nothing", *((built.note,) if built.note else ()))
     return Loaded(model, words_tokenizer(built.vocab_size), source.name, source, notices)

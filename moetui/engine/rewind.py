@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
+from moetui.engine.accelerators import accelerator
 from moetui.engine.caches import returned_cache
 
 RewindMethod = Literal["prompt", "crop", "snapshot", "repeat", "prefill"]
@@ -67,8 +68,8 @@ def kept_generators() -> Iterator[None]:
 
 def _accelerator() -> Any:
     """The accelerator's module of torch; None where none can have been drawn from."""
-    found = torch.accelerator.current_accelerator()
-    if found is None or not torch.accelerator.is_available():
+    found = accelerator()
+    if found is None:
         return None
     if found.type == "cuda" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None  # asking would begin to use it

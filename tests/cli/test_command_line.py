@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from textual.binding import Binding
@@ -17,7 +19,7 @@ from textual.binding import Binding
 from moetui import tui
 from moetui.cli import cli
 from moetui.cli.common import check_writable
-from moetui.cli.doctor import _gpu, _terminal
+from moetui.cli.doctor import _GPU_PROBE, _devices, _gpu, _terminal
 from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
@@ -472,6 +474,38 @@ def test_the_doctor_runs_nothing_of_the_folder_that_it_is_called_in(
     found = _gpu()
     assert [check for check in found if check.state == "missing"] == []
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        ({"name": "Model 1", "total_memory": 24 << 30}, "Model 1, 24 GiB"),
+        ({"name": "Model 1"}, "Model 1"),
+        ({}, "there"),
+        (None, "there"),
+    ],
+)
+def test_the_doctor_finds_accelerators_of_every_kind(
+    properties: dict[str, Any] | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    def told_of(_number: int) -> SimpleNamespace:
+        if properties is None:
+            raise RuntimeError("has none")
+        return SimpleNamespace(**properties)
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(get_device_properties=told_of))
+    exec(_GPU_PROBE, {})
+    checks = _devices(capsys.readouterr().out)
+    assert [(check.name, check.state, check.detail) for check in checks] == [
+        ("xpu:0", "ok", told),
+        ("xpu:1", "ok", told),
+    ]
 
 
 def test_the_doctor_says_that_the_folder_is_gone_and_nothing_worse(

@@ -17,8 +17,9 @@ from moetui.engine import Capture
 from moetui.engine.analyses.passes import forward
 from moetui.engine.generation import Prompt, generate
 from moetui.engine.interventions import plan
-from moetui.engine.loading import load
-from moetui.engine.models import LoadRequest
+from moetui.engine.load_errors import out_of_memory
+from moetui.engine.loading import _build, _placement, load
+from moetui.engine.models import LoadRequest, resolve
 from moetui.engine.raw import RawStep, TokenInputs
 from moetui.engine.rewind import RandomState, kept_generators
 from moetui.engine.transfer import Transfer
@@ -131,6 +132,25 @@ def test_a_model_whose_embeddings_are_offloaded_is_run() -> None:
     assert generate(model, Prompt("", (5, 6, 7)), settings) == wanted
     with torch.no_grad():
         assert forward(model, (5, 6, 7), logits=1).shape[0] == 1
+
+
+def test_a_model_goes_to_whatever_accelerator_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kind is none that the code names: the meta device stands for it."""
+    made = [build("mixtral"), build("mixtral")]
+    monkeypatch.setattr("moetui.engine.loading.build", lambda _: made.pop())
+    found: list[torch.device | None] = [torch.device("meta")]
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: found[0])
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: found[0] is not None)
+    auto, cpu = LoadRequest("random:mixtral"), LoadRequest("random:mixtral", device="cpu")
+    assert _placement(auto)["device_map"] == {"": "meta:0"}
+    assert _placement(LoadRequest("x", device_map="auto"))["device_map"] == "auto"
+    assert "device_map" not in _placement(cpu)
+    assert next(_build(auto, resolve("random:mixtral")).model.parameters()).is_meta
+    assert "all devices" in out_of_memory(auto, resolve("random:mixtral")).hint
+    found[0] = None
+    assert "device_map" not in _placement(auto)
+    assert next(_build(auto, resolve("random:mixtral")).model.parameters()).device.type == "cpu"
+    assert "all devices" not in out_of_memory(auto, resolve("random:mixtral")).hint
 
 
 @pytest.fixture
