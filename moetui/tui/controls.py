@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.routing import MoetuiError, drawable
 from moetui.routing.events import RunState
 from moetui.session import Capability, Playable, Sendable, Session
+from moetui.tui.keys import key_now
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -91,8 +92,8 @@ class RunControls(_Base):
         if self.session.state in IDLE:
             now = time.monotonic()
             if now - self._answered > _TWICE:  # of a burst of keys the first is answered
-                again = ", X runs the last one again" if self.session.branches else ""
-                self.say("nothing goes on", f"p types a prompt{again}")
+                again = f", {key_now(self, 'restart', 'X')} runs the last one again" if self.session.branches else ""
+                self.say("nothing goes on", f"{key_now(self, 'prompt', 'p')} types a prompt{again}")
             self._answered = now
         else:
             self.action_resume()  # steps that were asked for just before still pass: go on beyond them

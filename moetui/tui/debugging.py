@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moetui.routing.events import BreakpointHit, RunState
 from moetui.session import Branched, Breakable, Halting, Rewindable, Session
+from moetui.tui.keys import key_now
 from moetui.tui.lines import Part
 from moetui.tui.logged import LoggedHits
 from moetui.tui.messages import ConsoleRequested, Selection
@@ -162,7 +163,8 @@ class Debugging(_Base):
         if isinstance(session, Rewindable):
             token, paused = self.place(), session.state is RunState.PAUSED
             if self.ask(lambda: session.fork(token, paused=paused)):
-                self.say(f"forked {self._before(token)}" + ("; c runs it on" if paused else ""))
+                on = f"; {key_now(self, 'resume', 'c')} runs it on" if paused else ""
+                self.say(f"forked {self._before(token)}{on}")
 
     def action_rewind(self) -> None:
         """Stand before the selected token."""
@@ -170,7 +172,7 @@ class Debugging(_Base):
         if isinstance(session, Rewindable):
             token = self.place()
             if self.ask(lambda: session.rewind(token)):
-                self.say(f"{self._before(token)}; c goes on")
+                self.say(f"{self._before(token)}; {key_now(self, 'resume', 'c')} goes on")
 
     def _before(self, token: int) -> str:
         from moetui.routing.kept import before_token

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from moetui.routing.events import RunState
 from moetui.session import Capability, Session
+from moetui.tui.keys import key_now
 from moetui.tui.lines import LineWidget, Part
 from moetui.tui.shell import LEAST_WIDTH
 from moetui.tui.status import (
@@ -75,7 +77,9 @@ class Frame(_Base):
         state.display = stands
         keys.display = False
         if stands:
-            left, right = state_parts(self.session, self._where, ascii_only=self.look.ascii, hint=self.hint)
+            left, right = state_parts(
+                self.session, self._where, partial(key_now, self), ascii_only=self.look.ascii, hint=self.hint
+            )
             if right and self.size.height >= _TWO_LINES and not fits(left, right, self.size.width):
                 count = left.pop() if self._where else Part("")
                 state.show(left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
@@ -15,6 +16,17 @@ def is_typed(screen: Screen[Any], key: str) -> bool:
     """Whether what has the focus takes the key as text."""
     character, focused = _CHARACTERS.get(key), screen.focused
     return character is not None and focused is not None and focused.check_consume_key(key, character)
+
+
+def key_now(app: App[Any], name: str, usual: str) -> str:
+    """The key that does something now, as the key bar writes it: a settings file may have moved it.
+
+    Args:
+        name: the binding's id.
+        usual: its key where nobody did.
+    """
+    moved = app._keymap.get(name, "").partition(",")[0]
+    return app.get_key_display(Binding(moved or usual, "", ""))
 
 
 RUN = Binding.Group("run")

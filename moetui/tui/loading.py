@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from moetui.routing import drawable
 from moetui.tui.ink import ink_of
+from moetui.tui.keys import key_now
 from moetui.tui.lines import styles_of
 
 _BAR = 40
@@ -58,7 +59,7 @@ class LoadingView(Widget):
             mark = glyphs.dropped
             lines = [Text(f"{mark} {self._what} could not be opened", style("bad")), Text(""), Text(reason)]
             lines += [Text(""), Text(hint, style("hint"))] if hint else []
-            lines += [Text(""), Text("q quits", style("hint"))]
+            lines += [Text(""), Text(f"{key_now(self.app, 'quit', 'q')} quits", style("hint"))]
             return Text("\n", justify="center").join(lines)
         full, rest = glyphs.bar, "-" if glyphs.bar == "=" else "─"
         width = min(_BAR, max(8, self.size.width - 8))

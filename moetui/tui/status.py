@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moetui.routing import ModelInfo, drawable
@@ -148,30 +148,34 @@ def hit_parts(hit: BreakpointHit, site: str) -> list[Part]:
 
 
 def state_parts(
-    session: Session, where: Sequence[Part], *, ascii_only: bool = False, hint: str = ""
+    session: Session, where: Sequence[Part], key: Callable[[str, str], str], *, ascii_only: bool = False, hint: str = ""
 ) -> tuple[list[Part], list[Part]]:
-    """The line under the prompt while the run stands still: why, where, and how to go on."""
+    """The line under the prompt while the run stands still: why, where, and how to go on.
+
+    Args:
+        key: the key that is in force, by its name and the usual one.
+    """
     state = session.state
     left = [Part(" "), state_part(state, ascii_only=ascii_only), *where]
     if session.reason and not where:  # where a breakpoint stopped it, its place and values say more
         left.append(Part(f"  {drawable(session.reason)}", "", 0))
     if hint:
         left.append(Part(f"  {drawable(hint)}", "dim", 3))
-    return left, _GO_ON if state is RunState.PAUSED else []
+    if state is not RunState.PAUSED:
+        return left, []
+    right = []
+    for name, usual, words, rank in _GO_ON:
+        right += [Part(key(name, usual), "key", rank, f"app.{name}"), Part(words, "dim", rank)]
+    return left, right
 
 
-_GO_ON = [
-    Part("c", "key", 6, "app.resume"),
-    Part(" continue  ", "dim", 6),
-    Part("n", "key", 7, "app.step"),
-    Part(" token  ", "dim", 7),
-    Part("s", "key", 7, "app.step_layer"),
-    Part(" layer  ", "dim", 7),
-    Part("F", "key", 8, "app.fork"),
-    Part(" fork  ", "dim", 8),
-    Part("x", "key", 9, "app.stop"),
-    Part(" stop ", "dim", 9),
-]
+_GO_ON = (
+    ("resume", "c", " continue  ", 6),
+    ("step", "n", " token  ", 7),
+    ("step_layer", "s", " layer  ", 7),
+    ("fork", "F", " fork  ", 8),
+    ("stop", "x", " stop ", 9),
+)
 
 
 def fits(left: Sequence[Part], right: Sequence[Part], width: int) -> bool:

@@ -385,6 +385,15 @@ async def test_the_profiler_measures_the_parts_of_a_step_when_asked(size: tuple[
         await until(pilot, lambda: "m measures attention, router" in shown(app))
 
 
+async def test_the_profiler_offers_to_measure_by_the_key_in_force() -> None:
+    session = Measured()
+    async with running(session, (120, 40), keys={"profiler.parts": "ctrl+g,m"}) as (app, pilot):
+        session.generate("once there was")
+        session.advance(12)
+        await app.action_tab("profiler")
+        await until(pilot, lambda: "^g measures attention, router" in shown(app))
+
+
 @pytest.mark.parametrize("ascii_only", [False, True])
 async def test_the_profiler_draws_its_chart_in_the_characters_there_are(ascii_only: bool) -> None:
     session = ScriptedSession()

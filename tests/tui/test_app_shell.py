@@ -547,6 +547,23 @@ async def test_keys_can_be_moved_by_settings() -> None:
         assert [what for what, _ in session.asked].count("step") == 1
 
 
+async def test_what_is_said_of_keys_names_those_in_force() -> None:
+    session = ScriptedSession()
+    moved = {"resume": "u,f5", "stop": "z", "restart": "ctrl+t", "prompt": "i", "network.follow": "L"}
+    async with running(session, (120, 40), keys=moved) as (app, pilot):
+        app._leave_prompt()
+        session.generate(PROMPT)
+        session.advance(4)
+        session.pause()
+        await until(pilot, lambda: "u continue  n token  s layer" in shown(app))
+        assert "z stop" in shown(app)
+        assert "L stops" in shown(app)
+        session.set_state(RunState.FINISHED)
+        await until(pilot, lambda: "finished" in line(app, "#title"))
+        await pilot.press("z")
+        await until(pilot, lambda: "i types a prompt, ^t runs the last one again" in shown(app))
+
+
 async def test_too_small_says_so_and_comes_back() -> None:
     session = ScriptedSession()
     async with running(session, (80, 24)) as (app, pilot):

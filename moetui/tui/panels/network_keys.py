@@ -10,6 +10,7 @@ from textual.widget import Widget
 from moetui.routing.kept import newest_branch
 from moetui.routing.timeline import TimelineView
 from moetui.session import Session
+from moetui.tui.keys import key_now
 from moetui.tui.panels.questions import Questions, can_ask
 from moetui.tui.widgets.context import Question
 from moetui.tui.widgets.filter_line import FilterLine
@@ -171,7 +172,8 @@ class NetworkKeys(Widget):
     def action_window(self) -> None:
         """Show other tokens in the heatmap."""
         if self.source.measure == "difference" and not self.tokens.rows.filtered:
-            self.notify("a difference is of whole runs (v shows something else)", markup=False)
+            key = key_now(self.app, "network.measure", "v")
+            self.notify(f"a difference is of whole runs ({key} shows something else)", markup=False)
             return
         self.source.next_window(filtered=self.tokens.rows.filtered)
         self._draw()

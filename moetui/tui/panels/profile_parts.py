@@ -15,13 +15,14 @@ from moetui.routing.kept import newest_branch
 from moetui.routing.timeline import TimelineView
 from moetui.session import Analysing, Session
 from moetui.tui.ink import Ink
+from moetui.tui.keys import key_now
 from moetui.tui.panels.element_text import Piece, Row, Rows
 from moetui.tui.panels.questions import refusal
 from moetui.tui.widgets.sharing import Rows as SharedRows
 
 QUESTION: Final = "time_by_part"
 _BAR = 28
-_KEY = "m measures attention, router and experts apart"
+_OFFER = "measures attention, router and experts apart"
 
 
 class PartsMeasured:
@@ -57,7 +58,8 @@ class PartsMeasured:
             return [Row(None, (Piece("measuring: the last tokens pass through the model once more", "dim"),)), Row()]
         found = self._of(view)
         if found is None:
-            return [Row(None, (Piece(_KEY, "dim"),)), Row()]
+            key = key_now(self._widget.app, "profiler.parts", "m")
+            return [Row(None, (Piece(f"{key} {_OFFER}", "dim"),)), Row()]
         label = max(len(part) for part in found.totals)
         bar = max(4, min(_BAR, width - label - 18))
         rows: Rows = [

@@ -12,6 +12,7 @@ from textual.strip import Strip
 
 from moetui.routing.timeline import TimelineView
 from moetui.tui.cells import Line
+from moetui.tui.keys import key_now
 from moetui.tui.messages import TokenSelected
 from moetui.tui.widgets.context import Related
 from moetui.tui.widgets.pens import PEN_CSS, Pens
@@ -140,7 +141,8 @@ class TokenTable(TokenKeys, can_focus=True):
         order = "" if self.sort.key == "index" and not self.sort.descending else f" · by {self.sort.key}"
         if not self.total_rows:
             return f"tokens{order}"
-        follow = "following · f stops" if self.following else f"token {self.token} · f follows"
+        key = key_now(self.app, "network.follow", "f")
+        follow = f"following · {key} stops" if self.following else f"token {self.token} · {key} follows"
         related = self.asking or (self.related.title if self.related is not None else "")
         return " · ".join(filter(None, (f"tokens{order}", related, follow)))
 
