@@ -12,6 +12,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.screen import Screen
 from textual.widget import Widget
 
 from moetui.routing import MoetuiError
@@ -55,6 +56,12 @@ PANELS = {
 }
 _SLOW_CEILING = 4.0  # Hz
 _MEANWHILE = "type a prompt meanwhile: it runs as soon as the model is ready"
+
+
+class _Unfocused(Screen[Any]):
+    """Where nothing has the focus, no part takes it by itself: least of all the line for a prompt."""
+
+    AUTO_FOCUS = ""
 
 
 class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
@@ -104,6 +111,10 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     def _enter(self) -> str:
         return "enter" if self.look.ascii else "↵"
 
+    def get_default_screen(self) -> Screen[Any]:
+        """The screen under all dialogs."""
+        return _Unfocused(id="_default")
+
     def compose(self) -> ComposeResult:
         """The frame; panels come into ``#body`` when they are first shown."""
         yield LineWidget(id="title")
@@ -126,8 +137,10 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             if self.look.ascii:
                 line.plain()
             line.hint("when ready", self._enter)
-            line.input.focus()
-            self._show_given(line)
+            if self._given:  # who gave a prompt is not about to type one: a key does what it does while that runs
+                self._show_given(line)
+            else:
+                line.input.focus()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:

@@ -77,16 +77,19 @@ class Prompting(_Base):
         return True
 
     def _show_given(self, line: PromptLine) -> None:
-        """Let the command line's prompt stand in the line, so that what is typed takes its place."""
+        """Let the command line's prompt stand in the line."""
         text = on_one_line(self._given)
         if text and drawable(text) == text.replace("\t", "⇥"):  # what cannot be drawn as it is would not run as it is
             line.input.value = text
             line.input.remember(self._given)
-            line.input.select_all()
+        line.hint("runs when ready")
 
     def action_prompt(self) -> None:
-        """Type a prompt."""
-        self.query_one(PromptLine).input.focus()
+        """Type a prompt: in the place of the command line's that waits, and runs all the same, or was refused."""
+        line = self.query_one(PromptLine).input
+        line.focus()
+        if (self._given or self._refused is not None) and line.value == on_one_line(self.options.prompt):
+            line.select_all()
 
     def on_prompt_line_run(self, event: PromptLine.Run) -> None:
         """Run it, or keep it until the model is there."""

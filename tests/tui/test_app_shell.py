@@ -153,7 +153,7 @@ async def test_a_prompt_typed_while_loading_runs_behind_that_of_the_command_line
         return [what for how, what in session.asked if how == "generate"]
 
     async with running(session, prompt=PROMPT) as (app, pilot):
-        await pilot.press("enter")  # the command line's own, which is to run anyway
+        await pilot.press("p", "enter")  # the command line's own, which is to run anyway
         await pilot.press(*"def", "enter")
         await until(pilot, lambda: "runs next" in shown(app))
         session.finish_loading()
@@ -187,9 +187,30 @@ async def test_an_empty_prompt_says_what_is_missing(loads: bool) -> None:
         assert not [what for what, _ in session.asked if what == "generate"]
 
 
+async def test_keys_pressed_while_the_command_lines_prompt_waits_leave_it_alone() -> None:
+    session = ScriptedSession(loads=False)
+    async with running(session, prompt=PROMPT) as (app, pilot):
+        assert "runs when ready" in shown(app)
+        await pilot.press("space", "x", "1", "question_mark")
+        await until(pilot, lambda: app.screen.is_modal)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.screen.is_modal)
+        await pilot.press("z")
+        assert app.query_one(PromptInput).value == PROMPT
+        session.finish_loading()
+        await until(pilot, lambda: ("generate", PROMPT) in session.asked)
+
+
+async def test_a_key_quits_while_the_command_lines_prompt_waits() -> None:
+    async with running(ScriptedSession(loads=False), prompt=PROMPT) as (app, pilot):
+        await pilot.press("q")
+        assert app._exit
+
+
 async def test_a_paste_takes_the_place_of_the_command_lines_prompt() -> None:
     session = ScriptedSession(loads=False)
     async with running(session, prompt=PROMPT) as (app, pilot):
+        await pilot.press("p")
         app.query_one(PromptInput).post_message(Paste("two\nlines"))
         await until(pilot, lambda: app.query_one(PromptInput).value == "two↵lines")
 
