@@ -115,11 +115,16 @@ class ModelChanged:
 
 @dataclass(frozen=True, slots=True)
 class RunStateChanged:
-    """The run's state, with the reason in words (why it is paused, what failed) and a hint for failures."""
+    """The run's state, with the reason in words (why it is paused, what failed) and a hint for failures.
+
+    Attributes:
+        last_text: of a run that is over, the text of the token that it wrote last, which no step has passed.
+    """
 
     state: RunState
     reason: str = ""
     hint: str = ""
+    last_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

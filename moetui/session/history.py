@@ -24,6 +24,7 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention
 from moetui.session.offers import Mark
 from moetui.trace import RecordedEvent
+from moetui.trace.recorded import unread_after
 
 _CHANGED: dict[BranchChange, str] = {
     "renamed": "{} is called {} from here on",
@@ -36,12 +37,13 @@ _CHANGED: dict[BranchChange, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is so at a token."""
+    """What is so at a token; ``unread`` is the text of the token that the run wrote last, which no step has passed."""
 
     tree: BranchTree = field(default_factory=BranchTree)
     findings: tuple[Finding, ...] = ()
     interventions: tuple[Intervention, ...] = ()
     settings: GenerationSettings | None = None
+    unread: str = ""
 
 
 class History:
@@ -94,17 +96,17 @@ class History:
 
 def _after(standing: Standing, events: Sequence[RecordedEvent]) -> Standing:
     tree, findings = standing.tree, list(standing.findings)
-    interventions, settings = standing.interventions, standing.settings
+    interventions, settings, unread = standing.interventions, standing.settings, standing.unread
     for item in events:
         event = item.event
-        tree = tree.after(event)
+        tree, unread = tree.after(event), unread_after(unread, event)
         if isinstance(event, BranchAdded):
             settings = event.settings
         elif isinstance(event, FindingRaised):
             findings.append(event.finding)
         elif isinstance(event, InterventionsChanged):
             interventions = event.interventions
-    return Standing(tree, tuple(findings), interventions, settings)
+    return Standing(tree, tuple(findings), interventions, settings, unread)
 
 
 def _mark(item: RecordedEvent, before: BranchTree) -> Mark | None:

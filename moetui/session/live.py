@@ -279,7 +279,10 @@ class LiveSession(Steering, Breaking, HoldingFiles):
         return not self._worker.busy and control.state not in (RunState.LOADING, RunState.RUNNING)
 
     def _tell_control(self, control: RunControl) -> None:
-        self._emit(RunStateChanged(control.state, control.reason, control.hint))
+        runs = self._worker.runs
+        current = None if runs is None else runs.lineage.tree.current
+        last = self.last_text(current) if current is not None and control.state is RunState.FINISHED else ""
+        self._emit(RunStateChanged(control.state, control.reason, control.hint, last))
 
     def _emit(self, event: Event) -> None:
         self._log.take(event, lambda: self.timeline.snapshot().end)

@@ -168,7 +168,7 @@ class Passage:
         self._debugger.tell(self._lineage.switch(branch))
         recording = self._debugger.recording
         if recording is not None:
-            recording.write_event(RunStateChanged(RunState.FINISHED, reason))
+            recording.write_event(RunStateChanged(RunState.FINISHED, reason, last_text=self._lineage.last_text(branch)))
         return lambda control: control.ended(reason)
 
     def _prepare(self, job: Job) -> None:
@@ -351,7 +351,8 @@ class Passage:
         control = self._gate.control
         if debugger.recording is not None and not control.turning:
             control = change(control)
-            debugger.recording.write_event(RunStateChanged(control.state, control.reason, control.hint))
+            last = self._lineage.last_text(self._branch) if control.state is RunState.FINISHED else ""
+            debugger.recording.write_event(RunStateChanged(control.state, control.reason, control.hint, last))
         self._watch.run_ended()
         return change
 

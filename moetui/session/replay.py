@@ -137,6 +137,11 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         """How they hang together, and the one that stands at the cursor."""
         return self._standing.tree
 
+    def last_text(self, branch: int) -> str:
+        """The text of the token that a branch wrote last, where it is the one at the cursor, and all of it is shown."""
+        standing = self._standing
+        return standing.unread if branch == standing.tree.current else ""
+
     @property
     def findings(self) -> Sequence[Finding]:
         """What is wrong with the file, and what was found up to the cursor."""

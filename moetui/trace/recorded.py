@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moetui.routing.branches import BranchTree, line_rows
-from moetui.routing.events import Finding, GenerationSettings, InterventionsChanged
+from moetui.routing.events import (
+    BranchAdded,
+    BranchChanged,
+    Event,
+    Finding,
+    GenerationSettings,
+    InterventionsChanged,
+    RunState,
+    RunStateChanged,
+)
 from moetui.routing.interventions import Intervention
 from moetui.routing.kept import without_deleted
 from moetui.routing.model import ModelInfo
@@ -117,7 +126,7 @@ def last_prompt(recorded: Recorded) -> str:
 
 
 def last_text(recorded: Recorded) -> str:
-    """The text of the branch that it ends on, prompt and what it shares and all, as a person reads it."""
+    """The text of the branch that it ends on, as a person reads it: prompt, what it shares, the last token and all."""
     view = recorded.timeline
     tree = BranchTree.of(item.event for item in recorded.events)
     line = None if tree.current is None else tree.line(tree.current)
@@ -126,7 +135,26 @@ def last_text(recorded: Recorded) -> str:
         tokens = view.tokens(start, start + _BLOCK)
         keep = (tokens.token_id >= 0) & (~tokens.pad if line is None else line_rows(tokens, line, view.stacks))
         texts.extend(view.text(token_id) for token_id in tokens.token_id[keep].tolist())
-    return join_texts(texts)
+    return join_texts([*texts, unread_text(item.event for item in recorded.events)])
+
+
+def unread_text(events: Iterable[Event]) -> str:
+    """The text of the token that the last run wrote last, which no step has passed; empty where it is not known.
+
+    Nor where a run goes on: its next step passes it.
+    """
+    text = ""
+    for event in events:
+        text = unread_after(text, event)
+    return text
+
+
+def unread_after(text: str, event: Event) -> str:
+    """What ``unread_text`` is behind one more event."""
+    if isinstance(event, RunStateChanged):
+        return event.last_text if event.state is RunState.FINISHED else ""
+    begins = isinstance(event, BranchAdded) or (isinstance(event, BranchChanged) and event.change == "switched")
+    return "" if begins else text
 
 
 def recorded_stats(recorded: Recorded) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from moetui.routing.events import (
 )
 from moetui.routing.interventions import Intervention, ReplayRouting
 from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site, TensorKind
-from moetui.trace.layout import MAX_PROMPT
+from moetui.trace.layout import MAX_PROMPT, MAX_TEXT
 from moetui.trace.plain import MisfitError, clean, from_plain, to_plain, unknown_keys
 
 LastingEvent: TypeAlias = (
@@ -60,6 +60,14 @@ class RecordedEvent:
     event: LastingEvent
 
 
+def text_bytes(text: str) -> bytes:
+    """A token's text as a trace holds it: UTF-8 as far as it is text, for it may end within a character."""
+    try:
+        return text.encode("utf-8", "surrogateescape")[:MAX_TEXT]
+    except UnicodeEncodeError:
+        return clean(text).encode()[:MAX_TEXT]
+
+
 def last_component(name: str) -> str:
     """A model's name as a trace may tell it: a hub id or an alias as it is, of a path only the last part."""
     if not re.match(r"[/~.\\]|[A-Za-z]:[/\\]", name):
@@ -81,6 +89,7 @@ def is_lasting(event: Event) -> bool:
 
 def event_to_plain(token: int, event: Event) -> dict[str, Any]:
     """A lasting event as a plain map."""
+    last = event.last_text if isinstance(event, RunStateChanged) else ""
     if isinstance(event, RunStateChanged):
         event = replace(event, reason=without_folders(event.reason), hint=without_folders(event.hint))
     elif isinstance(event, FindingRaised):
@@ -91,7 +100,9 @@ def event_to_plain(token: int, event: Event) -> dict[str, Any]:
         event = replace(event, interventions=tuple(_without_path(each) for each in event.interventions))
     elif isinstance(event, BranchAdded):
         event = replace(event, branch=replace(event.branch, prompt=event.branch.prompt[:MAX_PROMPT]))
-    return {"at": token, "event": _KIND_OF[type(event)], **to_plain(event)}  # type: ignore[index]
+    plain = {"at": token, "event": _KIND_OF[type(event)], **to_plain(event)}  # type: ignore[index]
+    plain.pop("last_text", None)
+    return {**plain, "last_text": text_bytes(last)} if last else plain
 
 
 def event_from_plain(value: Any) -> RecordedEvent:
@@ -105,6 +116,8 @@ def event_from_plain(value: Any) -> RecordedEvent:
     kind, token = value.get("event"), value.get("at")
     if not isinstance(kind, str) or kind not in EVENT_KINDS or type(token) is not int or token < 0:
         raise MisfitError("of a kind not known")
+    if isinstance(value.get("last_text"), bytes):
+        value = {**value, "last_text": value["last_text"].decode("utf-8", "surrogateescape")}
     return RecordedEvent(token, from_plain(EVENT_KINDS[kind], value))
 
 

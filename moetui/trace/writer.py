@@ -23,12 +23,12 @@ from moetui.routing.steps import Steps
 from moetui.trace.arrays import pack_array
 from moetui.trace.chunks import ChunkBuilder, Packed
 from moetui.trace.frames import Compressor, Piece, pack_frame
-from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, MAX_TEXT, VERSION, Widths
+from moetui.trace.layout import FORMAT, MAX_META, MAX_PROMPT, VERSION, Widths
 from moetui.trace.plain import clean, to_plain
 from moetui.trace.sums import SumsBuilder
 from moetui.trace.target import Target
 from moetui.trace.ticker import Ticker
-from moetui.trace.values import event_to_plain, info_to_plain, is_lasting
+from moetui.trace.values import event_to_plain, info_to_plain, is_lasting, text_bytes
 
 _TEXTS = 2048  # of a vocabulary record
 _EVENTS = 256  # of an events record
@@ -270,7 +270,7 @@ class TraceWriter:
         for start in range(0, len(items), _TEXTS):
             part = items[start : start + _TEXTS]
             ids = np.array([token_id for token_id, _ in part], np.int32)
-            self._add("vocabulary", {"ids": pack_array(ids), "texts": [_as_bytes(text) for _, text in part]})
+            self._add("vocabulary", {"ids": pack_array(ids), "texts": [text_bytes(text) for _, text in part]})
 
     def _add_chunk(self, packed: Packed) -> None:
         for kind, body in packed.records:
@@ -334,10 +334,3 @@ def _fitting(header: dict[str, Any]) -> dict[str, Any]:
     if len(msgpack.packb(header, use_bin_type=True)) > MAX_META:
         return {**header, "modules": []}
     return header
-
-
-def _as_bytes(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")[:MAX_TEXT]
-    except UnicodeEncodeError:
-        return clean(text).encode()[:MAX_TEXT]

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from moetui import open_trace
-from moetui.routing import TraceError, UsageError
+from moetui.console import Console
+from moetui.console.outcome import outcome
+from moetui.routing import TraceError, UsageError, join_texts
 from moetui.routing.events import BranchAdded, GenerationSettings, InterventionsChanged, RunState, RunStateChanged
 from moetui.routing.interventions import ForceExperts
-from moetui.session import Filing, Losable
+from moetui.session import Filing, Losable, ReplaySession
+from moetui.trace.recorded import unread_text
 from tests.session.live_sessions import Make
 
 PROMPT = "some words to begin with"
@@ -60,6 +63,40 @@ def test_what_closing_would_lose(live: Make, tmp_path: Path) -> None:
     assert session.kept_until == saved < session.timeline.snapshot().end
     recorded = live(PROMPT, record=tmp_path / "recorded.msgpack")
     assert recorded.kept_until == recorded.timeline.snapshot().end > 0
+
+
+def test_the_token_written_last_is_in_the_text_of_what_is_recorded_and_saved(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT, record=tmp_path / "recorded.msgpack", settings=GenerationSettings(max_new_tokens=5))
+    session.generate("other words", GenerationSettings(max_new_tokens=4))
+    session.settle()
+    text = outcome(session, session.tree, session.branches[-1]).text
+    last = session.last_text(1)
+    assert last
+    assert text.endswith(join_texts([last]))
+    assert Console(session).run("stats --branch 1").data["text"] == text
+    session.save(str(tmp_path / "saved.msgpack"))
+    end = session.timeline.snapshot().end
+    session.close()
+    for name in ("recorded", "saved"):
+        with open_trace(tmp_path / f"{name}.msgpack") as trace:
+            assert (trace.stats()["text"], trace.timeline.end) == (text, end), name
+        replay = ReplaySession(tmp_path / f"{name}.msgpack", start="end", paused=True)
+        replay.open()
+        assert (replay.last_text(1), replay.last_text(0)) == (last, "")
+        replay.seek(end - 3)
+        assert replay.last_text(1) == "", "it comes behind what is not shown yet"
+        replay.close()
+
+
+def test_what_runs_on_has_no_last_token_yet(live: Make, tmp_path: Path) -> None:
+    session = live(PROMPT, record=tmp_path / "x.msgpack", settings=GenerationSettings(max_new_tokens=5))
+    token = session.timeline.snapshot().end - 1
+    assert session.last_text(0)
+    session.fork(token, paused=True)
+    session.settle()
+    session.close()
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        assert unread_text(item.event for item in trace.events) == ""
 
 
 def test_exporting(live: Make, tmp_path: Path) -> None:

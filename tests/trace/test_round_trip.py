@@ -219,7 +219,7 @@ EVENTS = [
     ),
     BreakpointHit(1, "entropy < 0.3", 11, 1, "entropy = 0.2", 1),
     FindingRaised(Finding("dead_expert", "warning", "expert 3 is dead", "look", "L1")),
-    RunStateChanged(RunState.PAUSED, "breakpoint 1"),
+    RunStateChanged(RunState.FINISHED, "4 tokens", last_text="\udca9 \x1b[0m"),
 ]
 
 

@@ -30,6 +30,7 @@ from moetui.routing.metrics import (
 )
 from moetui.routing.metrics import dead_experts as find_dead
 from moetui.routing.stats import dead_text, stats_of
+from moetui.session import Writing
 
 GROUP = "measures"
 _SHOWN = ("load_imbalance", "fairness_index", "coefficient_of_variation", "max_violation", "average_entropy")
@@ -53,13 +54,15 @@ def stats(console: Context, *, branch: InBranch = None, last: Last = None) -> Re
     within = np.clip(steps.first_token - window.first, 0, max(0, looked_at.size - 1))
     steps = type(steps)(**{name: getattr(steps, name)[looked_at[within]] for name in steps.__slots__})
     seen = set(columns.branch[looked_at].tolist())
+    own, session = columns.branch[keep], console.session
+    last_text = session.last_text(int(own[-1])) if own.size and isinstance(session, Writing) else ""
     prompts = [item.prompt for item in console.tree.every if item.id in seen]
     data = stats_of(
         totals,
         steps,
         console.info,
         prompt=prompts[0] if prompts else "",
-        text=join_texts([window.text(token) for token in columns.token_id[keep].tolist()]),
+        text=join_texts([*(window.text(token) for token in columns.token_id[keep].tolist()), last_text]),
         interventions=console.session.interventions,
         findings=console.session.findings,
     )
