@@ -28,8 +28,8 @@ def command(
 
     Tokens of branches that were deleted are not counted, unless another branch shares them.
 
-    Worse than a baseline are loads that are less even, a lower entropy, and more dead experts: if it had none, one is
-    too much at any threshold.
+    Worse than a baseline are loads that are less even and a lower entropy, on the mean over the sites or at one of
+    them, and more dead experts: if it had none, one is too much at any threshold.
     """
     from moetui.cli.tables import stats_text
     from moetui.routing.phase import Phase
@@ -47,11 +47,11 @@ def command(
         old = trace_stats(baseline, deleted=deleted)
         if all(_known(old, key) is None for key in _WATCHED):
             raise TraceError(f"{baseline.name} has no routing to compare with", "name a recording that has tokens")
-        worse = _worse(old, stats, limit)
+        worse = [*_worse(old, stats, limit), *_worse_sites(old, stats, limit)]
     if as_json:
         print_json({**stats, **({"regressions": worse} if baseline else {})})
     else:
-        lines = [f"worse than the baseline: {x['key']} {_short(x['baseline'])} → {_short(x['value'])}" for x in worse]
+        lines = _told(worse)
         if baseline is not None and not worse:
             lines = [f"\nnot worse than the baseline by more than {100 * limit:.4g}%"]
         print_text("\n".join([stats_text(stats, decoded=decoded), *lines]))
@@ -70,6 +70,8 @@ _WATCHED = {
     "average_entropy": -1,
     "dead_experts": 1,
 }
+_WATCHED_SITES = ("fairness_index", "entropy")  # less is worse; they vary least by chance
+_MOST_LINES = 12
 _MAY_LACK = ("average_entropy", "dead_experts")  # a recording without logits, or with few tokens, is no fault
 
 
@@ -83,6 +85,34 @@ def _worse(old: dict[str, Any], new: dict[str, Any], limit: float) -> list[dict[
         if after is None or sign * (after - before) > limit * abs(before):
             out.append({"key": key, "baseline": before, "value": after})
     return out
+
+
+def _worse_sites(old: dict[str, Any], new: dict[str, Any], limit: float) -> list[dict[str, Any]]:
+    """Sites that got worse, the worst first: of many, one weighs little in a mean. Those of one name are compared."""
+    before = {site["site"]: site for site in old["per_site"]}
+    found: list[tuple[float, dict[str, Any]]] = []
+    for site in new["per_site"]:
+        for key in _WATCHED_SITES:
+            was, now = before.get(site["site"], {}).get(key), site[key]
+            if was is None or (now is None and key == "entropy"):
+                continue
+            loss = float("inf") if now is None else was - now
+            if loss > limit * abs(was):
+                row = {"key": key, "site": site["site"], "baseline": was, "value": now}
+                found.append((loss / abs(was) if was else float("inf"), row))
+    return [row for _, row in sorted(found, key=lambda each: -each[0])]
+
+
+def _told(worse: list[dict[str, Any]]) -> list[str]:
+    """What got worse, in lines; of many sites the worst."""
+    from moetui.routing.text import drawable
+
+    lines = []
+    for row in worse[:_MOST_LINES]:
+        where = f" at {drawable(row['site'])}" if "site" in row else ""
+        lines.append(f"worse than the baseline: {row['key']}{where} {_short(row['baseline'])} → {_short(row['value'])}")
+    more = len(worse) - len(lines)
+    return [*lines, f"… {more} more, of single sites: --json has them"] if more else lines
 
 
 def _known(stats: dict[str, Any], key: str) -> float | None:

@@ -50,6 +50,7 @@ def trace(tmp_path: Path) -> Write:
         seed: int = 0,
         tokens: int = 40,
         collapsed: bool = False,
+        uneven: int | None = None,
         events: Sequence[Event] = (),
         has_logits: bool = True,
     ) -> Path:
@@ -64,6 +65,8 @@ def trace(tmp_path: Path) -> Write:
             logits = rng.normal(size=(1, 3, 4))
             if collapsed:
                 logits[..., 2:] -= 50
+            if uneven is not None:
+                logits[:, uneven, 2:] -= 1.8
             order = np.argsort(-logits, -1)[..., :2]
             chosen = np.exp(np.take_along_axis(logits, order, -1))
             writer.write_step(

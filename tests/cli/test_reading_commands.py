@@ -92,6 +92,24 @@ def test_a_baseline_fails_only_what_got_worse(call: Call, trace: Write) -> None:
     assert (few.status, "dead" in few.out) == (0, True), "too few tokens to call an expert dead"
 
 
+def test_a_site_that_got_worse_is_not_hidden_by_the_mean(call: Call, trace: Write) -> None:
+    good, other = trace("good.msgpack", tokens=200), trace("other.msgpack", tokens=200, seed=1)
+    assert call("stats", other, "--baseline", good).status == 0, "what chance makes of a site is no regression"
+    uneven = trace("uneven.msgpack", tokens=200, uneven=1)
+    stats = [json.loads(call("stats", path, "--json").out) for path in (good, uneven)]
+    assert stats[1]["fairness_index"] > 0.85 * stats[0]["fairness_index"], "the mean hides it"
+    told = call("stats", uneven, "--baseline", good, "--threshold", "15%", "--json")
+    assert told.status == 1
+    rows = [row for row in json.loads(told.out)["regressions"] if "site" in row]
+    before, after = (each["per_site"][1]["fairness_index"] for each in stats)
+    assert {"key": "fairness_index", "site": "L1", "baseline": before, "value": after} in rows
+    assert {row["site"] for row in rows} == {"L1"}
+    words = call("stats", uneven, "--baseline", good, "--threshold", "15%").out
+    assert f"worse than the baseline: fairness_index at L1 {before:.4g} → {after:.4g}" in words
+    assert call("stats", good, "--baseline", uneven, "--threshold", "15%").status == 0
+    assert call("stats", uneven, "--baseline", good, "--threshold", "400%").status == 0
+
+
 def test_a_baseline_is_not_met_by_what_tells_nothing(call: Call, trace: Write) -> None:
     good, empty, ids = trace(), trace("empty.msgpack", tokens=0), trace("ids.msgpack", has_logits=False)
     lost = call("stats", empty, "--baseline", good, "--json")
