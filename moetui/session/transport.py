@@ -131,7 +131,7 @@ class Transport:
         with self._changed:
             if tokens is not None and not 0 <= tokens[0] < tokens[1] <= self._trace.num_tokens:
                 raise UsageError(
-                    f"there are no tokens {tokens[0]} to {tokens[1]}", f"the recording has {self._trace.num_tokens}"
+                    f"there are no tokens {tokens[0]} to {tokens[1] - 1}", f"the recording has {self._trace.num_tokens}"
                 )
             self._head.loop = tokens
             if tokens is not None and not tokens[0] < self._head.position <= tokens[1]:

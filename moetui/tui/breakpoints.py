@@ -9,7 +9,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
+from textual.widgets import Static
 
 from moetui.routing import MoetuiError, drawable, query
 from moetui.routing.breakpoints import Breakpoint
@@ -23,6 +25,8 @@ from moetui.tui.widgets.token_rows import TokenQuery
 _REFRESH = 0.5  # s
 _COLUMNS = (("does", 11), ("ignore", 6), ("hits", 6))
 _NARROW = 56  # cells; with fewer the condition has all the room
+_ROOM = 20  # lines of the screen; with fewer the list of fields would leave none for the breakpoints
+_EXPLAINED = 3  # of so many fields it is said what they are
 
 
 class BreakpointRows(RowList):
@@ -95,6 +99,7 @@ class BreakpointsScreen(ModalScreen[None]):
         & BreakpointRows { height: 1fr; background: $surface; }
         & FilterNote { display: none; }  /* its line has room below */
         & LineWidget { height: 1; }
+        & #breakpoint-fields { height: auto; max-height: 5; padding: 0 1; color: $foreground-muted; }
     }
     """
 
@@ -119,6 +124,7 @@ class BreakpointsScreen(ModalScreen[None]):
                 id="condition",
             )
             yield LineWidget(id="breakpoint-note")
+            yield Static(id="breakpoint-fields")
             yield LineWidget(id="breakpoint-keys")
             yield LineWidget(id="breakpoint-more-keys")
 
@@ -135,6 +141,7 @@ class BreakpointsScreen(ModalScreen[None]):
     def on_resize(self) -> None:
         """Keys that have no room on one line go on on a second."""
         self.call_after_refresh(self._show_keys)
+        self._guide()
 
     # ------------------------------------------------------------------ keys
 
@@ -188,6 +195,14 @@ class BreakpointsScreen(ModalScreen[None]):
         line.focus_input()
         self._guide()
 
+    def on_descendant_focus(self) -> None:
+        """Say what the line takes as soon as it is typed in."""
+        self._guide()
+
+    def on_descendant_blur(self) -> None:
+        """The list has its room back."""
+        self._offer()
+
     @on(FilterLine.Changed)
     def _changed(self, event: FilterLine.Changed) -> None:
         event.stop()
@@ -197,10 +212,30 @@ class BreakpointsScreen(ModalScreen[None]):
     def _wrong(self, event: FilterLine.Wrong) -> None:
         event.stop()
         self._say(event.error)
+        self._offer()
+
+    def _offer(self) -> None:
+        """List what may stand where the line is typed in: names side by side, of a few what they are."""
+        line, shown = self.query_one(FilterLine), self.query_one("#breakpoint-fields", Static)
+        shown.display = line.typing and self.size.height >= _ROOM
+        if not shown.display:
+            return
+        info = self._session.info
+        found = query.complete(line.value, line.cursor, info, self._branches())
+        if len(found) > _EXPLAINED:
+            text = "  ".join(drawable(one.text).rstrip(" :") for one in found)
+        else:
+            named = [(drawable(one.text).rstrip(" :"), drawable(one.help)) for one in found]
+            known = query.field_before(line.value, line.cursor)
+            if known is not None and known.name not in [name for name, _ in named]:
+                named.insert(0, (known.name, known.help))
+            text = "\n".join(f"{name}   {told}" for name, told in named)
+        shown.update(Content(text))
 
     def _guide(self) -> None:
         """Say below the line what Enter does with it."""
-        if self.focused is not None and self.focused.parent is self.query_one(FilterLine):
+        self._offer()
+        if self.query_one(FilterLine).typing:
             enter = self.app.get_key_display(Binding("enter", "", ""))
             what = "adds it" if self._editing is None else f"changes {self._editing.id}"
             keys = [Part(enter, "key"), Part(f" {what}   ", "dim"), Part("tab", "key"), Part(" completes   ", "dim")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from moetui.routing import UnsupportedError, query
 from moetui.routing.branches import BranchTree
@@ -116,6 +116,30 @@ async def test_breakpoints_are_added_changed_and_deleted_by_key(size: tuple[int,
         assert [point.expression for point in session.breakpoints] == ["margin<0.01"]
         await pilot.press("escape")
         assert len(app.screen_stack) == 1
+
+
+async def test_the_fields_that_a_condition_may_use_are_listed_where_it_is_typed() -> None:
+    session = Debugged()
+    session.add_breakpoint("layer:5")
+    async with running(session, (80, 24)) as (app, pilot):
+        screen = await opened(app, pilot)
+        fields = screen.query_one("#breakpoint-fields", Static)
+        assert not fields.display
+        await pilot.press("a")
+        await until(pilot, lambda: fields.display and "load_cv" in shown(app))
+        listed = " ".join(shown(app).split())
+        assert [name for name in query.FIELDS if name not in listed] == []
+        assert "layer:5" in rows(screen)[0], "what there is stays in sight"
+        await pilot.press(*"marg")
+        await until(pilot, lambda: "margin   k-th minus k+1-th score at the site: margin<0.05" in shown(app))
+        assert "load_cv" not in shown(app)
+        await pilot.press(*"in")
+        await until(pilot, lambda: "margin   k-th minus" in shown(app))
+        await pilot.press(*"<0.1 and phase:")
+        await until(pilot, lambda: "prefill   the prompt" in shown(app))
+        assert "phase   phase:prefill  phase:decode" in shown(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: not fields.display)
 
 
 async def test_what_is_wrong_with_a_condition_is_said_where_it_is_typed() -> None:

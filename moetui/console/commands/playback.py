@@ -10,6 +10,7 @@ from moetui.console.context import Context
 from moetui.console.draw import table, text
 from moetui.console.kinds import Kind, Rows, choice, integer, real
 from moetui.console.needs import MARKS, SEEK
+from moetui.console.readers import show
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import UsageError
@@ -19,6 +20,16 @@ from moetui.session.places import WHAT, read_place
 
 GROUP = "playback"
 Place = Annotated[float, Kind(WHAT, lambda value, _context: _place(value), "where to")]
+_MARKS = ("next", "previous", *get_args(MarkKind))
+Mark = Annotated[
+    str | float,
+    Kind(
+        f"one of {', '.join(_MARKS)}; or {WHAT}",
+        lambda value, _context: _mark(value),
+        "where to",
+        lambda _context, _typed: _MARKS,
+    ),
+]
 OfKind = Annotated[MarkKind | None, choice(*get_args(MarkKind))]
 
 
@@ -33,11 +44,7 @@ def seek(console: Context, token: Place) -> Result:
         seek 31
         seek 0.25s
     """
-    playback = console.session.playback
-    token = token if isinstance(token, int) else _playable(console).token_at(token)
-    if playback is not None and token >= playback.end:
-        raise UsageError(f"token: the recording has no token {token}", f"tokens 0 to {playback.end - 1}")
-    console.session.seek(token)
+    token = _go(console, token, "token")
     return Result((text(f"at token {token}"),), {"token": token})
 
 
@@ -113,20 +120,26 @@ def marks(console: Context, *, kind: OfKind = None, rows: Rows = 40) -> Result:
 @command(GROUP, MARKS)
 def jump(
     console: Context,
-    to: Annotated[str, choice("next", "previous", *get_args(MarkKind))] = "next",
+    to: Mark = "next",
     *,
     kind: OfKind = None,
 ) -> Result:
-    """Pause the replay where something happened next, or before.
+    """Pause the replay where something happened next, or before; at a token or a time, as 'seek' does.
 
     Args:
-        to: the next mark, the one before, or the next of a kind.
+        to: the next mark, the one before, the next of a kind, or a place.
         kind: only what is of this kind.
 
     Examples:
         jump previous
         jump previous --kind branch
+        jump 31
     """
+    if not isinstance(to, str):
+        if kind is not None:
+            raise UsageError(f"a place is no {kind}", "one of them is enough: jump previous --kind branch")
+        token = _go(console, to, "to")
+        return Result((text(f"at token {token}"),), {"token": token, "kind": None, "text": ""})
     wanted = next((each for each in get_args(MarkKind) if each == to), kind)
     if kind not in (None, wanted):
         raise UsageError(f"{to} is no {kind}", "one kind is enough: jump previous --kind branch")
@@ -138,8 +151,30 @@ def jump(
     return Result((shown,), {"token": found.token, "kind": found.kind, "text": found.text})
 
 
+def _go(console: Context, place: float, name: str) -> int:
+    """Move the recording to a token, or to a time; the token."""
+    playback = console.session.playback
+    token = place if isinstance(place, int) else _playable(console).token_at(place)
+    if playback is not None and token >= playback.end:
+        raise UsageError(f"{name}: the recording has no token {token}", f"tokens 0 to {playback.end - 1}")
+    console.session.seek(token)
+    return token
+
+
 def _place(value: object) -> int | float:
     return read_place(value if isinstance(value, str) else str(value))
+
+
+def _mark(value: object) -> str | int | float:
+    word = str(value).lower()
+    if word in _MARKS:
+        return word
+    try:
+        return _place(value)
+    except UsageError:
+        raise UsageError(
+            f"{show(word)} is neither a mark nor a place", f"one of {', '.join(_MARKS)}; or {WHAT}"
+        ) from None
 
 
 def _playable(console: Context) -> Playable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moetui.routing.query.complete import Completion, complete
+from moetui.routing.query.complete import Completion, complete, field_before
 from moetui.routing.query.explain import Explanation, TermTruth
 from moetui.routing.query.fields import FIELDS, FieldSpec
 from moetui.routing.query.language import Needs, Query, match_all, parse
@@ -16,6 +16,7 @@ __all__ = [
     "Query",
     "TermTruth",
     "complete",
+    "field_before",
     "match_all",
     "parse",
 ]

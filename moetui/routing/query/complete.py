@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moetui.routing.model import ModelInfo
-from moetui.routing.query.fields import FIELDS, KEYWORDS, find_field
+from moetui.routing.query.fields import FIELDS, KEYWORDS, FieldSpec, find_field
 from moetui.routing.query.tree import quoted
 
 _VALUE = re.compile(r"([A-Za-z_]\w*)\s*(?::|==|=|!=)\s*((?:[\w.-]*,)*)([\w.]*)\Z")
@@ -51,6 +51,13 @@ def complete(
     fields = ((name + _ending(name), spec.help) for name, spec in FIELDS.items())
     keywords = ((name, "") for name in KEYWORDS[:3])
     return _starting(typed, (*fields, *keywords), cursor)
+
+
+def field_before(text: str, cursor: int) -> FieldSpec | None:
+    """The field whose name, or whose value, ends at ``cursor``; None where something else does, or nothing."""
+    before = text[: max(0, cursor)]
+    found = _VALUE.search(before) or _WORD.search(before)
+    return None if found is None else find_field(found[1] if found.re is _VALUE else found[0])
 
 
 def _ending(name: str) -> str:

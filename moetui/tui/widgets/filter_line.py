@@ -215,6 +215,16 @@ class FilterLine(Horizontal):
         line.value = text
         line.cursor_position = len(text)
 
+    @property
+    def cursor(self) -> int:
+        """Where the next character would stand."""
+        return self.query_one(_QueryInput).cursor_position
+
+    @property
+    def typing(self) -> bool:
+        """Whether the keys go into it."""
+        return self.query_one(_QueryInput).has_focus
+
     def focus_input(self) -> None:
         """Begin typing."""
         line = self.query_one(_QueryInput)
