@@ -17,10 +17,11 @@ import torch
 
 from moetui import MoEAnalyzer, MoEDebugger, open_trace
 from moetui.debugger.memory import MemoryMeter
+from moetui.engine import CaptureOptions
 from moetui.engine.zoo import BuiltModel, build, tokenizer
 from moetui.routing import ModelError, UsageError, join_texts
 from moetui.routing.events import Event, Finding, FindingRaised, InterventionsChanged
-from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, RouterTemperature, Scope
+from moetui.routing.interventions import BanExperts, ForceExperts, Intervention, RouterTemperature, Scope, SetTopK
 from moetui.trace import Held, save_recorded, trace_stats
 
 
@@ -308,6 +309,8 @@ class TestInterventions:
             assert list(debugger.interventions) == [ForceExperts((1, 2)), BanExperts((1,))]
             with pytest.raises(UsageError):
                 debugger.interventions.add(ForceExperts((99,)))
+            with pytest.raises(UsageError):  # it would break when the model passes it
+                debugger.interventions.set([SetTopK(1.5)])
             assert len(debugger.interventions) == 2, "what is wrong changes nothing"
             debugger.interventions.clear()
         changes = [event for event in told if isinstance(event, InterventionsChanged)]
@@ -450,7 +453,54 @@ def test_a_script_that_ends_without_closing_leaves_a_whole_recording(tmp_path: P
         assert (trace.num_tokens, trace.complete) == (tokens, True)
 
 
-def test_what_is_no_model_is_refused_in_words() -> None:
+def test_what_is_no_model_is_refused_in_words(built: BuiltModel) -> None:
     for make in (MoEDebugger, MoEAnalyzer):
-        with pytest.raises(UsageError, match="a str is no model"):
+        with pytest.raises(UsageError, match="'demo' is no model"):
             make("demo")
+        with pytest.raises(UsageError, match="'demo' is no tokenizer"):  # or every step would be lost
+            make(built.model, "demo")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 3}, "layers must be whole numbers, not 3"),
+        ({"layers": "3"}, "layers must be whole numbers, not '3'"),
+        ({"layers": [1.5]}, "layers must be whole numbers"),
+        ({"sample_rate": "1"}, "the sample rate must be a number, not '1'"),
+        ({"logits": "no"}, "logits must be True or False, not 'no'"),
+    ],
+)
+def test_options_of_another_kind_are_refused_in_words(built: BuiltModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        MoEDebugger(built.model, **options)
+    debugger = MoEDebugger(built.model)
+    with pytest.raises(UsageError, match=message):
+        debugger.configure_hooks(options)
+    assert debugger.capture.options == CaptureOptions()
+
+
+def test_numbers_may_be_an_arrays(built: BuiltModel) -> None:
+    debugger = MoEDebugger(built.model, layers=torch.tensor([1, 2]), sample_rate=np.float32(0.5))
+    assert repr(debugger.capture.options) == repr(CaptureOptions(layers=(1, 2), sample_rate=0.5))
+
+
+def test_other_wrong_arguments_are_refused_in_words(built: BuiltModel) -> None:
+    debugger = MoEDebugger(built.model)
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: MoEDebugger(built.model, buffer_tokens="many"), "buffer_tokens must be a whole number"),
+        (lambda: MoEDebugger(built.model, options={"logits": False}), "are no options"),
+        (lambda: debugger.configure_hooks(None), "are no hook options"),
+        (lambda: debugger.set_sampling_rate(None), "the sample rate must be a number, not None"),
+        (lambda: debugger.control.step("two"), "the count of steps must be a whole number"),
+        (lambda: debugger.control.step(0), "0 steps are none"),
+        (lambda: debugger.control.run_to("end"), "a position must be a whole number"),
+        (lambda: debugger.breakpoints.add(None), "needs a condition"),
+        (lambda: debugger.breakpoints.add("layer:1", ignore="all"), "ignore must be a whole number"),
+        (lambda: debugger.breakpoints.add("layer:1", action=3), "3 cannot be called at a hit"),
+        (lambda: setattr(debugger.breakpoints, "on_hit", 3), "3 cannot be called at a hit"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(UsageError, match=message):
+            call()
+    assert len(debugger.breakpoints) == 0

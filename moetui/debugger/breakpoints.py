@@ -13,6 +13,7 @@ from moetui.engine.options import CaptureOptions
 from moetui.routing import MoetuiError, Site, TimelineView, UnsupportedError, UsageError
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import BreakpointHit, Event, Notice
+from moetui.routing.given import shown, whole
 from moetui.routing.query import FIELDS, Query, match_all, parse
 from moetui.routing.timeline import TimelineSource
 
@@ -63,13 +64,23 @@ class BreakpointSet:
         self._timeline: TimelineSource | None = None
         self._tell: Callable[[Event], None] | None = None
         self._hit: BreakpointHit | None = None
-        self.on_hit: Action | None = None
+        self._on_hit: Action | None = None
 
     def __iter__(self) -> Iterator[Breakpoint]:
         return iter(self.all)
 
     def __len__(self) -> int:
         return len(self._points)
+
+    @property
+    def on_hit(self) -> Action | None:
+        """See above."""
+        return self._on_hit
+
+    @on_hit.setter
+    def on_hit(self, action: Action | None) -> None:
+        _check_action(action)
+        self._on_hit = action
 
     @property
     def all(self) -> tuple[Breakpoint, ...]:
@@ -119,10 +130,11 @@ class BreakpointSet:
 
         Raises:
             QueryError: the expression does not parse, or names what the model does not have.
-            UsageError: it is empty, or a number is out of its range.
+            UsageError: it is empty, a number is out of its range, or the action is nothing to call.
             UnsupportedError: it asks for what is not captured; the message says what.
         """
         _check_ignore(ignore)
+        _check_action(action)
         query = self._read(expression, branches)
         with self._lock:
             self._last += 1
@@ -214,7 +226,7 @@ class BreakpointSet:
         return () if self._timeline is None else self._timeline.snapshot().sites
 
     def _read(self, expression: str, branches: Mapping[str, int] | None) -> Query:
-        if not expression.strip():
+        if not isinstance(expression, str) or not expression.strip():
             raise UsageError("a breakpoint needs a condition", "for instance: entropy < 0.3")
         query = parse(expression, branches, self._sites)
         self._check(query)
@@ -327,8 +339,15 @@ class BreakpointSet:
 
 
 def _check_ignore(ignore: int) -> None:
-    if ignore < 0:
+    if whole(ignore, "ignore") < 0:
         raise UsageError(f"ignore must not be negative, not {ignore}")
+
+
+def _check_action(action: object) -> None:
+    if action is not None and not callable(action):
+        raise UsageError(
+            f"{shown(action)} cannot be called at a hit", "a function of the hit: debugger.control.at_breakpoint"
+        )
 
 
 def _first_of_step(view: TimelineView, index: int) -> int:

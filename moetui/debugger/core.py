@@ -29,6 +29,7 @@ from moetui.routing.events import (
     InterventionsChanged,
     ModelChanged,
 )
+from moetui.routing.given import shown, whole
 from moetui.routing.steps import Steps
 
 _HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
@@ -74,7 +75,8 @@ class MoEDebugger:
     Raises:
         ModelError: the model has no router.
         UnsupportedError: it is compiled, so that hooks would be skipped.
-        UsageError: what was given is no model, an option outside its range, or a layer that has no router.
+        UsageError: what was given is no model or no tokenizer, an option is outside its range or of another kind, or a
+            layer has no router.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class MoEDebugger:
     ) -> None:
         from moetui.engine import Capture
 
-        if buffer_tokens < 1:
+        if whole(buffer_tokens, "buffer_tokens") < 1:
             raise UsageError(f"the buffer needs room for one token, not {buffer_tokens}")
-        kept = None if layers is None else tuple(layers)
-        options = options or CaptureOptions(logits=logits, sample_rate=sample_rate, layers=kept)
+        if options is None:  # which makes a tuple of the layers
+            options = CaptureOptions(logits=logits, sample_rate=sample_rate, layers=layers)  # type: ignore[arg-type]
+        elif not isinstance(options, CaptureOptions):
+            raise UsageError(f"{shown(options)} are no options", "CaptureOptions(logits=False), of moetui.engine")
         self.model, self.tokenizer = model, tokenizer
         self.plugins = Plugins()
         self._on_steps, self._on_event = on_steps, on_event
@@ -198,23 +202,23 @@ class MoEDebugger:
         would have columns that the new ones lack.
 
         Raises:
-            UsageError: an unknown name, with the nearest; a value outside its range; or a layer that has no router.
+            UsageError: an unknown name, with the nearest; a value outside its range or of another kind; or a layer that
+                has no router.
         """
+        if not isinstance(options, Mapping):
+            raise UsageError(f"{shown(options)} are no hook options", "name and value: {'logits': False}")
         for name in options:
             if name not in _HOOKABLE:
                 near = difflib.get_close_matches(str(name), _HOOKABLE, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(_HOOKABLE)}"
                 raise UsageError(f"there is no hook option {name}", hint)
-        changes = dict(options)
-        if changes.get("layers") is not None:
-            changes["layers"] = tuple(changes["layers"])
-        self._configure(replace(self.capture.options, **changes))
+        self._configure(replace(self.capture.options, **options))
 
     def set_sampling_rate(self, rate: float) -> None:
         """Keep this share of the steps, 0..1, from the next step on.
 
         Raises:
-            UsageError: a rate outside 0..1.
+            UsageError: a rate outside 0..1, or no number.
         """
         self.capture.options = replace(self.capture.options, sample_rate=rate)
         self._tell_rate()

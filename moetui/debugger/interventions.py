@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.routing import Site, TraceError, UnsupportedError, UsageError
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import Finding
-from moetui.routing.interventions import Intervention, ReplayRouting, RouterTemperature
+from moetui.routing.interventions import Intervention, ReplayRouting, RouterTemperature, checked
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
@@ -58,7 +58,8 @@ class InterventionSet:
         Recordings that ``ReplayRouting`` names and nobody made known are opened: the run that each ends on.
 
         Raises:
-            UsageError: an expert, layer, site or number that there is not, or a recording of another model.
+            UsageError: an expert, layer, site or number that there is not, a value of another kind than is asked
+                for, or a recording of another model.
             TraceError: a recording that cannot be read.
             UnsupportedError: a site that cannot do it; the message says why.
         """
@@ -100,7 +101,8 @@ class InterventionSet:
 
     def set(self, interventions: Sequence[Intervention]) -> None:
         """Replace all interventions. Raises what ``prepare`` does; nothing has changed then."""
-        self.put(interventions, self.prepare(interventions))
+        wanted = checked(interventions)
+        self.put(wanted, self.prepare(wanted))
 
     def add(self, *interventions: Intervention) -> None:
         """Append interventions. Raises what ``prepare`` does; nothing has changed then."""

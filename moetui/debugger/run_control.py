@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.engine.control import Gate, RunControl
 from moetui.routing import UsageError
 from moetui.routing.events import BreakpointHit, RunState
+from moetui.routing.given import whole
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
@@ -71,8 +72,10 @@ class OwnRunControl:
         What is asked for while the model is still stepping is done behind that, unless something else stops it first.
 
         Raises:
-            UsageError: as for ``pause``.
+            UsageError: as for ``pause``, or a count below 1.
         """
+        if whole(count, "the count of steps") < 1:
+            raise UsageError(f"{count} steps are none to let through", "a model does not run backwards")
         self._arm()
         self._gate.step(count)
 
@@ -92,7 +95,7 @@ class OwnRunControl:
         Raises:
             UsageError: as for ``pause``, or a negative position.
         """
-        if position < 0:
+        if whole(position, "a position") < 0:
             raise UsageError(f"there is no position {position}", "positions count from 0")
         self._arm()
         self._gate.run_to(position)

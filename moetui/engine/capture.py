@@ -37,6 +37,7 @@ from moetui.engine.transfer import only_host
 from moetui.engine.uninterrupted import uninterrupted
 from moetui.routing import ModelError, ModelInfo, Site, Step, TimelineView, UsageError
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
+from moetui.routing.given import shown
 from moetui.routing.ranges import with_routers
 from moetui.routing.steps import Steps
 
@@ -69,7 +70,7 @@ class Capture:
     Raises:
         ModelError: no router was found in the model.
         UnsupportedError: the model is compiled, so that hooks would be skipped (by ``attach`` too).
-        UsageError: what was given is no model, or the options keep a layer that has no router.
+        UsageError: what was given is no model or no tokenizer, or the options keep a layer that has no router.
 
     Attributes:
         handles: the sites with their modules and adapters.
@@ -103,7 +104,7 @@ class Capture:
         memory: Callable[[], float] = lambda: math.nan,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise UsageError(f"a {type(model).__name__} is no model", "load one first: from_pretrained gives one")
+            raise UsageError(f"{shown(model)} is no model", "load one first: from_pretrained gives one")
         refuse_compiled(model)
         self.model = model
         self.options = options or CaptureOptions()

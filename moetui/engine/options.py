@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moetui.routing import UsageError
+from moetui.routing.given import flag, real, whole, wholes
+
+_FLAGS = ("logits", "weights", "activations", "attention")
 
 LINGER = 0.7
 """Seconds that a pass may wait for those after it, where nobody looks on (see ``Recorder``)."""
@@ -36,11 +39,18 @@ class CaptureOptions:
     queue: int = 256
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the values.
 
         Raises:
-            UsageError: a rate outside 0..1, or a negative number.
+            UsageError: a rate outside 0..1, a negative number, or a value of another kind.
         """
+        own: dict[str, object] = {name: flag(getattr(self, name), name) for name in _FLAGS}
+        own["sample_rate"] = real(self.sample_rate, "the sample rate")
+        own["candidates"] = whole(self.candidates, "the number of candidates")
+        own["queue"] = whole(self.queue, "the recorder's queue")
+        own["layers"] = None if self.layers is None else wholes(self.layers, "layers")
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
         if not 0.0 <= self.sample_rate <= 1.0:
             raise UsageError(f"the sample rate must lie between 0 and 1, not {self.sample_rate}")
         if self.candidates < 0:

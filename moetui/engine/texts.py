@@ -7,6 +7,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from moetui.routing import UsageError
+from moetui.routing.given import shown
+
 _Rule: TypeAlias = Callable[[str], bytes]
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
@@ -21,10 +24,17 @@ class TokenTexts:
 
     Args:
         tokenizer: a transformers tokenizer or processor; None shows ids.
+
+    Raises:
+        UsageError: it is neither.
     """
 
     def __init__(self, tokenizer: Any = None) -> None:
         self._tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        if self._tokenizer is not None and not hasattr(self._tokenizer, "convert_ids_to_tokens"):
+            raise UsageError(
+                f"{shown(tokenizer)} is no tokenizer", "AutoTokenizer.from_pretrained gives one; None shows ids"
+            )
         self._rule = _rule(self._tokenizer)
         self._known: dict[int, str] = {}
 

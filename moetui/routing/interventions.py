@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 
+from moetui.routing.errors import UsageError
+from moetui.routing.given import real, shown, whole, wholes
 from moetui.routing.model import Site
 from moetui.routing.phase import Phase
 from moetui.routing.ranges import ranges
@@ -162,6 +165,75 @@ Intervention: TypeAlias = (
     | RandomRouting
     | ReplayRouting
 )
+
+
+def checked(interventions: Any) -> tuple[Intervention, ...]:
+    """Interventions as a script gives them, with Python's own numbers in the place of an array's, and tuples of lists.
+
+    Raises:
+        UsageError: they are none, or a value of one is of another kind than it says.
+    """
+    if isinstance(interventions, Intervention) or not isinstance(interventions, Iterable):
+        raise UsageError(f"{shown(interventions)} is no list of interventions", "[BanExperts((3,))]")
+    return tuple(map(_checked, interventions))
+
+
+def _checked(intervention: Any) -> Intervention:
+    if not isinstance(intervention, Intervention):
+        raise UsageError(f"{shown(intervention)} is no intervention", "for instance: BanExperts((3,))")
+    values: dict[str, Any] = {"scope": _checked_scope(intervention.scope)}
+    for field in fields(intervention):
+        value, name = getattr(intervention, field.name), f"{field.name} of {intervention.name}"
+        if field.type == "tuple[int, ...]":
+            values[field.name] = wholes(value, name)
+        elif field.type == "int":
+            values[field.name] = whole(value, name)
+        elif field.type == "float":
+            values[field.name] = real(value, name)
+        elif field.type == "str":
+            values[field.name] = _checked_name(value, name)
+    return replace(intervention, **values)
+
+
+def _checked_scope(scope: Any) -> Scope:
+    if not isinstance(scope, Scope):
+        raise UsageError(f"{shown(scope)} is no scope", "for instance: Scope(layers=(2, 3))")
+    phase: Any = scope.phase
+    if phase is not None and not isinstance(phase, Phase):
+        raise UsageError(f"a scope's phase is Phase.PREFILL or Phase.DECODE, not {shown(phase)}")
+    return Scope(
+        None if scope.layers is None else wholes(scope.layers, "layers of a scope"),
+        None if scope.sites is None else _checked_sites(scope.sites),
+        None if scope.positions is None else _checked_positions(scope.positions),
+        phase,
+    )
+
+
+def _checked_sites(sites: Any) -> tuple[str, ...]:
+    if isinstance(sites, str) or not isinstance(sites, Iterable):
+        raise UsageError(f"sites of a scope must be names, not {shown(sites)}", "a tuple: ('L2', 'L3')")
+    return tuple(_checked_name(site, "a site of a scope") for site in sites)
+
+
+def _checked_positions(positions: Any) -> tuple[int, int | None]:
+    hint = "from the third on: (2, None)"
+    if not isinstance(positions, tuple | list) or len(positions) != 2:
+        raise UsageError(f"positions of a scope are (start, stop), not {shown(positions)}", hint)
+    start = whole(positions[0], "the first position of a scope")
+    stop = None if positions[1] is None else whole(positions[1], "the end of a scope's positions")
+    if start < 0 or (stop is not None and stop <= start):
+        raise UsageError(f"no token has a position in {shown(positions)}", hint)
+    return start, stop
+
+
+def _checked_name(value: Any, name: str) -> str:
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise UsageError(f"{name} must be a name, not {shown(value)}")
+    return text
 
 
 def as_dict(intervention: Intervention) -> dict[str, Any]:

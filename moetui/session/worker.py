@@ -26,7 +26,7 @@ from moetui.routing.events import (
     RecordingChanged,
     RunState,
 )
-from moetui.routing.interventions import Intervention
+from moetui.routing.interventions import Intervention, checked
 from moetui.session.keeping import Keeper
 from moetui.session.meter import Meter
 from moetui.session.offers import Underway
@@ -262,8 +262,8 @@ class Worker:
     def set_interventions(self, interventions: Sequence[Intervention]) -> None:
         """See ``LiveSession.set_interventions``."""
         debugger = self._loaded()
-        prepared = debugger.interventions.prepare(interventions)
-        wanted = tuple(interventions)
+        wanted = checked(interventions)
+        prepared = debugger.interventions.prepare(wanted)
         self._coming.append(wanted)
 
         def put() -> None:

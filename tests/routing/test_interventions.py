@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
-from moetui.routing import Phase
+from moetui.routing import Phase, UsageError
 from moetui.routing.interventions import (
     BanExperts,
     BoostExperts,
     ForceExperts,
     Intervention,
     ReplayRouting,
+    RouterNoise,
     Scope,
     SetTopK,
     as_dict,
+    checked,
     dict_words,
 )
 from tests.routing.routing_cases import make_site
@@ -64,3 +68,41 @@ def test_as_plain_values() -> None:
 )
 def test_a_plain_intervention_is_put_in_words(intervention: Intervention, words: str) -> None:
     assert dict_words(json.loads(json.dumps(as_dict(intervention)))) == words
+
+
+def test_an_arrays_numbers_become_pythons_own() -> None:
+    experts = np.array([3, 1])
+    given: Any = [BanExperts(experts, Scope(layers=range(2, 4))), RouterNoise(np.float32(0.5), experts[0])]
+    given.append(ReplayRouting(Path("x.msgpack")))
+    wanted = (BanExperts((3, 1), Scope(layers=(2, 3))), RouterNoise(0.5, 3), ReplayRouting("x.msgpack"))
+    assert checked(given) == wanted
+    assert repr(checked(given)) == repr(wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (BanExperts((3,)), "is no list of interventions"),
+        (None, "None is no list of interventions"),
+        ("ban 3", "'b' is no intervention"),
+        ([[BanExperts((3,))]], "is no intervention"),
+        ([BanExperts], "is no intervention"),
+        ([BanExperts(3)], "experts of ban must be whole numbers, not 3"),
+        ([BanExperts("3")], "experts of ban must be whole numbers, not '3'"),
+        ([BanExperts((True, False))], "experts of ban must be whole numbers"),
+        ([SetTopK(1.5)], "k of top_k must be a whole number, not 1.5"),
+        ([RouterNoise(1.0, "a")], "seed of noise must be a whole number, not 'a'"),
+        ([BoostExperts((1,), "2")], "bias of boost must be a number, not '2'"),
+        ([ReplayRouting(3)], "source of replay must be a name, not 3"),
+        ([BanExperts((1,), {"layers": (1,)})], "is no scope"),
+        ([BanExperts((1,), Scope(layers=3))], "layers of a scope must be whole numbers, not 3"),
+        ([BanExperts((1,), Scope(sites="L3"))], "sites of a scope must be names, not 'L3'"),
+        ([BanExperts((1,), Scope(phase="decode"))], "a scope's phase is Phase"),
+        ([BanExperts((1,), Scope(positions=3))], r"positions of a scope are \(start, stop\), not 3"),
+        ([BanExperts((1,), Scope(positions=(5, 2)))], r"no token has a position in \(5, 2\)"),
+        ([BanExperts((1,), Scope(positions=(-3, None)))], "no token has a position in"),
+    ],
+)
+def test_what_is_none_of_theirs_is_refused_in_words(given: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        checked(given)
