@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -298,6 +301,27 @@ class TestRecording:
             with pytest.raises(UsageError, match="recorded already"):
                 debugger.record(tmp_path / "c.msgpack")
         assert (tmp_path / "a.msgpack").read_bytes() == b"precious"
+
+
+class TestDropping:
+    @pytest.mark.parametrize("how", ["attached", "detached", "closed"])
+    def test_who_drops_model_and_debugger_gets_the_memory_back(self, how: str) -> None:
+        before = set(threading.enumerate())
+        built = build("mixtral")
+        debugger = MoEDebugger(built.model).attach()
+        built.model(**built.inputs())
+        if how != "attached":
+            debugger.detach() if how == "detached" else debugger.close()
+        model = weakref.ref(built.model)
+        del built, debugger
+        until = time.monotonic() + 20  # what was put is recorded first
+        while model() is not None and time.monotonic() < until:
+            time.sleep(0.05)
+            gc.collect()
+        assert model() is None
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 class TestInterventions:

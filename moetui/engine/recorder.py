@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,9 +80,13 @@ class Recorder:
         self.work_ns = 0
         self._enough = min(_RUN, queue_size) - 1  # with the one that comes
         self.linger = linger
-        self._thread = threading.Thread(target=self._work, name="moetui-recorder", daemon=True)
+        # Neither the thread nor the interpreter's end holds what was dropped, and with it the model.
+        me = weakref.ref(self)
+        self._thread = threading.Thread(target=_work, args=(me, self._wake), name="moetui-recorder", daemon=True)
         self._thread.start()
-        atexit.register(self.close, _AT_EXIT)
+        weakref.finalize(self, self._wake.set).atexit = False
+        self._at_exit = functools.partial(_close, me)
+        atexit.register(self._at_exit)
 
     def put(self, raw: RawStep) -> None:
         """Take a finished pass. Off the host, or with a graph attached, it is gathered here and now."""
@@ -134,7 +140,7 @@ class Recorder:
             self._thread.join(timeout)
         ended = not self._thread.is_alive()
         if ended:  # else the interpreter's end waits for it: a thread that torch holds then aborts the process
-            atexit.unregister(self.close)
+            atexit.unregister(self._at_exit)
         return ended
 
     def _catch_up(self) -> None:
@@ -172,22 +178,18 @@ class Recorder:
         raw.release()
         raw.sent = gathered, Transfer(tensors)
 
-    def _work(self) -> None:
-        torch.set_grad_enabled(False)  # of this thread alone
-        work_alone()
-        while self._turn():
-            pass
+    def idle(self) -> bool:
+        """Whether nothing is there to do; ``put`` then says when something is."""
+        self._asleep = True
+        if self._queue or self._flushes or self._closed:
+            self._asleep = False
+        return self._asleep
 
-    def _turn(self) -> bool:
-        """Wait for passes, record them, and tell those who wait for that; False when it was the last time.
+    def turn(self) -> bool:
+        """Record what was put, and tell those who wait for that; False when it was the last time.
 
         A function of its own, so that nothing holds on to these passes until the next ones come.
         """
-        self._asleep = True
-        while not (self._queue or self._flushes or self._closed):
-            self._wake.wait()
-            self._wake.clear()
-        self._asleep = False
         self._hurry.wait(self.linger)
         self._hurry.clear()
         last, flushes = self._closed, list(self._flushes)  # before the passes: these have all that was put before
@@ -251,6 +253,29 @@ class Recorder:
         arrived = iter(transfer.arrived())
         each_tensor(gathered, lambda _: next(arrived))
         return gathered
+
+
+def _work(recorder: weakref.ref[Recorder], wake: threading.Event) -> None:
+    """The thread: it ends with its recorder, which it does not hold while it waits."""
+    torch.set_grad_enabled(False)  # of this thread alone
+    work_alone()
+    while True:
+        held = recorder()
+        if held is None:
+            return
+        if not held.idle():
+            if not held.turn():
+                return
+            continue
+        del held
+        wake.wait()
+        wake.clear()
+
+
+def _close(recorder: weakref.ref[Recorder]) -> None:
+    held = recorder()
+    if held is not None:
+        held.close(_AT_EXIT)
 
 
 def _runs(raws: list[RawStep], *, alone: bool) -> Iterator[list[RawStep]]:
