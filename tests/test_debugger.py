@@ -388,6 +388,7 @@ class TestPlugins:
         problems = plugins.load_entry_points()
         assert list(plugins.metrics) == ["from_outside"]
         assert problems == ["plugin bad does not work: ImportError: needs a package"]
+        assert plugins.load_entry_points() == [], "each is called once"
 
 
 class TestAnalyzer:
@@ -405,6 +406,17 @@ class TestAnalyzer:
         with analyzer.trace():
             run(model, inputs)
         assert analyzer.get_routing_stats()["tokens"] == 32
+
+    def test_findings_of_ones_own(self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [])
+        analyzer = MoEAnalyzer(model)
+        with analyzer.trace() as debugger:
+            debugger.diagnostic("picky")(lambda totals, thresholds: [Finding("picky", "error", "there is something")])
+            debugger.diagnostic("broken")(lambda totals, thresholds: 1 / 0)
+            run(model, inputs)
+        found = {finding["kind"]: finding["message"] for finding in analyzer.get_routing_stats()["findings"]}
+        assert found["picky"] == "there is something"
+        assert found["diagnostic_failed"].startswith("diagnostic broken does not work: ZeroDivisionError")
 
     def test_the_screen_gets_a_session_on_this_model(
         self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch

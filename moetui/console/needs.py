@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from moetui.console.registry import Need
-from moetui.session import Analysing, Branching, Breakable, Capability, Filing, Playable, Rewindable, Sendable
+from moetui.session import (
+    Analysing,
+    Branching,
+    Breakable,
+    Capability,
+    Filing,
+    Playable,
+    Pluggable,
+    Rewindable,
+    Sendable,
+)
 
 _LIVE = "'moetui run MODEL' opens a model"
 
@@ -20,3 +30,4 @@ MARKS = Need("jump to what happened", protocol=Playable, instead="'find' looks f
 BREAK = Need("stop at breakpoints", protocol=Breakable, instead="'find' looks for the condition afterwards")
 ANALYZE = Need("analyse its model", protocol=Analysing, instead=_LIVE)
 FILES = Need("read and write files", protocol=Filing, instead="see 'moetui record' and 'moetui export'")
+PLUGINS = Need("ask what plugins added", protocol=Pluggable, instead=_LIVE)

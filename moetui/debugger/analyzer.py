@@ -8,6 +8,7 @@ from typing import Any
 
 from moetui.debugger.core import MoEDebugger
 from moetui.routing import TimelineView, UsageError, join_texts
+from moetui.routing.events import Finding
 from moetui.routing.stats import compute_stats
 
 
@@ -35,20 +36,25 @@ class MoEAnalyzer:
             yield self._debugger
 
     def get_routing_stats(self) -> dict[str, Any]:
-        """The document of ``moetui stats --json`` over all that was traced.
+        """The document of ``moetui stats --json`` over all that was traced, with findings of one's own diagnostics.
 
         Raises:
             UsageError: nothing was traced yet.
         """
         if not self._traced:
             raise UsageError("nothing was traced yet", "with analyzer.trace(): model.generate(...)")
+        plugins = self._debugger.plugins
+        problems = [
+            Finding("plugin_failed", "warning", line, "update or remove it") for line in plugins.load_entry_points()
+        ]
         view = self._debugger.timeline.snapshot()
         return compute_stats(
             view,
             self._debugger.info,
             text=text_of(view),
             interventions=self._debugger.interventions.current,
-            findings=self._debugger.findings,
+            findings=[*self._debugger.findings, *problems],
+            diagnostics=plugins.diagnostics,
         )
 
 

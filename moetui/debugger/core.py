@@ -16,7 +16,7 @@ from typing import Any
 from moetui.debugger.breakpoints import BreakpointSet
 from moetui.debugger.interventions import InterventionSet, unheeded
 from moetui.debugger.memory import MemoryMeter
-from moetui.debugger.plugins import Plugins
+from moetui.debugger.plugins import F, Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
 from moetui.engine import CaptureOptions
@@ -273,20 +273,20 @@ class MoEDebugger:
             self.flush()
             self.recording.flush()
 
-    def metric(self, name: str) -> Callable[[Any], Any]:
-        """Decorator: add a measure ``(view) -> float``."""
+    def metric(self, name: str) -> Callable[[F], F]:
+        """Decorator: add a measure ``(view) -> float``; ``metrics`` in the console shows it."""
         return self.plugins.metric(name)
 
-    def diagnostic(self, name: str) -> Callable[[Any], Any]:
-        """Decorator: add a diagnostic ``(totals, thresholds) -> findings``."""
+    def diagnostic(self, name: str) -> Callable[[F], F]:
+        """Decorator: add a diagnostic ``(totals, thresholds) -> findings``; they are told with the others."""
         return self.plugins.diagnostic(name)
 
-    def inspector(self, function: Any) -> Any:
-        """Decorator: add an inspector ``(module, path) -> {name: value}``."""
+    def inspector(self, function: F) -> F:
+        """Decorator: add an inspector ``(module, path) -> {name: value}``; ``inspect PATH`` in the console asks it."""
         return self.plugins.inspector(function)
 
-    def register_viz(self, name: str) -> Callable[[Any], Any]:
-        """Decorator: add a picture ``(view) -> Rich renderable``."""
+    def register_viz(self, name: str) -> Callable[[F], F]:
+        """Decorator: add a picture ``(view) -> Rich renderable``; ``viz NAME`` in the console draws it."""
         return self.plugins.register_viz(name)
 
     def start(self, prompt: str = "") -> int:

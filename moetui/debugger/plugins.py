@@ -24,11 +24,12 @@ ENTRY_POINTS = "moetui.plugins"
 
 
 class Plugins:
-    """Named functions that a screen, a console or statistics call besides the built-in ones.
+    """Functions that a session calls besides the built-in ones, and statistics, too, if they are diagnostics.
 
     Attributes:
-        metrics, diagnostics, visualisations: by name.
-        inspectors: in order of registration.
+        metrics, visualisations: by name; ``metrics`` and ``viz NAME`` in the console show what they give.
+        diagnostics: by name; their findings are among the others.
+        inspectors: in order of registration; for ``inspect PATH`` in the console.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Plugins:
         self.diagnostics: dict[str, Diagnostic] = {}
         self.visualisations: dict[str, Visualisation] = {}
         self.inspectors: list[Inspector] = []
+        self._called: set[object] = set()
 
     def metric(self, name: str) -> Callable[[F], F]:
         """Decorator: register a ``Metric``."""
@@ -55,13 +57,16 @@ class Plugins:
         return function
 
     def load_entry_points(self, group: str = ENTRY_POINTS) -> list[str]:
-        """Call every installed plugin, a function that takes this object and registers what it brings.
+        """Call every installed plugin, a function that takes this object and registers what it brings; each once.
 
         Returns:
             What went wrong, one line a plugin: a broken plugin must not keep the others from working.
         """
         problems = []
         for point in metadata.entry_points(group=group):
+            if point in self._called:  # for another screen, or for statistics, of the same debugger
+                continue
+            self._called.add(point)
             try:
                 point.load()(self)
             except Exception as error:  # noqa: BLE001 - foreign code

@@ -61,11 +61,23 @@ def diagnose(
     Args:
         totals: what was counted, from one token to a whole recording.
         thresholds: from where on to speak.
-        extra: more diagnostics by name, after the built-in ones.
+        extra: more diagnostics by name, after the built-in ones; of one that breaks a finding says so.
     """
     found: list[Finding] = []
-    for diagnostic in (*DIAGNOSTICS.values(), *(extra or {}).values()):
+    for diagnostic in DIAGNOSTICS.values():
         found.extend(diagnostic(totals, thresholds))
+    for name, diagnostic in (extra or {}).items():
+        try:
+            added = list(diagnostic(totals, thresholds))
+            _gravest_first(added)
+            found.extend(added)
+        except Exception as error:  # noqa: BLE001 - foreign code, which is not to keep the others from being told
+            message = f"diagnostic {name} does not work: {type(error).__name__}: {error}"
+            found.append(Finding("diagnostic_failed", "warning", message, "it yields findings, or nothing"))
+    return _gravest_first(found)
+
+
+def _gravest_first(found: list[Finding]) -> list[Finding]:
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 

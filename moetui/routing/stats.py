@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moetui.routing.diagnostics import DIAGNOSTICS, diagnose
+from moetui.routing.diagnostics import DIAGNOSTICS, Diagnostic, diagnose
 from moetui.routing.events import Finding
 from moetui.routing.interventions import Intervention, as_dict
 from moetui.routing.metrics.loads import (
@@ -77,6 +77,7 @@ def compute_stats(
     interventions: Sequence[Intervention] = (),
     findings: Sequence[Finding] = (),
     complete: bool = True,
+    diagnostics: Mapping[str, Diagnostic] | None = None,
 ) -> dict[str, Any]:
     """The document of ``stats --json``, plain JSON values only; reads the view in chunks.
 
@@ -96,6 +97,7 @@ def compute_stats(
         interventions: those that were in force.
         findings: what else was found. Findings of the built-in kinds are left out: they are made anew over all tokens.
         complete: whether the recording has its end.
+        diagnostics: more of them by name.
     """
     totals = RoutingTotals(info.sites)
     totals.update(view)
@@ -108,6 +110,7 @@ def compute_stats(
         interventions=interventions,
         findings=findings,
         complete=complete,
+        diagnostics=diagnostics,
     )
 
 
@@ -121,6 +124,7 @@ def stats_of(
     interventions: Sequence[Intervention] = (),
     findings: Sequence[Finding] = (),
     complete: bool = True,
+    diagnostics: Mapping[str, Diagnostic] | None = None,
 ) -> dict[str, Any]:
     """``compute_stats`` from totals that were counted before; arguments and result as there."""
     load = by_site(totals.loads, info.sites)
@@ -147,7 +151,10 @@ def stats_of(
         dead_experts=[list(pair) for pair in dead_pairs(dead, totals.sites)],
         tokens_per_second=_rate(totals, steps),
         per_site=_per_site(totals, load),
-        findings=[*diagnose(totals), *(finding for finding in findings if finding.kind not in DIAGNOSTICS)],
+        findings=[
+            *diagnose(totals, extra=diagnostics),
+            *(finding for finding in findings if finding.kind not in DIAGNOSTICS),
+        ],
         interventions=[as_dict(intervention) for intervention in interventions],
         complete=complete,
     )

@@ -12,6 +12,7 @@ from moetui.routing.events import BreakpointHit, GenerationSettings
 from moetui.routing.model import ModelInfo
 
 if TYPE_CHECKING:
+    from moetui.debugger import Plugins
     from moetui.routing.branches import BranchTree
     from moetui.routing.timeline import TimelineSource, TimelineView
 
@@ -255,6 +256,15 @@ class Halting(Protocol):
     @property
     def hit(self) -> BreakpointHit | None:
         """Where the run stands, if it stands at a breakpoint."""
+
+
+@runtime_checkable
+class Pluggable(Protocol):
+    """A session that users add functions of their own to."""
+
+    @property
+    def plugins(self) -> Plugins:
+        """Measures, diagnostics, inspectors and pictures that they registered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.panel import Panel
+from rich.text import Text
 
 from moetui.console import Console, ScriptError
 from moetui.console.outcome import outcome
@@ -503,3 +505,48 @@ def test_why_tells_of_the_step_that_the_run_stands_within(live: Console, session
     script(live, "step")
     assert live.run("why").data["before"] is None
     assert live.run(f"why {newest}").data["sites"][:2] == within["sites"]
+
+
+class TestWhatUsersAdd:
+    @pytest.fixture
+    def told(self, session: LiveSession, live: Console) -> Iterator[Console]:
+        plugins = session.plugins
+        before = {name: table.copy() for name, table in vars(plugins).items()}
+        plugins.metric("held")(lambda view: view.end - view.first)
+        plugins.metric("broken")(lambda view: 1 / 0)
+        plugins.register_viz("line")(lambda view: "a\x1b[31mb")
+        plugins.register_viz("panel")(lambda view: Panel(Text("c\x1b[31md")))
+        plugins.inspector(lambda module, path: {"numbers": next(module.parameters()).numel(), "path": path})
+        live.run(f"generate {PROMPT}")
+        session.wait(30)
+        session.flush()
+        yield live
+        vars(plugins).update(before)
+
+    def test_measures(self, told: Console, session: LiveSession) -> None:
+        answer = told.run("metrics")
+        view = session.timeline.snapshot()
+        assert answer.data == {"held": view.end - view.first, "broken": None}
+        assert "does not work: ZeroDivisionError" in drawn(answer)
+
+    def test_pictures_cannot_reach_the_terminal_raw(self, told: Console) -> None:
+        for name in ("line", "panel"):
+            answer = told.run(f"viz {name}")
+            assert not answer.error
+            assert "\x1b" not in drawn(answer)
+        assert "╭" in drawn(answer)
+        assert told.run("viz dots").error == "there is no picture called dots"
+
+    def test_modules(self, told: Console) -> None:
+        answer = told.run("inspect model.layers.1.mlp.gate")
+        assert answer.data == {"numbers": answer.data["numbers"], "path": "model.layers.1.mlp.gate"}
+        assert answer.data["numbers"] > 0
+        assert told.run("inspect model.layers.99").error == "there is no module model.layers.99"
+
+    def test_without_any(self, live: Console, session: LiveSession) -> None:
+        if session.plugins.metrics or session.plugins.inspectors:
+            pytest.skip("a plugin is installed")
+        live.run(f"generate {PROMPT}")
+        session.wait(30)
+        assert live.run("metrics").error == "no measure was added"
+        assert live.run("inspect model").error == "no inspector was added"

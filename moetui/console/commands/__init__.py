@@ -6,6 +6,7 @@ from functools import cache
 
 from moetui.console.commands import (
     ablating,
+    added,
     branching,
     breakpoints,
     comparing,
@@ -47,6 +48,7 @@ def registry() -> Registry:
         measures,
         timing,
         pairs,
+        added,
         files,
         meta,
     )
