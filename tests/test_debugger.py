@@ -303,6 +303,36 @@ class TestRecording:
         assert (tmp_path / "a.msgpack").read_bytes() == b"precious"
 
 
+class TestCallbacks:
+    @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit()])
+    @pytest.mark.parametrize("name", ["on_steps", "on_event"])
+    def test_one_that_breaks_costs_neither_a_step_nor_the_run(
+        self, name: str, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise error
+
+        built = build("mixtral")  # of which more becomes known with the first step, which is told
+        callbacks: dict[str, Any] = {name: broken}
+        with MoEDebugger(built.model, options=CaptureOptions(queue=4), **callbacks) as debugger:
+            for _ in range(12):  # where the recorder's thread ended, the model waited for it
+                built.model(**built.inputs(length=5))
+            assert debugger.timeline.snapshot().end == 60
+        (finding,) = debugger.findings
+        assert finding.kind == "callback_failed"
+        assert finding.message.startswith(f"{name} does not work: {type(error).__name__}")
+        assert caplog.text.count("does not work") == 1
+
+    def test_without_one_what_is_wrong_is_logged(self, model: Any, caplog: pytest.LogCaptureFixture) -> None:
+        debugger = MoEDebugger(model)
+        debugger.capture.fail(ValueError("something\x1b[31m"))
+        debugger.set_sampling_rate(0.5)
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("moetui", "ERROR")
+        assert record.getMessage().startswith("capture stopped at an internal error: ValueError: something")
+        assert "\x1b" not in record.getMessage()
+
+
 class TestDropping:
     @pytest.mark.parametrize("how", ["attached", "detached", "closed"])
     def test_who_drops_model_and_debugger_gets_the_memory_back(self, how: str) -> None:

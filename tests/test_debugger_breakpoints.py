@@ -312,3 +312,17 @@ class TestWrongs:
         assert points.add("layer:1", temporary=True).id == 2
         assert points.add("  layer:2 ").expression == "layer:2"
         assert [point.id for point in points.lasting] == [3]
+
+
+def test_what_is_captured_may_change(built: BuiltModel) -> None:
+    told: list[Event] = []
+    debugger = MoEDebugger(built.model, logits=False, on_event=told.append)
+    with pytest.raises(UnsupportedError):
+        debugger.breakpoints.add("entropy < 9")
+    debugger.configure_hooks({"logits": True})
+    debugger.breakpoints.add("entropy < 9")
+    debugger.breakpoints.add("layer:1")
+    debugger.configure_hooks({"logits": False})
+    assert [point.enabled for point in debugger.breakpoints] == [False, True]
+    (notice,) = [event for event in told if isinstance(event, Notice)]
+    assert notice.message == "breakpoint 1 is off: entropy: the router logits are not captured"

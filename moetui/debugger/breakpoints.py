@@ -49,7 +49,7 @@ class BreakpointSet:
     or else ``on_hit``; the event of the hit is told in every case. Without an enabled breakpoint a step costs nothing.
 
     Args:
-        options: what is captured, and so what can be asked for.
+        options: what is captured, and so what can be asked for, until there is a capture.
 
     Attributes:
         on_hit: called at hits of breakpoints that have no action of their own; log points only tell.
@@ -102,9 +102,16 @@ class BreakpointSet:
             try:
                 self.change(point.id, expression=point.expression)
             except MoetuiError as error:
-                self.change(point.id, enabled=False)
-                self._say(Notice(f"breakpoint {point.id} is off: {error}", "warning"))
+                self._switch_off(point.id, error)
         self._arm()
+
+    def check_again(self) -> None:
+        """Other things are captured now: switch off those that ask for what no longer is, and say so."""
+        for point in self._enabled:
+            try:
+                self._check(point.query)
+            except UnsupportedError as error:
+                self._switch_off(point.shown.id, error)
 
     def add(
         self,
@@ -237,11 +244,15 @@ class BreakpointSet:
             self._say(Notice(f"'{query}' waits for {which}: so far there is {there}", "warning"))
         return query
 
+    def _switch_off(self, number: int, error: MoetuiError) -> None:
+        self.change(number, enabled=False)
+        self._say(Notice(f"breakpoint {number} is off: {error}", "warning"))
+
     def _check(self, query: Query) -> None:
-        asked, options = query.fields, self._options
+        asked, options = query.fields, self._options if self._capture is None else self._capture.options
         if asked & _NEED_LOGITS and not options.logits:
             names = ", ".join(sorted(asked & _NEED_LOGITS))
-            raise UnsupportedError(f"{names}: the router logits are not captured", "leave out --no-logits")
+            raise UnsupportedError(f"{names}: the router logits are not captured", "logits=True; leave out --no-logits")
         if "weight" in asked and not options.weights:
             raise UnsupportedError("weight: the gate weights are not captured", "capture them: weights=True")
         if asked & _NEED_CANDIDATES and not options.candidates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import difflib
 import importlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from moetui.debugger.plugins import F, Plugins
 from moetui.debugger.recording import Recording
 from moetui.debugger.run_control import OwnRunControl
 from moetui.engine import CaptureOptions
-from moetui.routing import ModelInfo, Timeline, TimelineView, UsageError
+from moetui.routing import ModelInfo, Timeline, TimelineView, UsageError, drawable
 from moetui.routing.events import (
     Event,
     Finding,
@@ -28,6 +29,7 @@ from moetui.routing.events import (
     GenerationSettings,
     InterventionsChanged,
     ModelChanged,
+    Notice,
 )
 from moetui.routing.given import shown, whole
 from moetui.routing.steps import Steps
@@ -65,7 +67,8 @@ class MoEDebugger:
         options: all capture options at once, in the place of ``logits``, ``sample_rate`` and ``layers``.
         name: what to call the model.
         on_steps: called with steps as they come and the number of tokens so far, in the recorder's thread.
-        on_event: called with what becomes known; in the recorder's thread or the generating one.
+        on_event: called with what becomes known; in the recorder's thread or the generating one. Without it, warnings
+            and errors go to the logger ``moetui``.
 
     Attributes:
         control: pauses, steps and stops what the user's own code runs, from another thread.
@@ -149,7 +152,7 @@ class MoEDebugger:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the capture itself found: silent sites, lost steps, and that steps are left out as was asked for."""
+        """What the capture itself found: silent sites, lost steps, broken callbacks, steps left out as asked for."""
         return tuple(self._findings)
 
     def attach(self) -> MoEDebugger:
@@ -199,7 +202,7 @@ class MoEDebugger:
         """Change what is captured, by the names of ``CaptureOptions``: ``{"logits": False, "layers": (2, 3)}``.
 
         It holds from the next forward pass on. Turning logits or weights on or off clears the timeline, as its tokens
-        would have columns that the new ones lack.
+        would have columns that the new ones lack. Breakpoints that ask for what is no longer captured are switched off.
 
         Raises:
             UsageError: an unknown name, with the nearest; a value outside its range or of another kind; or a layer that
@@ -310,6 +313,7 @@ class MoEDebugger:
         self._tell_rate()
         if any(getattr(before, name) != getattr(options, name) for name in _LAYOUT):
             self.live_timeline.clear()
+        self.breakpoints.check_again()
         if attached:
             self.capture.attach()
 
@@ -320,7 +324,12 @@ class MoEDebugger:
             # Whoever waits for the steps to be in the timeline is not to wait for the disk.
             recording.write_steps(steps, aside=self.capture.after_step is not None)
         if self._on_steps is not None:
-            self._on_steps(steps, end)
+            try:
+                self._on_steps(steps, end)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code, which is to cost no step
+                finding = _broken("on_steps", error)
+                if all(known.kind != finding.kind for known in self._findings):
+                    self._take_event(FindingRaised(finding))
         if len(self.interventions) and self.interventions.rules != self._told_rules:
             self._tell_interventions()
 
@@ -332,11 +341,19 @@ class MoEDebugger:
         self.tell(event)
 
     def tell(self, event: Event) -> None:
-        """Write an event to the recording and hand it to ``on_event``."""
+        """Write an event to the recording and hand it to ``on_event``; who has none reads what is wrong in the log."""
         if self.recording is not None:
             self.recording.write_event(event)
-        if self._on_event is not None:
+        if self._on_event is None:
+            _log(event)
+            return
+        try:
             self._on_event(event)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; the model would wait for the recorder
+            finding = _broken("on_event", error)
+            if all(known.kind != finding.kind for known in self._findings):
+                self._findings.append(finding)
+                _log(FindingRaised(finding))
 
     def _tell_rate(self) -> None:
         """Say once which share of the steps is kept, if not all are: nothing else says that steps are missing."""
@@ -357,3 +374,21 @@ class MoEDebugger:
         found = unheeded(self.interventions.current, self.capture.sites, self._told_rules)
         if found is not None and found not in self._findings:
             self.capture.report(found)
+
+
+def _broken(name: str, error: BaseException) -> Finding:
+    message = f"{name} does not work: {type(error).__name__}: {error}"
+    return Finding("callback_failed", "error", message, "no step is lost by it; mend the function")
+
+
+def _log(event: Event) -> None:
+    """Python writes warnings and errors to standard error, unless a script has it otherwise."""
+    if isinstance(event, FindingRaised):
+        severity, line = event.finding.severity, f"{event.finding.message} ({event.finding.suggestion})"
+    elif isinstance(event, Notice):
+        severity, line = event.severity, event.message
+    else:
+        return
+    if severity != "info":
+        level = logging.ERROR if severity == "error" else logging.WARNING
+        logging.getLogger("moetui").log(level, "%s", drawable(line))
