@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +220,9 @@ def test_the_models_generate_is_its_own_again_behind_the_debugger(built: BuiltMo
         assert inspect.signature(built.model.generate) == before
         twin = copy.deepcopy(built.model)
         assert twin.generate.__self__ is twin
+        twin = pickle.loads(pickle.dumps(built.model))
+        assert twin.generate.__self__ is twin
+        assert built.model.generate.__doc__ == type(built.model).generate.__doc__
     assert "generate" not in vars(built.model)
 
 

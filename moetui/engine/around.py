@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Protocol, TypeAlias
 
 from torch import nn
@@ -109,10 +111,18 @@ class Around:
         """The copied module's own forward."""
         return copy.deepcopy(self.inner, memo)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The pickled module's own forward."""
+        inner = _innermost(self.inner)
+        return (getattr, (self.module, "forward")) if isinstance(inner, MethodType) else (functools.partial, (inner,))
+
 
 def own_forward(module: nn.Module) -> Callable[..., Any]:
     """A module's forward that nothing here sees the calls of."""
-    forward: Callable[..., Any] = module.forward
+    return _innermost(module.forward)
+
+
+def _innermost(forward: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(forward, Around):
         forward = forward.inner
     return forward

@@ -27,6 +27,7 @@ class StartingOver:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self.again, self.under_way, self.goes_on = model, False, 0, False
+        self.__doc__ = getattr(getattr(type(model), "generate", None), "__doc__", None)  # for who asks what it does
 
     def put_on(self) -> None:
         """Stand in; no effect on a model that generates nothing, or where something stands in already."""
@@ -64,3 +65,7 @@ class StartingOver:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         """The copied model's own method."""
         return copy.deepcopy(self.__wrapped__, memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The pickled model's own method."""
+        return getattr, (self._model, "generate")

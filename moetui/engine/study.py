@@ -139,6 +139,16 @@ def silent(site: Site) -> Finding:
     )
 
 
+class _Idle:
+    """A probe's place in a pickled model."""
+
+    def _on_router(self, *_: Any) -> None:
+        """No hook."""
+
+    def _on_linear(self, *_: Any) -> None:
+        """No hook."""
+
+
 class Probe:
     """Keeps a few rows of what a router gets in a pass, and of what a linear inside it makes of it."""
 
@@ -149,6 +159,10 @@ class Probe:
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
         """A copy of the model keeps hooks that find no pass of theirs."""
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled model keeps hooks that do nothing."""
+        return _Idle, ()
 
     def attach(self) -> None:
         """Put the hooks on; no effect when they are."""

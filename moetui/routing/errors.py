@@ -8,7 +8,7 @@ class MoetuiError(Exception):
 
     Args:
         message: one line, no full stop needed, no traceback wanted.
-        hint: what to do about it, one line; empty if there is nothing to say.
+        hint: what to do about it, one line; empty if there is nothing to say. A traceback ends with it.
 
     Attributes:
         exit_status: what the command line exits with (1: it failed, 2: the call was wrong).
@@ -20,6 +20,8 @@ class MoetuiError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.__notes__ = [f"hint: {hint}"]  # before Python 3.11 there is nothing that shows it
 
 
 class UsageError(MoetuiError):
@@ -59,6 +61,6 @@ class QueryError(UsageError):
         hint: what would be valid there.
     """
 
-    def __init__(self, message: str, position: int, hint: str = "") -> None:
+    def __init__(self, message: str, position: int = 0, hint: str = "") -> None:  # copies begin with a message
         super().__init__(message, hint)
         self.position = position

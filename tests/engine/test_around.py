@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import pickle
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
@@ -140,6 +141,18 @@ def test_a_copy_of_a_captured_model_runs_by_itself(zoo_model: Any) -> None:
         bare = built.model(**inputs).logits
     assert not torch.equal(changed, bare)
     assert len(steps) == 1
+
+
+@torch.no_grad()
+def test_a_captured_model_is_pickled_as_if_it_were_not(zoo_model: Any) -> None:
+    built = zoo_model("mixtral")
+    steps: list[Step] = []
+    inputs = built.inputs(1, 5)
+    with Capture(built.model, on_step=steps.append), Capture(built.model):
+        twin = pickle.loads(pickle.dumps(built.model))
+    assert torch.equal(twin(**inputs).logits, built.model(**inputs).logits)
+    assert twin.forward.__self__ is twin
+    assert not steps
 
 
 WATCHERS: dict[str, Callable[[nn.Module, list[Tensor]], Any]] = {
