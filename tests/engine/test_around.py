@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from moetui import MoEDebugger
 from moetui.engine import Capture
 from moetui.engine.around import Around, own_forward
 from moetui.routing import Step
+from moetui.routing.interventions import ScaleExperts
 from tests.engine.interception import hook_state
 
 
@@ -141,6 +143,33 @@ def test_a_copy_of_a_captured_model_runs_by_itself(zoo_model: Any) -> None:
         bare = built.model(**inputs).logits
     assert not torch.equal(changed, bare)
     assert len(steps) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mixtral", "switch_transformers", "jetmoe", "llama4", "doge"])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_copy_is_changed_by_no_intervention(zoo_model: Any, name: str, hooked: bool) -> None:
+    built = zoo_model(name)
+    inputs = built.inputs(1, 5)
+    with MoEDebugger(built.model) as debugger:
+        others = [
+            module.register_forward_hook(lambda *_: None)
+            for handle in debugger.capture.handles
+            for module in {handle.router, handle.experts}
+            if hooked
+        ]
+        before = built.model(**inputs).logits
+        debugger.interventions.set([ScaleExperts((0, 1), 0.0)])
+        changed = built.model(**inputs).logits
+        twin = copy.deepcopy(built.model)
+        end = debugger.timeline.snapshot().end
+        assert torch.equal(twin(**inputs).logits, before)
+        assert torch.equal(built.model(**inputs).logits, changed)
+        assert debugger.timeline.snapshot().end > end
+        for other in others:
+            other.remove()
+    assert not torch.equal(changed, before)
+    assert torch.equal(twin(**inputs).logits, before)
 
 
 @torch.no_grad()

@@ -184,6 +184,10 @@ class Watch:
         self._handles = list(handles)
         self._breaking: Callable[[Handle], Handle] | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+        """A copy of the model keeps hooks, which do nothing there."""
+        return self
+
     def add(self, handle: Handle) -> Handle:
         """Put one more there; what stands there for it."""
         if self._breaking is not None:

@@ -44,9 +44,11 @@ class DenseAdapter:
     def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """A forward hook on the router: its scores are the routing."""
         number, current, functions = handle.site.index, tap.current, tap.functions
-        call = RouterCall()
+        call, router = RouterCall(), handle.router
 
-        def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def on_router(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if module is not router:  # a copy of the model, which keeps hooks
+                return None
             try:
                 frame, scores = current.frame, output[0]
                 changed = None

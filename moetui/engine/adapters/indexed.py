@@ -166,7 +166,9 @@ class _IndexedWatch(RouterWatch):
 
         return read
 
-    def _on_experts(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+    def _on_experts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        if module is not self.handle.experts:  # a copy's
+            return None
         changed = self._change(args, kwargs)
         self.tap.current.applied = self.handle.site.index
         return changed

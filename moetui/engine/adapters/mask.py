@@ -53,9 +53,11 @@ class MaskAdapter:
     def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """Around the router, a pre-hook on the experts."""
         number, current, functions = handle.site.index, tap.current, tap.functions
-        watch = RouterWatch(handle, tap)
+        watch, experts = RouterWatch(handle, tap), handle.experts
 
-        def on_experts(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        def on_experts(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if module is not experts:  # a copy of the model, which keeps hooks
+                return None
             try:
                 frame, changed = current.frame, None
                 hidden, mask, gates = args

@@ -45,9 +45,11 @@ class ParallelAdapter:
     def install(self, handle: SiteHandle, tap: Tap) -> Watch:
         """A forward hook on the router: its output is the routing, for the way in and the way out."""
         number, current, functions = handle.site.index, tap.current, tap.functions
-        call = RouterCall()
+        call, router = RouterCall(), handle.router
 
-        def on_router(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def on_router(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if module is not router:  # a copy of the model, which keeps hooks
+                return None
             try:
                 frame, changed = current.frame, None
                 if functions[number] is not None or tap.gate is not None:

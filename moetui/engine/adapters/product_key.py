@@ -95,11 +95,18 @@ class _Hooks:
 
     def __init__(self, adapter: ProductKeyAdapter, handle: SiteHandle, tap: Tap) -> None:
         self._adapter, self._handle, self._tap = adapter, handle, tap
-        self._call = RouterCall()
+        self._call, self._here = RouterCall(), True
         self._indices: Tensor | None = None
         self._factors: Tensor | None = None
 
-    def on_gate(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
+        """A copy of the model keeps the hooks: at its gate, which comes first, they see that it is none of theirs."""
+        return self
+
+    def on_gate(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._here = module is self._handle.router
+        if not self._here:
+            return
         call, frame = self._call, self._tap.current.frame
         call.args, call.kwargs, call.output = args, kwargs, output
         if frame is not None:
@@ -109,6 +116,8 @@ class _Hooks:
     def on_down(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         tap, number = self._tap, self._handle.site.index
         self._indices = self._factors = None
+        if not self._here:
+            return None
         try:
             frame, call = tap.current.frame, self._call
             changed = None

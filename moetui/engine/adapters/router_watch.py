@@ -149,6 +149,10 @@ def around_router(watch: RouterWatch) -> Handle:
             call.args, call.kwargs, call.output = args, kwargs, output
             meet()
 
+    def behind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if module is handle.router:  # and no copy's
+            after(args, kwargs, output)
+
     if handle.router._forward_hooks:  # somebody else's, which may change the output: what they leave is what counts
-        return handle.router.register_forward_hook(lambda _, *call: after(*call), with_kwargs=True)
+        return handle.router.register_forward_hook(behind, with_kwargs=True)
     return _AroundRouter(watch, after=after)
