@@ -77,6 +77,29 @@ class TestWatching:
         assert shown.startswith("<tokens 0 to 15 at 4 sites; tokens(start, stop), routing(start, stop)")
         assert "\n" not in shown
 
+    def test_nor_are_its_parts_addresses(self, model: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+        with MoEDebugger(model) as debugger:
+            assert repr(debugger.interventions) == "<interventions: none>"
+            debugger.interventions.add(BanExperts((5,), Scope(layers=(1, 2))))
+            debugger.breakpoints.add("layer:1")
+            recording = debugger.record(tmp_path / "x.msgpack")
+            run(model, inputs)
+            debugger.flush()
+            assert repr(debugger.interventions) == "<interventions: ban, experts 5, layers 1-2>"
+            assert repr(debugger.breakpoints) == "<breakpoints: 1 layer:1, hits 16>"
+            assert repr(debugger.timeline).startswith("<timeline of tokens 0 to 15 at 4 sites")
+            assert repr(debugger.control) == "<the model is not held up>"
+            assert "x.msgpack: going on" in repr(recording)
+        assert "ended" in repr(recording)
+        assert repr(MoEAnalyzer(model)) == "<analyzer of MixtralForCausalLM, 4 sites>"
+
+    def test_one_within_another_leaves_the_outer_watching(self, model: Any, inputs: dict[str, Any]) -> None:
+        with MoEDebugger(model) as debugger:
+            with debugger:
+                run(model, inputs)
+            run(model, inputs)
+            assert debugger.timeline.snapshot().end == 32
+
     def test_steps_say_how_much_memory_the_process_held(
         self, model: Any, inputs: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -436,6 +459,20 @@ class TestAnalyzer:
         with analyzer.trace():
             run(model, inputs)
         assert analyzer.get_routing_stats()["tokens"] == 32
+
+    def test_the_text_of_a_batch_is_read_sequence_by_sequence(
+        self, built: BuiltModel, model: Any, tmp_path: Path
+    ) -> None:
+        inputs = built.inputs(3, 5)
+        analyzer, path = MoEAnalyzer(model, tokenizer()), tmp_path / "x.msgpack"
+        texts = []
+        with analyzer.trace() as debugger:
+            debugger.record(path)
+            for _ in range(2):
+                out = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+                texts += tokenizer().batch_decode(out[:, :-1])
+        assert analyzer.get_routing_stats()["text"] == "".join(texts)
+        assert trace_stats(path)["text"] == "".join(texts)
 
     def test_findings_of_ones_own(self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metadata, "entry_points", lambda group: [])

@@ -10,6 +10,7 @@ from moetui.debugger.core import MoEDebugger
 from moetui.routing import TimelineView, UsageError, join_texts
 from moetui.routing.events import Finding
 from moetui.routing.stats import compute_stats
+from moetui.routing.timeline import read_ids
 
 
 class MoEAnalyzer:
@@ -27,6 +28,10 @@ class MoEAnalyzer:
     def __init__(self, model: Any, tokenizer: Any = None, **options: Any) -> None:
         self._debugger = MoEDebugger(model, tokenizer, **options)
         self._traced = False
+
+    def __repr__(self) -> str:
+        info = self._debugger.info
+        return f"<analyzer of {info.architecture}, {len(info.sites)} sites>"
 
     @contextmanager
     def trace(self) -> Iterator[MoEDebugger]:
@@ -64,4 +69,4 @@ def text_of(view: TimelineView, branch: int | None = None) -> str:
     keep = ~tokens.pad & (tokens.token_id >= 0)
     if branch is not None:
         keep &= tokens.branch == branch
-    return join_texts([view.text(int(token)) for token in tokens.token_id[keep]])
+    return join_texts([view.text(token) for token in read_ids([(tokens, keep)])])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moetui.engine.options import CaptureOptions
-from moetui.routing import MoetuiError, Site, TimelineView, UnsupportedError, UsageError
+from moetui.routing import MoetuiError, Site, TimelineView, UnsupportedError, UsageError, drawable
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.events import BreakpointHit, Event, Notice
 from moetui.routing.given import shown, whole
@@ -71,6 +71,13 @@ class BreakpointSet:
 
     def __len__(self) -> int:
         return len(self._points)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{point.id} {drawable(point.expression)}, {'hits ' + str(point.hits) if point.enabled else 'off'}"
+            for point in self.all
+        ]
+        return f"<breakpoints: {'; '.join(shown) or 'none'}>"
 
     @property
     def on_hit(self) -> Action | None:

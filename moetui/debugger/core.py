@@ -33,6 +33,7 @@ from moetui.routing.events import (
 )
 from moetui.routing.given import shown, whole
 from moetui.routing.steps import Steps
+from moetui.routing.timeline import view_text
 
 _HOOKABLE = tuple(field.name for field in fields(CaptureOptions))
 _LAYOUT = ("logits", "weights")
@@ -44,6 +45,9 @@ class CompleteTimeline:
 
     def __init__(self, timeline: Timeline, flush: Callable[[], bool]) -> None:
         self._timeline, self._flush = timeline, flush
+
+    def __repr__(self) -> str:
+        return f"<timeline of {view_text(self._timeline.snapshot())}>"
 
     def snapshot(self) -> TimelineView:
         """All tokens so far; waits for the recorder, not for the model."""
@@ -128,6 +132,7 @@ class MoEDebugger:
         self._memory = MemoryMeter(self.info.device)
         self._told_rules: dict[str, str] = {}
         self._told_rate = 1.0
+        self._entered = 0
 
     def __repr__(self) -> str:
         state = "attached" if self.capture.attached else "detached"
@@ -179,12 +184,16 @@ class MoEDebugger:
         return done
 
     def __enter__(self) -> MoEDebugger:
-        return self.attach()
+        self.attach()
+        self._entered += 1
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._entered -= 1
+        if not self._entered:  # one within another goes on
+            self.close()
 
     def listen(self, on_steps: Callable[[Steps, int], None] | None, on_event: Callable[[Event], None] | None) -> None:
         """Replace ``on_steps`` and ``on_event``."""

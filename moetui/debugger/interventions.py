@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moetui.routing import Site, TraceError, UnsupportedError, UsageError
+from moetui.routing import Site, TraceError, UnsupportedError, UsageError, drawable
 from moetui.routing.branches import BranchTree
 from moetui.routing.events import Finding
-from moetui.routing.interventions import Intervention, ReplayRouting, RouterTemperature, checked
+from moetui.routing.interventions import Intervention, ReplayRouting, RouterTemperature, as_dict, checked, dict_words
 
 if TYPE_CHECKING:
     from moetui.engine import Capture
@@ -36,6 +36,10 @@ class InterventionSet:
 
     def __len__(self) -> int:
         return len(self._current)
+
+    def __repr__(self) -> str:
+        shown = "; ".join(drawable(dict_words(as_dict(item))) for item in self._current)
+        return f"<interventions: {shown or 'none'}>"
 
     @property
     def current(self) -> tuple[Intervention, ...]:

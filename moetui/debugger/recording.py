@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from moetui.routing import ModelInfo, UsageError
+from moetui.routing import ModelInfo, UsageError, drawable
 from moetui.routing.events import Event, GenerationSettings
 from moetui.routing.steps import Steps
 
@@ -58,6 +58,10 @@ class Recording:
             flush_seconds=_OLDEST,
             has_logits=has_logits,
         )
+
+    def __repr__(self) -> str:
+        state = self.problem or ("ended" if self._closed else "going on")
+        return f"<recording into {drawable(str(self.path))}: {state}, {self.nbytes:,} bytes>"
 
     @property
     def linger(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moetui.engine.control import Gate, RunControl
-from moetui.routing import UsageError
+from moetui.routing import UsageError, drawable
 from moetui.routing.events import BreakpointHit, RunState
 from moetui.routing.given import whole
 
@@ -42,6 +42,9 @@ class OwnRunControl:
 
         self._over = StartingOver(capture.model)
         self._encodes = any(site.stack == "encoder" for site in capture.info.sites)
+
+    def __repr__(self) -> str:
+        return f"<the model stands: {drawable(self.reason)}>" if self.paused else "<the model is not held up>"
 
     @property
     def paused(self) -> bool:

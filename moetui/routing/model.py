@@ -140,7 +140,7 @@ class ModelInfo:
     name: str
     architecture: str
     model_type: str
-    sites: tuple[Site, ...]
+    sites: tuple[Site, ...] = field(repr=False)
     num_layers: int = 0
     parameters: int = 0
     nbytes: int = 0
@@ -148,7 +148,7 @@ class ModelInfo:
     context_length: int | None = None
     dtype: str = ""
     device: str = ""
-    modules: tuple[ModuleNode, ...] = ()
+    modules: tuple[ModuleNode, ...] = field(default=(), repr=False)  # thousands
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -108,6 +109,25 @@ class TimelineView(Protocol):
 
     def text(self, token_id: int) -> str:
         """Text of a token id (not yet made drawable); ``‹id›`` where unknown, ``‹?›`` where the id is, too."""
+
+
+def read_ids(parts: Iterable[tuple[TokenColumns, Bool]]) -> list[int]:
+    """Ids of the tokens to keep as a person reads them: run by run, and the sequences of a batch one by one.
+
+    Args:
+        parts: consecutive tokens with ``[n]`` those that are kept.
+    """
+    kept = [
+        (tokens.token_id[keep], tokens.sequence[keep], np.where(tokens.phase == Phase.PREFILL, tokens.step, -1)[keep])
+        for tokens, keep in parts
+    ]
+    if not kept:
+        return []
+    ids, sequence, prefill = (np.concatenate(column) for column in zip(*kept))
+    if sequence.any():
+        run = np.cumsum((prefill >= 0) & (np.diff(prefill, prepend=-1) != 0))
+        ids = ids[np.lexsort((sequence, run))]
+    return ids.tolist()  # type: ignore[no-any-return]
 
 
 def view_text(view: TimelineView) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,8 +20,8 @@ from moetui.routing.events import (
 from moetui.routing.interventions import Intervention
 from moetui.routing.kept import without_deleted
 from moetui.routing.model import ModelInfo
-from moetui.routing.step import join_texts
-from moetui.routing.timeline import TimelineView
+from moetui.routing.step import Bool, join_texts
+from moetui.routing.timeline import TimelineView, TokenColumns, read_ids
 from moetui.trace.values import RecordedEvent
 
 _BLOCK = 16_384
@@ -130,11 +130,14 @@ def last_text(recorded: Recorded) -> str:
     view = recorded.timeline
     tree = BranchTree.of(item.event for item in recorded.events)
     line = None if tree.current is None else tree.line(tree.current)
-    texts: list[str] = []
-    for start in range(view.first, view.end, _BLOCK):
-        tokens = view.tokens(start, start + _BLOCK)
-        keep = (tokens.token_id >= 0) & (~tokens.pad if line is None else line_rows(tokens, line, view.stacks))
-        texts.extend(view.text(token_id) for token_id in tokens.token_id[keep].tolist())
+
+    def parts() -> Iterator[tuple[TokenColumns, Bool]]:
+        for start in range(view.first, view.end, _BLOCK):
+            tokens = view.tokens(start, start + _BLOCK)
+            real = ~tokens.pad if line is None else line_rows(tokens, line, view.stacks)
+            yield tokens, (tokens.token_id >= 0) & real
+
+    texts = [view.text(token_id) for token_id in read_ids(parts())]
     return join_texts([*texts, unread_text(item.event for item in recorded.events)])
 
 
