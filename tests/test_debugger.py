@@ -325,6 +325,25 @@ class TestRecording:
                 debugger.record(tmp_path / "c.msgpack")
         assert (tmp_path / "a.msgpack").read_bytes() == b"precious"
 
+    def test_one_that_was_ended_makes_room_for_the_next(
+        self, model: Any, inputs: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with MoEDebugger(model) as debugger:
+            for name in ("a.msgpack", "b.msgpack"):
+                recording = debugger.record(tmp_path / name)
+                run(model, inputs)
+                debugger.flush()
+                assert recording.close()
+            run(model, inputs)
+        for name in ("a.msgpack", "b.msgpack"):
+            with open_trace(tmp_path / name) as trace:
+                assert (trace.num_tokens, trace.complete) == (16, True)
+
+    def test_what_is_no_file_is_refused_in_words(self, model: Any) -> None:
+        for call in (open_trace, MoEDebugger(model).record):
+            with pytest.raises(UsageError, match="None is no file's name"):
+                call(None)
+
 
 class TestCallbacks:
     @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit()])
@@ -473,6 +492,15 @@ class TestAnalyzer:
                 texts += tokenizer().batch_decode(out[:, :-1])
         assert analyzer.get_routing_stats()["text"] == "".join(texts)
         assert trace_stats(path)["text"] == "".join(texts)
+
+    def test_tokens_that_left_the_buffer_are_said_to_be_missing(self, model: Any, inputs: dict[str, Any]) -> None:
+        analyzer = MoEAnalyzer(model, buffer_tokens=10)
+        with analyzer.trace():
+            run(model, inputs)
+        stats = analyzer.get_routing_stats()
+        assert stats["tokens"] == 7
+        (message,) = [item["message"] for item in stats["findings"] if item["kind"] == "tokens_left"]
+        assert message == "the first 9 tokens are no longer held, and not counted"
 
     def test_findings_of_ones_own(self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metadata, "entry_points", lambda group: [])

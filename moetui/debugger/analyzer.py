@@ -43,6 +43,8 @@ class MoEAnalyzer:
     def get_routing_stats(self) -> dict[str, Any]:
         """The document of ``moetui stats --json`` over all that was traced, with findings of one's own diagnostics.
 
+        Where more tokens were traced than ``buffer_tokens``, it is over the newest of them, and a finding says so.
+
         Raises:
             UsageError: nothing was traced yet.
         """
@@ -53,6 +55,9 @@ class MoEAnalyzer:
             Finding("plugin_failed", "warning", line, "update or remove it") for line in plugins.load_entry_points()
         ]
         view = self._debugger.timeline.snapshot()
+        if view.first:
+            message = f"the first {view.first:,} tokens are no longer held, and not counted"
+            problems.append(Finding("tokens_left", "warning", message, "a larger buffer_tokens holds more"))
         return compute_stats(
             view,
             self._debugger.info,

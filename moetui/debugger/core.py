@@ -31,7 +31,7 @@ from moetui.routing.events import (
     ModelChanged,
     Notice,
 )
-from moetui.routing.given import shown, whole
+from moetui.routing.given import file_path, shown, whole
 from moetui.routing.steps import Steps
 from moetui.routing.timeline import view_text
 
@@ -250,15 +250,17 @@ class MoEDebugger:
     ) -> Recording:
         """Write every step from now on to a trace, until ``close``, or the end of a script that does not call it.
 
+        What it returns can be closed by itself, as when the next run is to have a file of its own.
+
         Raises:
-            UsageError: the file exists (without ``overwrite``), or a recording is going on.
+            UsageError: the file exists (without ``overwrite``), a recording is going on, or that is no file's name.
             TraceError: the file cannot be written.
         """
-        if self.recording is not None:
+        if self.recording is not None and not self.recording.closed:
             raise UsageError(f"{self.recording.path} is being recorded already", "one recording at a time")
         self.flush()
         recording = Recording(
-            Path(path),
+            file_path(path),
             self.info,
             settings=settings,
             prompt=prompt,

@@ -78,6 +78,11 @@ class Recording:
         return self._writer.nbytes
 
     @property
+    def closed(self) -> bool:
+        """Whether it was ended: what comes now is not kept."""
+        return self._closed
+
+    @property
     def problem(self) -> str:
         """What ended the recording early, one line; empty while all is well."""
         return self._writer.problem or self._refused
@@ -164,7 +169,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a directory", "name a file")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already", "--force replaces it")
+        raise UsageError(f"{path} exists already", "--force or overwrite=True replaces it")
     if path.is_file() and being_written(path):
         raise UsageError(f"{path} is being written by another recording", "close that first, or name another file")
     if not path.parent.is_dir():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from moetui.routing.errors import UsageError
@@ -48,6 +50,13 @@ def wholes(values: Any, name: str) -> tuple[int, ...]:
         except (UsageError, TypeError):  # a tensor of no dimension says only when asked that it has no items
             pass
     raise UsageError(f"{name} must be whole numbers, not {shown(values)}", "a list or a tuple: [0, 3]")
+
+
+def file_path(value: Any) -> Path:
+    """A file's path; errors as of ``whole``."""
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{shown(value)} is no file's name")
+    return Path(os.fsdecode(value))
 
 
 def shown(value: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from moetui.routing.errors import TraceError
 from moetui.routing.events import Finding, FindingRaised, GenerationSettings
+from moetui.routing.given import file_path
 from moetui.routing.model import ModelInfo
 from moetui.trace.arrays import unpack_array
 from moetui.trace.catalog import Catalog, extend, from_index, read_map
@@ -39,8 +40,9 @@ def open_trace(path: str | Path) -> Trace:
 
     Raises:
         TraceError: there is no such file, it is no trace, it is one of a newer version, or nothing of it can be used.
+        UsageError: what was given is no file's name.
     """
-    return Trace(Path(path))
+    return Trace(file_path(path))
 
 
 class Trace:
