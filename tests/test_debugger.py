@@ -502,6 +502,14 @@ class TestAnalyzer:
         (message,) = [item["message"] for item in stats["findings"] if item["kind"] == "tokens_left"]
         assert message == "the first 9 tokens are no longer held, and not counted"
 
+    def test_layers_that_are_not_watched_are_not_said_to_be_silent(self, model: Any, inputs: dict[str, Any]) -> None:
+        analyzer = MoEAnalyzer(model, layers=[1])
+        with analyzer.trace():
+            run(model, inputs)
+        stats = analyzer.get_routing_stats()
+        assert [sum(site["loads"]) for site in stats["per_site"]] == [0, 32, 0, 0]
+        assert "site_silent" not in {finding["kind"] for finding in stats["findings"]}
+
     def test_findings_of_ones_own(self, model: Any, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metadata, "entry_points", lambda group: [])
         analyzer = MoEAnalyzer(model)

@@ -58,7 +58,7 @@ class MoEAnalyzer:
         if view.first:
             message = f"the first {view.first:,} tokens are no longer held, and not counted"
             problems.append(Finding("tokens_left", "warning", message, "a larger buffer_tokens holds more"))
-        return compute_stats(
+        stats = compute_stats(
             view,
             self._debugger.info,
             text=text_of(view),
@@ -66,6 +66,13 @@ class MoEAnalyzer:
             findings=[*self._debugger.findings, *problems],
             diagnostics=plugins.diagnostics,
         )
+        layers = self._debugger.capture.options.layers
+        if layers is not None:
+            unwatched = {site.name for site in self._debugger.info.sites if site.layer not in layers}
+            stats["findings"] = [
+                found for found in stats["findings"] if found["kind"] != "site_silent" or found["site"] not in unwatched
+            ]
+        return stats
 
 
 def text_of(view: TimelineView, branch: int | None = None) -> str:
