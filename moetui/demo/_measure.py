@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from moetui.demo import DOMAINS
@@ -19,7 +20,7 @@ class Measurement:
     `[documents, layers, experts]`, `loads` every choice `[layers, experts]`; `domains` numbers each document's domain.
     """
 
-    losses: np.ndarray
+    losses: NDArray[np.float64]
     tokens: Counts
     first: Counts
     loads: Counts

@@ -85,7 +85,8 @@ def count_tokens(
         np.asarray(((flags & flag) != 0)[keep].sum(0), np.int64)
         for flag in (SiteFlag.DROPPED, SiteFlag.FORCED, SiteFlag.NON_FINITE)
     )
-    entropy, entropy_known = np.zeros(len(sites)), np.zeros(len(sites), np.int64)
+    entropy: F64 = np.zeros(len(sites))
+    entropy_known: I64 = np.zeros(len(sites), np.int64)
     if logits is not None:
         values = site_entropy(logits, sites, roughly=True)
         there = seen & ~np.isnan(values)

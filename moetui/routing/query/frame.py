@@ -231,8 +231,8 @@ class Frame:
             for slot in range(indices.shape[2]):
                 expert = np.minimum(indices[:, column, slot], site.num_experts)
                 sums[np.arange(1, high - low + 1), expert] += 1
-            sums = sums[:, : site.num_experts].cumsum(0)
-            out[:, column] = coefficient_of_variation(sums[until] - sums[since])
+            loads = sums[:, : site.num_experts].cumsum(0)
+            out[:, column] = coefficient_of_variation(loads[until] - loads[since])
         return out
 
 

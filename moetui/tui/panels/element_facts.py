@@ -161,7 +161,8 @@ def router_facts(seen: Recent, site: Site) -> RouterFacts:
     rows = np.flatnonzero(seen.seen[:, site.index])
     indices = seen.block.indices[rows][:, [site.index]]
     counts = loads(indices, [site])[0]
-    entropies = gaps = np.full(rows.size, np.nan, np.float32)
+    unknown: NDArray[np.float32] = np.full(rows.size, np.nan, np.float32)
+    entropies = gaps = unknown
     if seen.block.logits is not None:
         logits = seen.block.logits[rows, site.index, : site.num_classes]
         entropies, gaps = router_entropy(logits, site), margins(logits, site.top_k)

@@ -130,7 +130,7 @@ class EntropyTrail:
             return self._kept[group]
         start = group * self._size
         stop = start + self._size
-        out = np.full(len(view.sites), np.nan)
+        out: F64 = np.full(len(view.sites), np.nan)
         if stop <= view.first or start >= view.end:
             return out
         first = max(start, view.first)
