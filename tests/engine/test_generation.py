@@ -113,8 +113,9 @@ class TestSettle:
             settle(PLAIN, self.PROMPT, 10)
         full = "prompt is 10 tokens, the model's context is 10, which leaves no room for one more"
         assert caught.value.message == full
-        with pytest.raises(UsageError, match=r"prompt is 10 tokens, the model's context is 9$"):
+        with pytest.raises(UsageError) as caught:
             settle(PLAIN, self.PROMPT, 9)
+        assert caught.value.message == "prompt is 10 tokens, the model's context is 9"
         assert settle(PLAIN, self.PROMPT, 11).max_new_tokens == 1
         assert settle(PLAIN, self.PROMPT, None).max_new_tokens == 12
 
