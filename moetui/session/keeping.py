@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +17,9 @@ from moetui.debugger import BreakpointSet
 from moetui.routing import MoetuiError
 from moetui.routing.breakpoints import Breakpoint
 from moetui.routing.folders import make_folder
+
+if sys.platform != "win32":
+    import fcntl
 
 _MOST = 200
 _MOST_BYTES = 1_000_000
@@ -113,6 +116,9 @@ def _merged(theirs: _Points, before: _Points, now: _Points) -> _Points:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let no other screen write meanwhile, unless it takes too long, or the file system cannot say."""
+    if sys.platform == "win32":
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + _PATIENCE
