@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from moetui.engine.endings import Endings
 from moetui.engine.gather import Gathered, SiteColumns, SiteTensors
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.options import CaptureOptions
 from moetui.engine.predict import Prediction
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import RawStep
 from moetui.engine.routing_arrays import RoutingArrays
 from moetui.engine.texts import TokenTexts
 from moetui.engine.tokens import TokenArrays, attribute_rows, decode_arrays, token_arrays

@@ -38,29 +38,33 @@ class Bounds(BreakingAround):
         on_compile: see ``BreakingAround``.
     """
 
-    __slots__ = ("_passes", "_stacks", "_stream")
+    __slots__ = ("_current", "_only", "_passes", "_stacks", "_stream")
 
     def __init__(self, stream: Stream, passes: Passes, on_compile: Callable[[], None]) -> None:
-        self._stream, self._passes = stream, passes
+        self._stream, self._passes, self._current = stream, passes, passes.current
         self._stacks = tuple(names.stack for names in stream.stacks)
+        self._only = self._stacks[0] if len(self._stacks) == 1 else None
         super().__init__(stream.module, before=self._enter, after=self._leave, broke=self._broke, on_compile=on_compile)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
         if self.removed or self._compiling():
             return BreakingAround.__call__(self, *args, **kwargs)
-        stream, passes, inner = self._stream, self._passes, self.replaced
-        current = passes.current
+        current, stream, inner = self._current, self._stream, self.replaced
+        frame = current.frame
+        if frame is not None and frame.owner is not stream:
+            # Of those within, most have nothing to tell.
+            unread = frame.unread
+            if (unread is None or unread[0] != self._only) and not frame.knows(self._stacks):
+                self._passes.enter(stream, args, kwargs, frame)
+            return type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
+        passes = self._passes
         try:
-            frame = current.frame
-            if frame is None or frame.owner is stream:
-                frame = passes.begin(stream, args, kwargs)
-            elif not frame.knows(self._stacks):
-                passes.enter(stream, args, kwargs, frame)
+            frame = passes.begin(stream, args, kwargs)
             output = (
                 type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
             )
-            if frame.owner is stream and current.frame is frame and not self.removed:
+            if current.frame is frame and not self.removed:
                 passes.end(frame, output)
         except BaseException:
             self._broke()

@@ -387,7 +387,7 @@ class Capture:
         current.applied = -1
         frame.started = perf_counter_ns()
         try:
-            stream.read(args, kwargs, frame)
+            stream.note(args, kwargs, frame)
         except Exception as error:  # noqa: BLE001 - whatever breaks here must not break the model
             self.fail(error)
         if frame.timed:

@@ -63,7 +63,7 @@ class BreakingAround(Around):
 
         self._first: Before = torch.compiler.disable(first)  # type: ignore[no-untyped-call]
         self._last: After = torch.compiler.disable(last)  # type: ignore[no-untyped-call]
-        self._compiling, self._traced = torch.compiler.is_compiling, self.inner
+        self._compiling, self._traced = torch.compiler.is_dynamo_compiling, self.inner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""

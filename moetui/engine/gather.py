@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moetui.engine.adapters.base import SiteHandle
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.predict import Prediction
-from moetui.engine.raw import SEEN, RawStep, TokenInputs
+from moetui.engine.raw import SEEN, RawStep
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,8 @@ from torch import Tensor
 from moetui.engine.adapters.base import SiteContext
 from moetui.engine.assemble import Assembler
 from moetui.engine.gather import Gatherer, SiteTensors
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.inputs import TokenInputs
+from moetui.engine.raw import RawStep
 from moetui.routing import TimelineView
 from moetui.routing.timeline import view_of
 

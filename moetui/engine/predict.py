@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.likeliest import likeliest
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import RawStep
 
 _INNER_LIMIT = 1 << 24  # elements of a prompt's logits up to which every token's probability is worked out
 _KEPT_COLUMNS = 32  # logits kept for the next pass: more columns than a drafted continuation has

@@ -2,74 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from moetui.engine.inputs import TokenInputs, Told, token_inputs
 from moetui.routing import Phase
-
-
-@dataclass(slots=True, eq=False)
-class TokenInputs:
-    """The arguments that tell which tokens a stack got, as references.
-
-    Attributes:
-        stack: of the sites that these tokens pass.
-        ids: ``[B, T]``, None where the stack got embeddings.
-        shape: ``(B, T)``, None where nothing tells.
-        mask: ``[B, L]`` 2-D attention mask over past and new tokens, None if there is none.
-        attention: ``[B, heads, T, L]`` 4-D mask that was given in its place (B and heads may be 1), bool or additive; L
-            may be all that a static cache has room for. Or ``[B, L]``, of the new tokens alone, or of past ones too.
-            None once ``place`` was asked.
-        places: ``[B, T]`` what ``place`` found.
-        positions: ``[B, T]`` as given, used where there is no 2-D mask.
-        modality: ``[B, T]`` 0 for text, where the model was told which tokens are not.
-        past: cached tokens before this pass: a number, or a 0-d tensor where only the device knows it.
-        cache: the cache object before the pass, for its identity alone.
-        left: the same after it.
-    """
-
-    stack: str
-    ids: Tensor | None = None
-    shape: tuple[int, int] | None = None
-    mask: Tensor | None = None
-    attention: Tensor | None = None
-    places: Tensor | None = None
-    positions: Tensor | None = None
-    modality: Tensor | None = None
-    past: int | Tensor = 0
-    cache: weakref.ref[Any] | None = None
-    left: weakref.ref[Any] | None = None
-
-    @property
-    def phase(self) -> Phase:
-        """Prefill when there is more than one new token a sequence or nothing cached before; decode otherwise."""
-        new = 1 if self.shape is None else self.shape[1]
-        nothing_before = isinstance(self.past, int) and self.past == 0
-        return Phase.PREFILL if new > 1 or nothing_before else Phase.DECODE
-
-    def place(self) -> Tensor | None:
-        """``[B, T]`` position of each token by ``attention``, -1 for padding; None if there is none.
-
-        Padding is what no token attends to. Nothing here waits for a device.
-        """
-        attention, self.attention = self.attention, None
-        if attention is not None and self.shape is not None:
-            self.places = _places(attention, self.shape, self.past_on(attention.device), self.positions)
-        return self.places
-
-    def past_on(self, device: torch.device) -> int | Tensor:
-        """``past`` where it can be reckoned with tensors of that device: the cache may lie on another."""
-        return self.past.to(device) if isinstance(self.past, Tensor) else self.past
-
-    @property
-    def on_host(self) -> bool:
-        """Whether no tensor of it lies on another device."""
-        held = (self.ids, self.mask, self.attention, self.places, self.positions, self.modality, self.past)
-        return all(not isinstance(value, Tensor) or value.is_cpu for value in held)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +23,6 @@ class ProbeRows:
 SEEN = 4
 """Places that a site has in ``RawStep.seen``."""
 
-_MASKED: Final = -9e3  # additive masks give -10,000 or less; biases by distance come to a few thousand at most
 _NOTHING: Final[dict[int, Any]] = {}  # never written to
 
 
@@ -99,7 +38,8 @@ class RawStep:
         started, ended: ``perf_counter_ns``.
         timed: whether this pass's hooks take the time, which costs them as much as what they do.
         cost: nanoseconds spent in this capture's hooks, if so.
-        inputs: the tokens of each stack that was called.
+        inputs: the tokens of each stack that was called; what is ``unread`` is read when somebody asks.
+        unread: what the call that began the pass told of one more token of one sequence.
         seen: for each site, by its number, what its router returned, the ``perf_counter_ns`` when its experts got their
             routing (0 where they did not), and that routing, as the site's adapter decodes it. One list: every other
             object that a site's hooks touch is one more that is in no cache.
@@ -112,15 +52,16 @@ class RawStep:
     """
 
     __slots__ = (
-        "before", "branch", "cost", "earlier", "ended", "extras", "index", "inputs", "keep", "logits", "owner",
-        "probes", "reordered", "seen", "sent", "started", "timed",
+        "_inputs", "before", "branch", "cost", "earlier", "ended", "extras", "index", "keep", "logits", "owner",
+        "probes", "reordered", "seen", "sent", "started", "timed", "unread",
     )  # fmt: skip
 
     def __init__(self, index: int, branch: int, owner: object, sites: int) -> None:
         self.index, self.branch, self.owner = index, branch, owner
         self.keep, self.reordered, self.timed = True, False, False
         self.started = self.ended = self.cost = 0
-        self.inputs: dict[str, TokenInputs] = {}
+        self._inputs: dict[str, TokenInputs] = {}
+        self.unread: Told | None = None
         self.seen: list[Any] = [None, 0, None, None] * sites
         self.logits: Tensor | None = None
         self.sent: Any = None
@@ -129,6 +70,14 @@ class RawStep:
         self.earlier: dict[int, list[tuple[Any, Any, Any]]] = _NOTHING
         self.probes: dict[int, ProbeRows] = _NOTHING
         self.extras: tuple[tuple[str, int, tuple[Tensor, ...]], ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, TokenInputs]:
+        """See above."""
+        unread, self.unread = self.unread, None
+        if unread is not None:
+            self._inputs[unread[0]] = token_inputs(unread)
+        return self._inputs
 
     def changed(self, number: int, first: Any, second: Any) -> None:
         """A routing function is changing what a site's experts were about to get."""
@@ -266,27 +215,3 @@ class RawStep:
         if inputs.positions is not None and tuple(inputs.positions.shape) == (batch, new):
             return inputs.positions.to(device).reshape(-1)
         return (torch.arange(new, device=device) + inputs.past_on(device)).expand(batch, new).reshape(-1)
-
-
-def _places(attention: Tensor, shape: tuple[int, int], past: int | Tensor, positions: Tensor | None) -> Tensor | None:
-    """See ``TokenInputs.place``; None if the mask is of other tokens."""
-    flat = attention.dim() == 2
-    rows, queries, keys = attention.shape[0], shape[1] if flat else attention.shape[2], attention.shape[-1]
-    if rows not in (1, shape[0]) or queries != shape[1] or keys < queries:
-        return None
-    if flat:
-        seen = (attention != 0).expand(shape[0], -1)  # [B, L]
-    else:
-        allowed = attention > _MASKED if attention.is_floating_point() else attention != 0
-        seen = allowed.any(1).any(1).expand(shape[0], -1)
-    # The keys of a window that has moved on are the last ones.
-    latest = keys - queries
-    start = past.clamp(max=latest) if isinstance(past, Tensor) else min(past, latest)
-    own = (torch.arange(queries, device=seen.device) + start).expand(shape)
-    if positions is not None and positions.shape == shape:
-        place = positions.to(seen.device, torch.int64)
-    else:
-        place = seen.long().cumsum(1).gather(1, own) - 1
-        if flat and keys == queries:
-            place = place + past
-    return place.masked_fill(~seen.gather(1, own), -1)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moetui.engine.adapters.base import SiteHandle, forward_parameters, module_at
 from moetui.engine.caches import CACHE_NAMES, past_length, returned_cache
+from moetui.engine.inputs import Told, token_inputs
 from moetui.engine.modules import output_head
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import RawStep
 
-_MODALITIES = ("moe_mm_token_type_ids", "mm_token_type_ids")
+_ONE = torch.Size((1, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,26 @@ class Stream:
         path: of the module.
         parameters: names of its forward's parameters, in order.
         stacks: whose tokens its arguments tell, by which names.
+        only: of the decoder, where that is the only one: one more token of one sequence is read when the pass is
+            recorded, as what every step does must be short.
     """
 
     path: str
     module: nn.Module
     parameters: tuple[str, ...]
     stacks: tuple[StackNames, ...]
+    only: StackNames | None
+
+    def note(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
+        """Note what a call that begins a pass says of the tokens."""
+        only = self.only
+        if only is not None and not args:
+            get = kwargs.get
+            ids = get(only.ids)
+            if type(ids) is Tensor and ids.shape == _ONE:
+                raw.unread = _told(only, get)
+                return
+        self.read(args, kwargs, raw)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], raw: RawStep) -> None:
         """Note what a call says of the tokens of each stack, unless an outer module said it already."""
@@ -58,36 +75,24 @@ class Stream:
             stack = names.stack
             if stack in known and known[stack].shape is not None:
                 continue
-            ids, mask, positions = get(names.ids), get(names.mask), get(names.positions)
-            known[stack] = inputs = TokenInputs(stack)
-            if mask is not None:
-                if isinstance(mask, Tensor) and mask.dim() == 2:
-                    inputs.mask = mask
-                else:
-                    inputs.attention = _attention_mask(mask)
-            if positions is not None and isinstance(positions, Tensor) and positions.dim() == 2:
-                inputs.positions = positions
-            source = ids if isinstance(ids, Tensor) else get(names.embeds)
-            if isinstance(source, Tensor) and len(shape := source.shape) >= 2:
-                inputs.shape = (shape[0], shape[1])
-                inputs.ids = ids if source is ids and len(shape) == 2 else None
-                if shape[0] > 1 and not raw.reordered:
-                    raw.reordered = _reorders_rows()
-            for name in _MODALITIES:
-                modality = get(name)
-                if modality is not None and isinstance(modality, Tensor) and modality.dim() == 2:
-                    inputs.modality = modality
-                    break
-            if stack != "encoder":
-                for name in CACHE_NAMES:
-                    cache = get(name)
-                    if cache is not None:
-                        inputs.past, inputs.cache = past_length(cache), weakref.ref(cache)
-                        uncounted = type(inputs.past) is int and inputs.past == 0  # to look at a tensor may be to wait
-                        if uncounted and inputs.mask is not None and inputs.shape is not None:
-                            # Caches of recurrent states alone do not count tokens: the mask does.
-                            inputs.past = max(0, inputs.mask.shape[1] - inputs.shape[1])
-                        break
+            known[stack] = inputs = token_inputs(_told(names, get))
+            if inputs.shape is not None and inputs.shape[0] > 1 and not raw.reordered:
+                raw.reordered = _reorders_rows()
+
+
+def _told(names: StackNames, get: Callable[[str], Any]) -> Told:
+    past: int | Tensor = 0
+    held = None
+    if names.stack != "encoder":
+        for name in CACHE_NAMES:
+            cache = get(name)
+            if cache is not None:
+                past, held = past_length(cache), weakref.ref(cache)
+                break
+    modality = get("moe_mm_token_type_ids")
+    if modality is None:
+        modality = get("mm_token_type_ids")
+    return names.stack, get(names.ids), get(names.embeds), get(names.mask), get(names.positions), modality, past, held
 
 
 def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
@@ -95,13 +100,15 @@ def note_output(raw: RawStep, output: Any, vocabulary: int) -> None:
     if vocabulary:
         logits = getattr(output, "logits", None)
         raw.logits = logits if isinstance(logits, Tensor) else _logits(output, vocabulary)
-    inputs = raw.inputs.get("decoder")
-    if inputs is not None:
-        # A first pass may be called without a cache, or exchange the one that it was given.
-        inputs.left = inputs.cache
-        cache = returned_cache(output)
-        if cache is not None:
-            inputs.left = weakref.ref(cache)
+    cache = returned_cache(output)
+    if cache is None:
+        return
+    # A first pass may be called without a cache, or exchange the one that it was given.
+    left, unread = weakref.ref(cache), raw.unread
+    if unread is None or unread[-1] is not left:
+        inputs = raw.inputs.get("decoder")
+        if inputs is not None:
+            inputs.left = left
 
 
 def _logits(output: Any, vocabulary: int) -> Tensor | None:
@@ -132,12 +139,14 @@ def find_streams(model: nn.Module, handles: tuple[SiteHandle, ...]) -> tuple[Str
             path = ".".join(parts[:length])
             if path == "" or isinstance(module_at(model, path), PreTrainedModel):
                 paths.setdefault(path, {})[handle.site.stack] = None
-    return tuple(
-        Stream(path, module, parameters, _stacks(parameters, list(stacks)))
-        for path, stacks in sorted(paths.items(), key=lambda item: len(item[0]))
-        for module in (module_at(model, path),)
-        for parameters in (forward_parameters(type(module)),)
-    )
+    streams = []
+    for path, names in sorted(paths.items(), key=lambda item: len(item[0])):
+        module = module_at(model, path)
+        parameters = forward_parameters(type(module))
+        stacks = _stacks(parameters, list(names))
+        only = stacks[0] if len(stacks) == 1 and stacks[0].stack == "decoder" else None
+        streams.append(Stream(path, module, parameters, stacks, only))
+    return tuple(streams)
 
 
 def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames, ...]:
@@ -150,18 +159,6 @@ def _stacks(parameters: tuple[str, ...], stacks: list[str]) -> tuple[StackNames,
         elif stack == "encoder" or len(stacks) == 1:
             out.append(StackNames.of(stack, ""))
     return tuple(out)
-
-
-def _attention_mask(mask: Any) -> Tensor | None:
-    """A 4-D mask; of those that a model was given by type of attention, the one that sees farthest.
-
-    A 2-D one where they are all of that kind, as those of states that recur are, or of tokens that are looked up.
-    """
-    if isinstance(mask, dict):
-        kinds = sorted(mask, key=lambda kind: kind != "full_attention")
-        found = [each for kind in kinds if isinstance(each := mask[kind], Tensor)]
-        return next((each for dim in (4, 2) for each in found if each.dim() == dim), None)
-    return mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
 
 
 def _tensor(value: Any) -> Tensor | None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moetui.engine.raw import TokenInputs
+from moetui.engine.inputs import TokenInputs
 from moetui.routing import Phase
 from moetui.routing.step import I16, I32, Bool
 

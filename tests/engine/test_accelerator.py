@@ -16,11 +16,12 @@ from moetui.debugger.memory import MemoryMeter
 from moetui.engine import Capture
 from moetui.engine.analyses.passes import forward
 from moetui.engine.generation import Prompt, generate
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.interventions import plan
 from moetui.engine.load_errors import out_of_memory
 from moetui.engine.loading import _build, _placement, load
 from moetui.engine.models import LoadRequest, resolve
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import RawStep
 from moetui.engine.rewind import RandomState, kept_generators
 from moetui.engine.transfer import Transfer
 from moetui.engine.zoo import BuiltModel, build

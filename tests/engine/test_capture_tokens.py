@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from moetui.engine.caches import returned_cache
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.interventions import plan
-from moetui.engine.raw import TokenInputs
 from moetui.engine.zoo import build
 from moetui.routing import NO_EXPERT, Phase, SiteFlag
 from moetui.routing.interventions import BanExperts, ScaleExperts, Scope

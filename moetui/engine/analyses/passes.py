@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
 from moetui.engine.adapters.base import Current, Watch
 from moetui.engine.gather import Gatherer, SiteTensors
+from moetui.engine.inputs import TokenInputs
 from moetui.engine.modules import input_device
-from moetui.engine.raw import RawStep, TokenInputs
+from moetui.engine.raw import RawStep
 from moetui.engine.rewind import kept_generators
 from moetui.engine.streams import next_tokens
 from moetui.routing import ModelError, MoetuiError, UnsupportedError
