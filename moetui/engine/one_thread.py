@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -21,6 +23,10 @@ def work_alone() -> None:
     torch.get_num_threads()  # where a thread has asked for nothing yet, its first operation would set the number again
     with contextlib.suppress(Exception):  # a library that it cannot read costs speed, nothing else
         ThreadpoolController().limit(limits=1, user_api="openmp")
+    # Once a program has called ``torch.set_num_threads``, MKL goes by that number and no longer by OpenMP's. It lies
+    # within torch's library, where nothing else sees it; in builds without, there is no such file or no such function.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).MKL_Set_Num_Threads_Local(1)
 
 
 def run_by_one() -> None:

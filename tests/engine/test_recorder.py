@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -407,3 +408,30 @@ def test_the_recorder_works_in_its_own_thread_alone() -> None:
         assert (seen, later, torch.get_num_threads()) == ([1], [2], 2)
     finally:
         torch.set_num_threads(threads)
+
+
+ALONE = """
+import os, threading, torch
+from moetui.engine.one_thread import work_alone
+torch.set_num_threads(2)
+large = torch.randn(160, 50_000)
+large.logsumexp(-1)
+count = lambda: len(os.listdir("/proc/self/task"))
+started = []
+def work():
+    work_alone()
+    before = count()
+    large.logsumexp(-1), large.topk(8), large @ large[:2].T
+    started.append(count() - before)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(*started)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="nothing tells the process's threads")
+def test_no_library_of_torch_starts_threads_for_who_works_alone() -> None:
+    """MKL counts for itself once a program has set torch's number of threads."""
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
