@@ -182,7 +182,7 @@ def test_threads_that_read_the_same_places_see_the_same(tmp_path, info, monkeypa
             return not same or view.tokens(*rows).ms.tobytes() != live.tokens(*rows).ms.tobytes()
 
         with ThreadPoolExecutor(8) as pool:
-            assert not any(pool.map(differs, 10 * list(range(0, 500, 15))))
+            assert not any(pool.map(differs, 4 * list(range(0, 500, 15))))
         assert trace.complete
         assert not trace.findings
 
