@@ -21,13 +21,15 @@ def command(ctx: click.Context, /, as_json: bool, fresh: bool) -> None:
     """
     from moetui.cli.tables import models_text
     from moetui.engine.catalog import catalog
+    from moetui.engine.collector import collecting_seldom
 
     def show(name: str, share: float) -> None:
         sys.stderr.write(f"\r{share:4.0%}  {name:<40}")
         sys.stderr.flush()
 
     wanted = progress_wanted(ctx)
-    document = catalog(show if wanted else None, fresh=fresh)
+    with collecting_seldom():
+        document = catalog(show if wanted else None, fresh=fresh)
     if wanted:
         sys.stderr.write("\r" + " " * 50 + "\r")
     if as_json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.debugger import BreakpointSet, MoEDebugger, Plugins
 from moetui.engine import CaptureOptions
 from moetui.engine.analyses import Analysis, run_analysis
+from moetui.engine.collector import collecting_seldom
 from moetui.engine.control import Gate, RunControl
 from moetui.engine.settings import check_settings
 from moetui.routing import ModelError, MoetuiError, UsageError
@@ -124,7 +125,10 @@ class Worker:
                 self._leave(self.debugger)
 
     def _prepare(self, stack: ExitStack) -> None:
-        debugger = self._given or self._load(stack)
+        debugger = self._given
+        if debugger is None:
+            with collecting_seldom():
+                debugger = self._load(stack)
         try:
             self.runs = self._set_up(debugger)
         except Exception:

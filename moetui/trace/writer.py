@@ -16,9 +16,9 @@ import numpy as np
 from moetui._version import __version__
 from moetui.routing.errors import TraceError
 from moetui.routing.events import BreakpointHit, Event, FindingRaised, GenerationSettings, ModelChanged, RunStateChanged
-from moetui.routing.model import ModelInfo
+from moetui.routing.model import ModelInfo, Site
 from moetui.routing.scores import token_scores
-from moetui.routing.step import Step
+from moetui.routing.step import NO_EXPERT, Step
 from moetui.routing.steps import Steps
 from moetui.trace.arrays import pack_array
 from moetui.trace.chunks import ChunkBuilder, Packed
@@ -119,12 +119,19 @@ class TraceWriter:
             step: its arrays are kept until they are written and must not change.
 
         Raises:
-            ValueError: the step's arrays do not fit each other or the model.
+            ValueError: the step's arrays do not fit each other or the model, tokens went to experts that it lacks, or
+                the trace is closed.
         """
+        if self._closed:
+            raise ValueError("the trace is closed")
+        _check_experts(step, self._info.sites)
         self.write_steps(Steps.of(step))
 
     def write_steps(self, steps: Steps) -> None:
-        """Add several steps, as if one by one but at the cost of one; see ``write_step``."""
+        """Add several steps, as if one by one but at the cost of one; see ``write_step``.
+
+        Experts' numbers are taken as they are, and nothing behind the trace's end.
+        """
         with self._lock:
             if self._closed or self.problem or not steps.num_tokens:
                 return
@@ -319,6 +326,17 @@ class _Index:
         dtypes = (np.uint8, np.int64, np.int64, np.int64)
         columns = {n: pack_array(np.array(rows, d)) for n, rows, d in zip(names, self._rows, dtypes)}
         return bytes(msgpack.packb({"kinds": self._kinds, **columns}))
+
+
+def _check_experts(step: Step, sites: Sequence[Site]) -> None:
+    if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
+        return  # the chunk says so
+    classes = np.array([site.num_classes for site in sites])[:, None]
+    lacking = (step.indices >= classes) & (step.indices != NO_EXPERT)
+    if lacking.any():
+        token, number, slot = np.argwhere(lacking)[0].tolist()
+        site, expert = sites[number], int(step.indices[token, number, slot])
+        raise ValueError(f"token {token} went to expert {expert} of {site.name}, which has {site.num_classes}")
 
 
 def _urgent(event: Event) -> bool:

@@ -75,3 +75,21 @@ def test_what_is_given_comes_back_in_the_format_s_precision(tmp_path):
 def test_arrays_that_do_not_fit_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         step_from_arrays(**{"indices": EXPERTS, "index": 0, **changes})
+
+
+def test_experts_that_the_model_lacks_are_refused(tmp_path):
+    with TraceWriter(tmp_path / "x.msgpack", ModelInfo("x", "", "", SITES)) as out:
+        out.write_step(step_from_arrays(EXPERTS, index=0))
+        with pytest.raises(ValueError, match="token 1 went to expert 8 of L0, which has 8"):
+            out.write_step(step_from_arrays([[[7, 1], [0, -1]], [[3, 8], [9, 6]]], index=1))
+        out.write_step(step_from_arrays(EXPERTS, index=2))
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        assert trace.timeline.tokens(0, 6).step.tolist() == [0] * 3 + [2] * 3
+        assert not trace.findings
+
+
+def test_a_step_behind_the_end_is_refused(tmp_path):
+    out = TraceWriter(tmp_path / "x.msgpack", ModelInfo("x", "", "", SITES))
+    out.close()
+    with pytest.raises(ValueError, match="the trace is closed"):
+        out.write_step(step_from_arrays(EXPERTS, index=0))
