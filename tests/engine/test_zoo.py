@@ -26,6 +26,7 @@ from moetui.engine.zoo import (
 from moetui.engine.zoo.autos import config_class
 from moetui.engine.zoo.exclusions import EXCLUDED
 from moetui.engine.zoo.overrides import MODEL_TYPES, NOTES, OVERRIDES
+from moetui.engine.zoo.scan import is_buildable
 from moetui.engine.zoo.shrink import representatives
 from moetui.engine.zoo.words import SMALLEST_VOCABULARY, words
 from moetui.routing import ModelError, UnsupportedError
@@ -49,6 +50,17 @@ def test_every_architecture_found_either_builds_or_is_excluded_with_a_reason() -
     for arch in architectures():
         assert arch.status == ("excluded" if arch.reason else "built")
         assert arch.evidence
+
+
+def test_one_is_known_by_name_without_looking_through_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"", "..", "auto", "../models/mixtral", "mixtral ", *(path.name for path in MODELS_FOLDER.iterdir())}
+    assert {name for name in names if is_buildable(name)} == set(buildable())
+
+    def looked() -> None:
+        raise AssertionError("it looked through all of them")
+
+    monkeypatch.setattr("moetui.engine.zoo.scan.architectures", looked)
+    assert is_buildable("mixtral")
 
 
 @known_by_now

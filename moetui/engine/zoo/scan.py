@@ -68,7 +68,7 @@ def architectures() -> tuple[Architecture, ...]:
     folders = sorted(path for path in _models_folder().iterdir() if path.is_dir())
     found = {}
     for folder in folders:
-        evidence = [line for file in sorted(folder.glob("modeling_*.py")) for line in _evidence(file)]
+        evidence = _own_evidence(folder)
         if evidence:
             found[folder.name] = evidence
     plain = [folder for folder in folders if folder.name not in found]
@@ -84,11 +84,23 @@ def buildable() -> tuple[str, ...]:
     return tuple(arch.name for arch in architectures() if arch.status == "built")
 
 
+def is_buildable(name: str) -> bool:
+    """Whether a name is among ``buildable()``: nearly always its own folder tells, in a hundredth of the time."""
+    if name in EXCLUDED:
+        return False
+    own = name.isidentifier() and (folder := _models_folder() / name).is_dir() and _own_evidence(folder)
+    return bool(own) or name in buildable()
+
+
 def _models_folder() -> Path:
     spec = importlib.util.find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:
         raise ModelError("transformers is not installed", "pip install transformers")
     return Path(next(iter(spec.submodule_search_locations))) / "models"
+
+
+def _own_evidence(folder: Path) -> list[str]:
+    return [line for file in sorted(folder.glob("modeling_*.py")) for line in _evidence(file)]
 
 
 def _evidence(file: Path) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from moetui.engine.zoo import sizes
 from moetui.engine.zoo.autos import auto_class, config_class
 from moetui.engine.zoo.overrides import MODEL_TYPES, NOTES, OVERRIDES
-from moetui.engine.zoo.scan import architectures, buildable
+from moetui.engine.zoo.scan import architectures, buildable, is_buildable
 from moetui.engine.zoo.shrink import shrink
 from moetui.engine.zoo.weights import randomise
 from moetui.routing import ModelError, UnsupportedError
@@ -124,13 +124,14 @@ def unaccounted() -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
+    if is_buildable(name):
+        return
     excluded = {arch.name: arch.reason for arch in architectures() if arch.status == "excluded"}
     if name in excluded:
         raise UnsupportedError(f"{name} is no Mixture-of-Experts model with a router", excluded[name])
-    if name not in buildable():
-        near = difflib.get_close_matches(name, buildable(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`moetui models` lists the architectures"
-        raise ModelError(f"no Mixture-of-Experts architecture is called {name!r}", hint)
+    near = difflib.get_close_matches(name, buildable(), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "`moetui models` lists the architectures"
+    raise ModelError(f"no Mixture-of-Experts architecture is called {name!r}", hint)
 
 
 def _can_generate(model: Any) -> bool:
