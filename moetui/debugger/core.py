@@ -296,7 +296,7 @@ class MoEDebugger:
         return self.plugins.diagnostic(name)
 
     def inspector(self, function: F) -> F:
-        """Decorator: add an inspector ``(module, path) -> {name: value}``; ``inspect PATH`` in the console asks it."""
+        """Decorator: add an inspector ``(module, path) -> {name: value}``: the Elements tab shows what it says."""
         return self.plugins.inspector(function)
 
     def register_viz(self, name: str) -> Callable[[F], F]:

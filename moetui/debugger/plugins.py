@@ -29,7 +29,8 @@ class Plugins:
     Attributes:
         metrics, visualisations: by name; ``metrics`` and ``viz NAME`` in the console show what they give.
         diagnostics: by name; their findings are among the others.
-        inspectors: in order of registration; for ``inspect PATH`` in the console.
+        inspectors: in order of registration; asked about the module that is selected on the Elements tab, and by
+            ``inspect PATH`` in the console.
     """
 
     def __init__(self) -> None:

@@ -119,18 +119,16 @@ class TraceWriter:
             step: its arrays are kept until they are written and must not change.
 
         Raises:
-            ValueError: the step's arrays do not fit each other or the model, tokens went to experts that it lacks, or
-                the trace is closed.
+            ValueError: the step's arrays do not fit each other or the model, or tokens went to experts that neither the
+                model has nor the step's logits.
         """
-        if self._closed:
-            raise ValueError("the trace is closed")
         _check_experts(step, self._info.sites)
         self.write_steps(Steps.of(step))
 
     def write_steps(self, steps: Steps) -> None:
         """Add several steps, as if one by one but at the cost of one; see ``write_step``.
 
-        Experts' numbers are taken as they are, and nothing behind the trace's end.
+        Experts' numbers are taken as they are.
         """
         with self._lock:
             if self._closed or self.problem or not steps.num_tokens:
@@ -331,7 +329,8 @@ class _Index:
 def _check_experts(step: Step, sites: Sequence[Site]) -> None:
     if step.indices.ndim != 3 or step.indices.shape[1] != len(sites):
         return  # the chunk says so
-    classes = np.array([site.num_classes for site in sites])[:, None]
+    wide = 0 if step.logits is None else step.logits.shape[-1]
+    classes = np.array([max(site.num_classes, wide) for site in sites])[:, None]
     lacking = (step.indices >= classes) & (step.indices != NO_EXPERT)
     if lacking.any():
         token, number, slot = np.argwhere(lacking)[0].tolist()

@@ -86,10 +86,3 @@ def test_experts_that_the_model_lacks_are_refused(tmp_path):
     with open_trace(tmp_path / "x.msgpack") as trace:
         assert trace.timeline.tokens(0, 6).step.tolist() == [0] * 3 + [2] * 3
         assert not trace.findings
-
-
-def test_a_step_behind_the_end_is_refused(tmp_path):
-    out = TraceWriter(tmp_path / "x.msgpack", ModelInfo("x", "", "", SITES))
-    out.close()
-    with pytest.raises(ValueError, match="the trace is closed"):
-        out.write_step(step_from_arrays(EXPERTS, index=0))

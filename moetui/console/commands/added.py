@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 
 from moetui.console.context import Context
 from moetui.console.draw import lines, number, pairs
+from moetui.console.inspecting import inspection
 from moetui.console.kinds import Kind, Last
 from moetui.console.needs import PLUGINS
 from moetui.console.plain import plain
 from moetui.console.readers import read_text
 from moetui.console.registry import command
 from moetui.console.result import Result
-from moetui.console.summaries import summary
 from moetui.routing import UsageError, drawable
 from moetui.session import Pluggable
 
@@ -69,7 +69,10 @@ def viz(console: Context, name: Annotated[str, _PICTURE], *, last: Last = None) 
     if name not in pictures:
         known = ", ".join(pictures) or "there are none; @debugger.register_viz('name'), or a plugin, adds one"
         raise UsageError(f"there is no picture called {name}", f"pictures: {known}")
-    picture = _foreign(name, pictures[name], console.window(last))
+    try:
+        picture = pictures[name](console.window(last))
+    except Exception as error:
+        raise UsageError(f"{name} does not work: {type(error).__name__}: {error}") from error
     return Result((Group(*lines(picture)) if isinstance(picture, str) else _Drawable(picture),), {"viz": name})
 
 
@@ -81,30 +84,10 @@ def inspect(console: Context, path: Annotated[str, _MODULE]) -> Result:
         inspect model.layers.2.mlp
     """
     assert isinstance(console.session, Pluggable)
-    inspectors = console.session.plugins.inspectors
-    if not inspectors:
+    if not console.session.plugins.inspectors:
         raise UsageError("no inspector was added", "@debugger.inspector, or a plugin")
-
-    def look(model: Any, _: Any) -> dict[str, Any]:
-        try:
-            module = model.get_submodule(path)
-        except AttributeError:
-            raise UsageError(f"there is no module {path}", "the Elements tab shows them") from None
-        found: dict[str, Any] = {}
-        for inspector in inspectors:
-            found.update(_foreign(getattr(inspector, "__name__", "an inspector"), inspector, module, path))
-        # What is a tensor is to be looked at here, where nothing changes it.
-        return {str(name): (plain(value), " ".join(summary(value))) for name, value in found.items()}
-
-    told = console.result(console.session.call(look))
+    told = console.result(console.session.call(inspection(console.session, path)))
     return Result((pairs((name, shown) for name, (_, shown) in told.items()),), {k: v for k, (v, _) in told.items()})
-
-
-def _foreign(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Exception as error:
-        raise UsageError(f"{name} does not work: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from moetui.console.inspecting import Told
 from moetui.routing import ModelInfo, Site, TimelineView, drawable
 from moetui.tui.panels.element_facts import ExpertFacts, RouterFacts
 from moetui.tui.panels.outline import Entry, Outline, router_note
@@ -75,3 +76,9 @@ def weight_shared(found: tuple[WeightFacts, ...] | str | None) -> Iterator[Fact]
         yield from (("norm", name, facts.norm), ("from", name, facts.low), ("to", name, facts.high))
         for place, count in enumerate(facts.histogram):
             yield (f"numbers in bin {place + 1} of {len(facts.histogram)}", name, count)
+
+
+def inspected_shared(told: Told | str | None) -> Iterator[Fact]:
+    """What users' inspectors say, where it is known."""
+    for name, (_, words) in told.items() if isinstance(told, dict) else ():
+        yield ("inspected", drawable(name), drawable(words))

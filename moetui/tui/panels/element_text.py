@@ -12,6 +12,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from moetui.console.inspecting import Told
 from moetui.routing import ModelInfo, Site, TimelineView, drawable
 from moetui.tui.cells import fit
 from moetui.tui.ink import Ink
@@ -254,6 +255,16 @@ def parameter_rows(entry: Entry, outline: Outline, most: int = 24) -> Rows:
     if len(parameters) > most:
         rows.append(Row("", (Piece(f"and {len(parameters) - most} or more further", "dim"),)))
     return rows
+
+
+def inspected_rows(told: Told | str | None) -> Rows:
+    """What users' inspectors say of a module; or why they do not, or that they are being asked."""
+    if told is None:
+        return [Row("inspected", (Piece("being asked, between two steps", "dim"),)), Row()]
+    if isinstance(told, str):
+        return [Row("inspected", (Piece(drawable(told), "bad"),)), Row()]
+    rows = [Row(drawable(name), (Piece(drawable(words)),)) for name, (_, words) in told.items()]
+    return [*rows, Row()] if rows else []
 
 
 def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink, room: int = 40) -> Rows:

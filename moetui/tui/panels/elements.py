@@ -20,6 +20,7 @@ from moetui.tui.panels.element_sharing import (
     HEADER,
     Fact,
     expert_shared,
+    inspected_shared,
     module_shared,
     parameter_shared,
     site_shared,
@@ -29,6 +30,7 @@ from moetui.tui.panels.element_text import (
     LABEL,
     Rows,
     expert_rows,
+    inspected_rows,
     module_rows,
     parameter_rows,
     part_rows,
@@ -36,6 +38,7 @@ from moetui.tui.panels.element_text import (
     site_rows,
     weight_rows,
 )
+from moetui.tui.panels.inspected import Inspected
 from moetui.tui.panels.outline import Entry, Outline
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.weights import WeightFacts, weight_reader
@@ -71,6 +74,8 @@ class ElementsPanel(Horizontal):
         self._session: Session | None = None
         self._weights: dict[str, tuple[WeightFacts, ...] | str] = {}
         self._asked: set[str] = set()
+        self._inspected = Inspected(self._show)
+        self._stop: Stop | None = None
 
     def compose(self) -> ComposeResult:
         """Tree, details."""
@@ -93,6 +98,9 @@ class ElementsPanel(Horizontal):
         """Mark the router at which the run stands."""
         if self.is_mounted:
             self.view.stop_at(None if stop is None else stop.site)
+        if stop != self._stop:
+            self._stop = stop
+            self._inspected.forget()
 
     def refresh_from(self, view: TimelineView, session: Session) -> None:
         """Draw this view."""
@@ -149,6 +157,11 @@ class ElementsPanel(Horizontal):
             facts += site_shared(router, site)
         else:
             title = drawable(entry.path) or entry.label
+        node = outline.node(entry)
+        if node is not None and self._session is not None:
+            told = self._inspected.of(self._session, node.path, self.app)
+            rows += inspected_rows(told)
+            facts += inspected_shared(told)
         if not entry.path:
             rows += module_rows(outline.info) + part_rows(outline, ink, room)
             facts += module_shared(outline.info, outline)
