@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moetui.console.plain import plain
@@ -19,7 +19,8 @@ Told = dict[str, tuple[Any, str]]
 def inspection(session: Pluggable, path: str) -> Callable[[Any, Any], Told]:
     """A function for ``Session.call`` that asks every inspector about the module at ``path``.
 
-    It raises a ``UsageError`` where there is no such module, or an inspector raises.
+    It raises a ``UsageError`` where there is no such module. An inspector that raises is told of by its name, as its
+    own code keeps none of the others from being shown.
     """
     inspectors = tuple(session.plugins.inspectors)
 
@@ -28,21 +29,17 @@ def inspection(session: Pluggable, path: str) -> Callable[[Any, Any], Told]:
             module = model.get_submodule(path)
         except AttributeError:
             raise UsageError(f"there is no module {path}", "the Elements tab shows them") from None
-        # What is a tensor is to be looked at here, where nothing changes it.
-        return {
-            str(name): (plain(value), " ".join(summary(value)))
-            for name, value in _asked(inspectors, module, path).items()
-        }
+        told: Told = {}
+        for inspector in inspectors:
+            try:
+                # What is a tensor is to be looked at here, where nothing changes it.
+                told |= {
+                    str(name): (plain(value), " ".join(summary(value)))
+                    for name, value in inspector(module, path).items()
+                }
+            except Exception as error:  # noqa: BLE001 - foreign code
+                name = getattr(inspector, "__name__", "an inspector")
+                told[name] = None, f"does not work: {type(error).__name__}: {error}"
+        return told
 
     return look
-
-
-def _asked(inspectors: Sequence[Callable[[Any, str], dict[str, Any]]], module: Any, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for inspector in inspectors:
-        try:
-            found.update(inspector(module, path))
-        except Exception as error:
-            name = getattr(inspector, "__name__", "an inspector")
-            raise UsageError(f"{name} does not work: {type(error).__name__}: {error}") from error
-    return found

@@ -537,10 +537,14 @@ class TestWhatUsersAdd:
         assert "╭" in drawn(answer)
         assert told.run("viz dots").error == "there is no picture called dots"
 
-    def test_modules(self, told: Console) -> None:
+    def test_modules(self, told: Console, session: LiveSession) -> None:
         answer = told.run("inspect model.layers.1.mlp.gate")
         assert answer.data == {"numbers": answer.data["numbers"], "path": "model.layers.1.mlp.gate"}
         assert answer.data["numbers"] > 0
+        session.plugins.inspector(lambda module, path: {}[path])
+        answer = told.run("inspect model.layers.1.mlp.gate")
+        assert list(answer.data) == ["numbers", "path", "<lambda>"]
+        assert "does not work: KeyError: 'model.layers.1.mlp.gate'" in drawn(answer)
         assert told.run("inspect model.layers.99").error == "there is no module model.layers.99"
 
     def test_without_any(self, live: Console, session: LiveSession) -> None:

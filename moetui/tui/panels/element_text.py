@@ -263,7 +263,7 @@ def inspected_rows(told: Told | str | None) -> Rows:
         return [Row("inspected", (Piece("being asked, between two steps", "dim"),)), Row()]
     if isinstance(told, str):
         return [Row("inspected", (Piece(drawable(told), "bad"),)), Row()]
-    rows = [Row(drawable(name), (Piece(drawable(words)),)) for name, (_, words) in told.items()]
+    rows = [Row(fit(drawable(name), LABEL - 1), (Piece(drawable(words)),)) for name, (_, words) in told.items()]
     return [*rows, Row()] if rows else []
 
 
