@@ -53,6 +53,8 @@ class Inspected:
 
         def take(future: Future[Told]) -> None:
             self._under_way = False
+            if future.cancelled():  # the session is closing
+                return
             if asked == self._wanted:
                 error = future.exception()
                 self._told = future.result() if error is None else _words(error)
@@ -66,7 +68,7 @@ class Inspected:
             self._told = error.message
             return
         self._under_way = True
-        future.add_done_callback(lambda done: None if done.cancelled() else app.call_later(take, done))
+        future.add_done_callback(lambda done: app.call_later(take, done))
 
 
 def _words(error: BaseException) -> str:
