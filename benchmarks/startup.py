@@ -3,8 +3,9 @@
     python benchmarks/startup.py [--times 5] [--json]
 
 Help and statistics against importing click; the first picture of ``run`` and ``replay`` against that of a Textual app
-of one label. Also asserts that torch is imported after the first picture. All run from bytecode, as what was installed
-does, whatever the environment says about writing it.
+of one label; until a model is ready, against importing transformers' own module of it. Also asserts that torch is
+imported after the first picture. All run from bytecode, as what was installed does, whatever the environment says about
+writing it.
 """
 
 from __future__ import annotations
@@ -105,7 +106,13 @@ def main() -> None:
             "moetui replay": watched(["replay", trace], "Profiler"),
             "moetui replay, tokens shown": watched(["replay", trace], "waterfall"),
         }
-        kinds = {"start to end": quick, "start to first picture": pictures}
+        own = "from transformers.models.mixtral import modeling_mixtral"
+        ready = {
+            "importing transformers' Mixtral": lambda: seconds_of([python, "-c", own]),
+            "moetui run demo, ready": lambda: first_picture([*moetui, "run", "demo"], "○ ready")[0],
+            "moetui run random:mixtral": lambda: first_picture([*moetui, "run", "random:mixtral"], "○ ready")[0],
+        }
+        kinds = {"start to end": quick, "start to first picture": pictures, "start until the model is ready": ready}
         results = {title: medians(measures, options.times) for title, measures in kinds.items()}
     if options.json:
         print(json.dumps(results, indent=1))
