@@ -12,6 +12,8 @@ from moetui.routing import UsageError
 if TYPE_CHECKING:
     from moetui.session.offers import Pluggable
 
+_MOST = 400  # characters of a text
+
 Told = dict[str, tuple[Any, str]]
 """By name: the value as plain data, and in words that are not yet drawable."""
 
@@ -33,13 +35,16 @@ def inspection(session: Pluggable, path: str) -> Callable[[Any, Any], Told]:
         for inspector in inspectors:
             try:
                 # What is a tensor is to be looked at here, where nothing changes it.
-                told |= {
-                    str(name): (plain(value), " ".join(summary(value)))
-                    for name, value in inspector(module, path).items()
-                }
+                told |= {str(name): (plain(value), _words(value)) for name, value in inspector(module, path).items()}
             except Exception as error:  # noqa: BLE001 - foreign code
                 name = getattr(inspector, "__name__", "an inspector")
                 told[name] = None, f"does not work: {type(error).__name__}: {error}"
         return told
 
     return look
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return value if len(value) <= _MOST else f"{value[: _MOST - 1]}…"
+    return " ".join(summary(value))

@@ -541,6 +541,7 @@ class TestWhatUsersAdd:
         answer = told.run("inspect model.layers.1.mlp.gate")
         assert answer.data == {"numbers": answer.data["numbers"], "path": "model.layers.1.mlp.gate"}
         assert answer.data["numbers"] > 0
+        assert re.search(r"path +model\.layers\.1\.mlp\.gate$", drawn(answer).rstrip())
         session.plugins.inspector(lambda module, path: {}[path])
         answer = told.run("inspect model.layers.1.mlp.gate")
         assert list(answer.data) == ["numbers", "path", "<lambda>"]

@@ -50,7 +50,7 @@ async def test_what_inspectors_say_of_the_selected_module_is_asked_one_at_a_time
         await until(pilot, lambda: len(asked) == 3)
         answer()
         path = app.query_one(OutlineView).entry.path  # type: ignore[union-attr]
-        await until(pilot, lambda: re.search(rf"name +'{re.escape(path)}'", shown(app)))
+        await until(pilot, lambda: re.search(rf"name +{re.escape(path)} ", shown(app)))
         panel: Any = app.query_one("#elements")
         panel.show_stop(Stop(3))
         panel._show()
