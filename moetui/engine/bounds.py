@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from moetui.engine.adapters.base import Current
+from moetui.engine.adapters.current import Current
 from moetui.engine.compiled import BreakingAround
 from moetui.engine.raw import RawStep
 from moetui.engine.streams import Stream
@@ -38,10 +38,10 @@ class Bounds(BreakingAround):
         on_compile: see ``BreakingAround``.
     """
 
-    __slots__ = ("_current", "_only", "_passes", "_stacks", "_stream")
+    __slots__ = ("_only", "_own", "_passes", "_stacks", "_stream")
 
     def __init__(self, stream: Stream, passes: Passes, on_compile: Callable[[], None]) -> None:
-        self._stream, self._passes, self._current = stream, passes, passes.current
+        self._stream, self._passes, self._own = stream, passes, passes.current.own
         self._stacks = tuple(names.stack for names in stream.stacks)
         self._only = self._stacks[0] if len(self._stacks) == 1 else None
         super().__init__(stream.module, before=self._enter, after=self._leave, broke=self._broke, on_compile=on_compile)
@@ -50,8 +50,8 @@ class Bounds(BreakingAround):
         """The module's forward."""
         if self.removed or self._compiling():
             return BreakingAround.__call__(self, *args, **kwargs)
-        current, stream, inner = self._current, self._stream, self.replaced
-        frame = current.frame
+        own, stream, inner = self._own, self._stream, self.replaced
+        frame = own.frame
         if frame is not None and frame.owner is not stream:
             # Of those within, most have nothing to tell.
             unread = frame.unread
@@ -64,7 +64,7 @@ class Bounds(BreakingAround):
             output = (
                 type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
             )
-            if current.frame is frame and not self.removed:
+            if own.frame is frame and not self.removed:
                 passes.end(frame, output)
         except BaseException:
             self._broke()
@@ -72,18 +72,18 @@ class Bounds(BreakingAround):
         return output
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream, frame = self._stream, self._passes.current.frame
+        stream, frame = self._stream, self._own.frame
         if frame is None or frame.owner is stream:  # the same: a compiled pass broke off
             self._passes.begin(stream, args, kwargs)
         elif not frame.knows(self._stacks):
             self._passes.enter(stream, args, kwargs, frame)
 
     def _leave(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        frame = self._passes.current.frame
+        frame = self._own.frame
         if frame is not None and frame.owner is self._stream:
             self._passes.end(frame, output)
 
     def _broke(self) -> None:
-        current = self._passes.current
-        if current.frame is not None and current.frame.owner is self._stream:
-            current.frame = None
+        frame = self._own.frame
+        if frame is not None and frame.owner is self._stream:
+            self._passes.current.leave(frame)

@@ -15,7 +15,8 @@ from weakref import WeakSet
 from torch import nn
 
 from moetui.engine.adapters import Gate, RoutingFunction, SiteContext, SiteHandle
-from moetui.engine.adapters.base import Current, Watch
+from moetui.engine.adapters.base import Watch
+from moetui.engine.adapters.current import Current
 from moetui.engine.around import Handle
 from moetui.engine.assemble import Assembler
 from moetui.engine.bounds import Bounds
@@ -41,7 +42,7 @@ from moetui.routing.given import shown
 from moetui.routing.ranges import with_routers
 from moetui.routing.steps import Steps
 
-_TIMED = 8  # of so many passes, one takes the time that its hooks take
+_TIMED = 32  # of so many passes, one takes the time that its hooks take, on a longer way
 
 _recording: WeakSet[Capture] = WeakSet()  # those that have begun a recorder's thread
 
@@ -112,7 +113,7 @@ class Capture:
         if not self.handles:
             raise ModelError(f"found no router in {type(model).__name__}", "moetui debugs Mixture-of-Experts models")
         self.check_layers(self.options)
-        self.current = Current()
+        self.current = Current(self._crowded)
         self.functions: list[RoutingFunction | None] = [None] * len(self.handles)
         self._gate: Gate | None = None
         self.wants_logits = self.options.logits
@@ -223,7 +224,8 @@ class Capture:
         self._on_sites, self._on_streams, self._on_others = {}, [], []
         self._compiling = False
         self._study.detach()
-        self.current.frame = None
+        if self.current.frame is not None:
+            self.current.leave(self.current.frame)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every step captured so far was handed on; False if ``timeout`` seconds were not enough."""
@@ -246,14 +248,13 @@ class Capture:
 
         For passes of an analysis; also between two sites of a pass that is under way, which goes on afterwards.
         """
-        frame, self.current.frame = self.current.frame, None
         held = self.before_step, self.gate, self._muted
         self.before_step, self.gate, self._muted = None, None, True
         try:
-            yield
+            with self.current.aside():
+                yield
         finally:
             self.before_step, self.gate, self._muted = held
-            self.current.frame = frame
 
     def so_far(self, context: SiteContext) -> TimelineView | None:
         """The tokens that stand before a site, with their routing so far; for the gate. See ``Glance.so_far``."""
@@ -340,6 +341,10 @@ class Capture:
         if self.options.attention:
             self._on_others += self.extras.watch_attention(self.model, self.fail)
 
+    def _crowded(self) -> None:
+        for watch in tuple(self._on_sites.values()):
+            watch.follow()
+
     def _is_compiled(self) -> None:
         """The model is being compiled and its outermost forward has just begun: what comes behind breaks the graph.
 
@@ -383,8 +388,10 @@ class Capture:
             frame.timed = self._kept % _TIMED == 2  # a short run has its second one
         else:
             frame.keep = False
-        current.frame = frame
-        current.applied = -1
+        if self._muted:
+            current.frame = frame
+        else:
+            current.enter(frame)
         frame.started = perf_counter_ns()
         try:
             stream.note(args, kwargs, frame)
@@ -407,7 +414,7 @@ class Capture:
     def end(self, frame: RawStep, output: Any) -> None:
         """See ``Passes``."""
         frame.ended = perf_counter_ns()
-        self.current.frame = None
+        self.current.leave(frame)
         if not frame.keep or output is None:
             return
         recorder = self._recorder

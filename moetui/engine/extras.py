@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters import SiteHandle
-from moetui.engine.adapters.base import Current
+from moetui.engine.adapters.current import Current
 from moetui.engine.around import own_forward
 from moetui.engine.raw import RawStep
 from moetui.engine.tokens import attribute_rows

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from moetui.engine.adapters.base import Current, SiteHandle, rows
+from moetui.engine.adapters.base import SiteHandle, rows
+from moetui.engine.adapters.current import Current
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
 from moetui.engine.scoring import Rule, expert_scale, find_form, find_rule, with_rule

@@ -250,7 +250,7 @@ def test_one_that_breaks_ends_the_capture_not_the_run(model: Any) -> None:
     bare = model(input_ids=inputs).logits
     with Watched(model) as watched:
         watched.capture.set_functions({0: Breaks()})
-        for _ in range(2):
+        for _ in range(3):  # the second one's time is taken: it asks for nothing direct
             assert torch.equal(model(input_ids=inputs).logits, bare)
     assert [finding.kind for finding in watched.findings if finding.severity == "error"] == ["capture_failed"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from moetui.engine.adapters.current import Current
 from moetui.engine.around import Handle
 from moetui.routing import Phase, Site
 from moetui.routing.model import SiteKind
@@ -164,13 +164,6 @@ class SiteContext:
             return name
         first, last = int(known.min()), int(known.max())
         return f"{name} · token {first}" if first == last else f"{name} · tokens {first} to {last}"
-
-
-class Current(threading.local):
-    """The frame (``RawStep``) that the hooks of this thread write to; None outside of a forward pass."""
-
-    frame: Any = None
-    applied = -1  # the site whose function was applied to the call that is about to reach its experts
 
 
 class Watch:

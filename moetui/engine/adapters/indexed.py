@@ -139,16 +139,16 @@ class _IndexedWatch(RouterWatch):
         """What reads the routing off a call of the experts, with nothing left between it and their run."""
         tap, names, number = self.tap, self._names, self.handle.site.index
         at = SEEN * number
-        current, functions = tap.current, tap.functions
+        own, functions = tap.current.own, tap.functions
 
         def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
             changed = None
             if functions[number] is not None or tap.gate is not None:
-                if current.applied != number:
+                if own.applied != number:
                     # There is no hook, or was none when the pass came to stand here.
                     changed = self._change(args, kwargs)
-                current.applied = -1
-            time, frame = perf_counter_ns(), current.frame
+                own.applied = -1
+            time, frame = perf_counter_ns(), own.frame
             if frame is None:
                 return changed
             try:
@@ -170,7 +170,7 @@ class _IndexedWatch(RouterWatch):
         if module is not self.handle.experts:  # a copy's
             return None
         changed = self._change(args, kwargs)
-        self.tap.current.applied = self.handle.site.index
+        self.tap.current.own.applied = self.handle.site.index
         return changed
 
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
@@ -212,13 +212,13 @@ class _AroundExperts(Glancing):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
-        if not self.short or len(args) < 3:
+        seen = self.current.seen
+        if seen is None or not self.short or len(args) < 3:
             return Around.__call__(self, *args, **kwargs)
-        frame = self.current.frame
-        function = self.function
+        at, function = self.at, self.function
         if function is not None:
-            direct, output = function.direct, None if frame is None else frame.seen[self.at]
-            if direct is None or output is None:
+            direct, output, frame = function.direct, seen[at], self.current.frame
+            if direct is None or output is None or frame is None:
                 return Around.__call__(self, *args, **kwargs)
             hidden, indices, weights, *others = args
             try:
@@ -228,15 +228,10 @@ class _AroundExperts(Glancing):
                 changed = indices, weights
             if changed is None:
                 return Around.__call__(self, *args, **kwargs)
-            frame.changed(self.number, indices, weights)
+            frame.changed(at // SEEN, indices, weights)
             args = hidden, *changed, *others
-        if frame is not None:
-            time, seen, at = perf_counter_ns(), frame.seen, self.at
-            if seen[at + 1]:
-                frame.repeat(self.number)
-            seen[at + 1], seen[at + 2], seen[at + 3] = time, args[1], args[2]
-            if frame.timed:
-                frame.cost += perf_counter_ns() - time
+        if not seen[at + 1] or self.again():
+            seen[at + 1], seen[at + 2], seen[at + 3] = perf_counter_ns(), args[1], args[2]
         inner = self.replaced
         return type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
 

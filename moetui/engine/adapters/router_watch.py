@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from moetui.engine.adapters.base import Current, RouterCall, RoutingFunction, SiteHandle, Tap, Watch
+from moetui.engine.adapters.base import RouterCall, RoutingFunction, SiteHandle, Tap, Watch
+from moetui.engine.adapters.current import Current
 from moetui.engine.around import After, Around, Before, Handle
 from moetui.engine.raw import SEEN
 
@@ -40,7 +41,8 @@ class RouterWatch(Watch):
 
     def glance(self) -> None:
         """Let those that have a short way take it, or not, by what is on the site now."""
-        function, free = self.tap.functions[self.handle.site.index], self.tap.gate is None
+        function = self.tap.functions[self.handle.site.index]
+        free = self.tap.gate is None and not self.tap.current.crowded
         for handle in self._handles:
             if isinstance(handle, Glancing):
                 handle.glance(free and (function is None or self.may_direct(function)), function)
@@ -62,15 +64,16 @@ class Glancing(Around):
 
     Args:
         number: of the site.
-        current: whose frame it writes to.
+        current: where it finds the places to write to; a call takes the long way where they do not lie open.
         before, after: what the long way does; the short way does it in place.
 
     Attributes:
-        short: whether that way is taken.
+        short: whether that way is taken at all.
+        at: where the site's own places begin.
         function: the site's, on the short way; None where nothing changes the routing.
     """
 
-    __slots__ = ("at", "current", "function", "number", "short")
+    __slots__ = ("at", "current", "function", "short")
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Glancing(Around):
         before: Before | None = None,
         after: After | None = None,
     ) -> None:
-        self.number, self.at, self.current, self.short = number, SEEN * number, current, False
+        self.at, self.current, self.short = SEEN * number, current, False
         self.function: Any = None
         super().__init__(module, before=before, after=after)
 
@@ -91,8 +94,15 @@ class Glancing(Around):
             self.short = False
         self.function = function
         self.short = short and not self.removed
-        if self.removed:  # meanwhile, by another thread
+        if self.removed or self.current.crowded:  # meanwhile, by another thread
             self.short = False
+
+    def again(self) -> bool:
+        """Make room where the pass that is going on calls the site again; False where it is none of this thread's."""
+        frame = self.current.frame
+        if frame is not None:
+            frame.repeat(self.at // SEEN)
+        return frame is not None
 
     def remove(self) -> None:
         """See ``Around``."""
@@ -112,15 +122,13 @@ class _AroundRouter(Glancing):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
-        if not self.short:
+        seen = self.current.seen
+        if seen is None or not self.short:
             return Around.__call__(self, *args, **kwargs)
         inner = self.replaced
         output = type(self.module).forward(self.module, *args, **kwargs) if inner is None else inner(*args, **kwargs)
-        frame = self.current.frame
-        if frame is not None:
-            seen, at = frame.seen, self.at
-            if seen[at] is not None:
-                frame.repeat(self.number)
+        at = self.at
+        if seen[at] is None or self.again():
             seen[at] = output
         if self.function is not None:
             call, experts = self.call, self.experts

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from moetui.engine.adapters import Gate, RoutingFunction, SiteHandle
-from moetui.engine.adapters.base import Current, Watch
+from moetui.engine.adapters.base import Watch
+from moetui.engine.adapters.current import Current
 from moetui.engine.gather import Gatherer, SiteTensors
 from moetui.engine.inputs import TokenInputs
 from moetui.engine.modules import input_device
