@@ -23,8 +23,8 @@ class Own(threading.local):
 class Current:
     """The passes that are going on: one, or one in each of several threads.
 
-    A thread's own storage costs a hook more than all else that it does. So the only pass that is going on has its
-    sites' places lie open besides, for hooks that do not ask for their thread.
+    To read a thread's own storage costs a hook about as much as to be called at all. So the only pass that is going on
+    has its sites' places lie open besides, for hooks that do not ask for their thread.
 
     Args:
         on_crowd: called in a thread that begins a pass while another thread's is going on, the first time. From then on
@@ -61,11 +61,10 @@ class Current:
         own = self.own
         if self._take(False) or (own.frame is not None and own.frame is self._alone):
             self._alone = frame
+            self.seen = None if frame.timed else frame.seen
         else:
             self._crowd()
         own.frame, own.applied = frame, -1
-        if self._alone is frame:
-            self.seen = None if frame.timed else frame.seen
 
     def leave(self, frame: Any) -> None:
         """This thread's pass is over."""
