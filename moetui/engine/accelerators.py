@@ -7,5 +7,5 @@ import torch
 
 def accelerator() -> torch.device | None:
     """Its kind, whichever it is: ``cuda``, ``xpu``, ``mps`` ...; None where there is none, or none that works."""
-    found = torch.accelerator.current_accelerator()
-    return found if found is not None and torch.accelerator.is_available() else None
+    # In this order: torch 2.6 raises where one is asked for that is not there.
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -107,7 +107,7 @@ def _check_device(device: str) -> None:
     if device in ("auto", "cpu"):
         return
     kind, _, number = device.partition(":")
-    own = torch.accelerator.current_accelerator()
+    own = accelerator()
     kinds = ["cuda"] if own is None or own.type == "cuda" else ["cuda", own.type]
     if kind not in kinds or (":" in device and not number.isdecimal()):
         named = ", ".join(f"{each}, {each}:0, {each}:1 ..." for each in kinds)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from moetui.engine.accelerators import accelerator
+
 Contents = tuple[tuple[int, torch.dtype, torch.Size], ...]
 """What lies in a buffer, end to end: number, type and shape of each tensor."""
 
@@ -52,9 +54,9 @@ class Transfer:
 
 def _copies_behind(device: torch.device) -> bool:
     """Whether a copy to the host stands in the device's stream behind what was computed, and an event tells its end."""
-    accelerator = torch.accelerator.current_accelerator()
+    own = accelerator()
     # On MPS such a copy is known to hand on what was not computed yet.
-    return accelerator is not None and accelerator.type == device.type != "mps"
+    return own is not None and own.type == device.type != "mps"
 
 
 def _event(device: torch.device) -> torch.Event | torch.cuda.Event:

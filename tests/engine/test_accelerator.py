@@ -14,6 +14,7 @@ import torch
 
 from moetui.debugger.memory import MemoryMeter
 from moetui.engine import Capture
+from moetui.engine.accelerators import accelerator
 from moetui.engine.analyses.passes import forward
 from moetui.engine.generation import Prompt, generate
 from moetui.engine.inputs import TokenInputs
@@ -80,6 +81,7 @@ def test_no_hook_looks_at_values(name: str, chain: tuple[Intervention, ...], mon
     inputs = built.inputs(2, 9, padding="left")
     monkeypatch.setattr(RawStep, "on_host", False)  # gather it here, as if it lay elsewhere
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
     events: list[Event] = []
     with Capture(built.model, on_event=events.append) as capture:
         capture.set_functions(plan(chain, lambda: capture.handles).functions)
@@ -156,8 +158,8 @@ def test_a_model_goes_to_whatever_accelerator_there_is(monkeypatch: pytest.Monke
 
 @pytest.fixture
 def device() -> torch.device:
-    found = torch.accelerator.current_accelerator()
-    if found is None or not torch.accelerator.is_available():
+    found = accelerator()
+    if found is None:
         pytest.skip("this torch has no accelerator")
     return found
 
