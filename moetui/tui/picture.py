@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,28 +48,33 @@ def network_svg(trace: Path, size: tuple[int, int] = SIZE) -> str:
         TraceError: no trace, or damaged beyond use.
     """
     session = ReplaySession(trace, start="end", paused=True)
+    given_up = threading.Event()
     try:
         # A thread of its own, because the caller's may have an event loop already.
         with ThreadPoolExecutor(1, "moetui-picture") as thread:
-            return thread.submit(lambda: asyncio.run(_drawn(session, size))).result()
+            try:
+                return thread.submit(lambda: asyncio.run(_drawn(session, size, given_up))).result()
+            finally:
+                given_up.set()  # an interrupt comes here: the thread is waited for
     finally:
         session.close()
 
 
-async def _drawn(session: ReplaySession, size: tuple[int, int]) -> str:
+async def _drawn(session: ReplaySession, size: tuple[int, int], given_up: threading.Event) -> str:
     app = PictureApp(session)
     taken: list[str] = []
 
     async def take(pilot: Pilot[Any]) -> None:
         settled = False
-        while not settled:
+        while not settled and app.crash is None and not given_up.is_set():
             settled = app.settled  # twice in a row: what was drawn then is on the screen now
             await pilot.pause()
             settled &= app.settled
-        taken.append(app.export_screenshot(title="moetui"))
+        if settled:
+            taken.append(app.export_screenshot(title="moetui"))
         app.exit(0)
 
     await app.run_async(headless=True, size=size, mouse=False, auto_pilot=take)
     if app.crash is not None:
         raise app.crash
-    return self_contained(taken[0])
+    return self_contained(taken[0]) if taken else ""

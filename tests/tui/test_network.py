@@ -347,6 +347,16 @@ async def test_a_long_count_lets_keys_through():
         assert int(panel.source.sums.loads.sum()) == 20_000 * 8 * 2
 
 
+async def test_lines_below_the_room_of_the_detail_are_blank():
+    # While the screen is laid out anew, a line may be asked for that the room for the content does not have.
+    timeline = make_timeline(decode=5)
+    async with network(timeline) as (panel, _):
+        detail = panel.query_one(TokenDetail)
+        width, height = detail.room
+        lines = [detail.render_line(height + beyond) for beyond in range(3)]
+        assert [(line.text, line.cell_length) for line in lines] == [(" " * width, width)] * 3
+
+
 def test_every_key_has_a_name_and_a_word_of_help_and_takes_none_of_the_apps():
     ours = [b for widget in (NetworkPanel, Heatmap, TokenTable, TokenDetail) for b in widget.BINDINGS]
     assert all(binding.id and binding.tooltip for binding in ours)

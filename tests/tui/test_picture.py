@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from moetui.routing import TraceError
-from moetui.tui.picture import network_svg
+from moetui.tui.picture import PictureApp, network_svg
 from moetui.tui.svg import self_contained
+from moetui.tui.widgets.token_detail import TokenDetail
 from tests.hostile import CORPUS
 from tests.tui.builders import make_info
 from tests.tui.recordings import write_recording
@@ -89,6 +92,31 @@ def test_a_picture_can_be_drawn_while_an_event_loop_runs(trace: Path) -> None:
         return network_svg(trace)
 
     assert asyncio.run(inside()) == network_svg(trace)
+
+
+def test_a_bug_in_the_drawing_is_said_and_not_waited_for(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise IndexError("a line that is not there")
+
+    monkeypatch.setattr(TokenDetail, "render_line", broken)
+    with pytest.raises(IndexError, match="a line that is not there"):
+        network_svg(trace)
+
+
+def test_an_interrupt_ends_a_picture_that_is_not_done(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = threading.current_thread().ident
+    assert caller is not None
+    asked: list[None] = []
+
+    def settled(_: PictureApp) -> bool:
+        if not asked:
+            signal.pthread_kill(caller, signal.SIGINT)
+        asked.append(None)
+        return False
+
+    monkeypatch.setattr(PictureApp, "settled", property(settled))
+    with pytest.raises(KeyboardInterrupt):
+        network_svg(trace)
 
 
 def test_no_token_text_breaks_the_file(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class TokenDetail(Pens, can_focus=True):
         if y == height - 1 and height > 1:
             return self._candidates(facts, width)
         above = height - 2 - y
-        if height > 1 and above < self._footers():
+        if height > 1 and 0 <= above < self._footers():
             return self._shares(self._related[self._footers() - 1 - above], width)
         row = self._top + y
         if y >= self._shown() or row >= len(facts.sites):
