@@ -96,7 +96,12 @@ def _describe(
         progress(architecture.name, share)
     if architecture.status != "built":
         return {"name": architecture.name, "supported": False, "reason": architecture.reason}
-    return {"supported": True, **asdict(examine(architecture.name))}
+    try:
+        return {"supported": True, **asdict(examine(architecture.name))}
+    except Exception as error:  # noqa: BLE001 - the model's own code, which may ask for a newer torch
+        words = " ".join(str(error).split())
+        reason = f"its small model does not run here: {type(error).__name__}: {words}"
+        return {"name": architecture.name, "supported": False, "reason": reason}
 
 
 def examine(name: str) -> Support:

@@ -45,6 +45,22 @@ def test_what_does_not_run_is_not_said_to_work(monkeypatch: pytest.MonkeyPatch) 
     assert set(examine("mixtral").interventions.values()) == {"something else ran"}
 
 
+def test_a_model_that_does_not_run_here_is_listed_with_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(name: str) -> None:
+        raise RuntimeError(f"{name}: scatter():\n  Expected dtype int64")
+
+    monkeypatch.setattr(catalog_module, "examine", fails)
+    rows = catalog(cache=tmp_path)["architectures"]
+    assert [row["name"] for row in rows] == [found.name for found in architectures()]
+    row = next(row for row in rows if row["name"] == "mixtral")
+    assert not row["supported"]
+    assert row["reason"] == (
+        "its small model does not run here: RuntimeError: mixtral: scatter(): Expected dtype int64"
+    )
+
+
 def test_the_number_of_slots_is_fixed_where_the_kind_fixes_it(document: dict[str, Any]) -> None:
     stiff = {row["name"] for row in supported(document) if row["interventions"]["more"] != "yes"}
     assert stiff == {"doge", "jetmoe", "nllb_moe", "switch_transformers"}
