@@ -47,7 +47,7 @@ def step_from_arrays(
         branch: its number.
 
     Raises:
-        ValueError: shapes that do not fit each other, or no expert's number.
+        ValueError: shapes that do not fit each other, no expert's number, or numbers that a trace has no room for.
     """
     experts = _experts(indices)
     count, sites = experts.shape[:2]
@@ -55,7 +55,7 @@ def step_from_arrays(
     if phase is None:
         phase = Phase.DECODE if len(np.unique(rows)) == count else Phase.PREFILL
     return Step(
-        index=index,
+        index=int(_column(index, np.int32, 1, "index")[0]),
         phase=phase,
         started=started,
         duration=duration,
@@ -71,7 +71,7 @@ def step_from_arrays(
         candidate_ids=np.empty((count, 0), np.int32),
         candidate_logprobs=np.empty((count, 0), np.float16),
         site_ms=np.full(sites, np.nan, np.float32),
-        branch=branch,
+        branch=int(_column(branch, np.int16, 1, "branch")[0]),
         vocabulary=dict(texts or {}),
     )
 
@@ -89,6 +89,10 @@ def _column(values: ArrayLike, dtype: Any, count: int, name: str) -> Array:
     given = np.asarray(values)
     if given.shape not in ((), (count,)):
         raise ValueError(f"{name} of {given.shape} for {count} tokens")
+    if np.issubdtype(dtype, np.integer) and given.size:
+        lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if given.dtype.kind not in "iu" or given.min() < lowest or given.max() > highest:
+            raise ValueError(f"{name}: whole numbers from {lowest} to {highest} are wanted")
     return np.broadcast_to(given, (count,)).astype(dtype)
 
 

@@ -70,6 +70,13 @@ def test_what_is_given_comes_back_in_the_format_s_precision(tmp_path):
         ({"weights": [[[0.5]]]}, "weights of"),
         ({"logits": np.zeros((2, 2, 8))}, "logits of"),
         ({"token_id": [1, 2]}, "token_id of"),
+        ({"token_id": 2**33 + 5}, "token_id: whole numbers"),
+        ({"token_id": 1.7}, "token_id: whole numbers"),
+        ({"position": np.nan}, "position: whole numbers"),
+        ({"position": 2**31}, "position: whole numbers"),
+        ({"sequence": 70_000}, "sequence: whole numbers from -32768 to 32767"),
+        ({"index": 2**31}, "index: whole numbers"),
+        ({"branch": 2**15}, "branch: whole numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes, words):

@@ -155,7 +155,9 @@ def model_of(
     if not layers or experts < 1 or top_k < 1:
         raise TraceError("the log holds no routing", "check what wrote it")
     if experts > MAX_EXPERTS or not Widths(len(layers), top_k, experts, 0).plausible:
-        raise TraceError(f"{len(layers)} layers of {experts} experts are more than a trace can hold", "check the log")
+        raise TraceError(
+            f"{len(layers)} layers of {experts} experts, top-{top_k}, are more than a trace can hold", "check the log"
+        )
     names: dict[str, int] = {}
     sites = []
     for index, layer in enumerate(layers):
