@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,8 +21,19 @@ def _option(*names: str, **attributes: Any) -> Decorator:
     return click.option(*names, **attributes)
 
 
-def _share() -> click.FloatRange:
-    return click.FloatRange(0, 1, min_open=True)
+class FiniteRange(click.FloatRange):
+    """A range that ``nan`` does not lie in: no comparison with it holds, so that click lets it pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+def _share() -> FiniteRange:
+    return FiniteRange(0, 1, min_open=True)
 
 
 PROMPT = (
@@ -33,7 +45,7 @@ PROMPT = (
 )
 
 GENERATION = (
-    _option("--temperature", type=click.FloatRange(0, min_open=True), help="Sample with this temperature."),
+    _option("--temperature", type=FiniteRange(0, min_open=True), help="Sample with this temperature."),
     _option("--top-p", type=_share(), help="Sample from the nucleus of this mass."),
     _option("--top-k-sampling", type=click.IntRange(1, 2**31 - 1), help="Sample from this many candidates."),
     _option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeat a sampled run exactly."),
@@ -59,7 +71,7 @@ CAPTURE = (
 )
 
 SCREEN = (
-    _option("--fps", type=click.FloatRange(0.5, 30), help="Frames a second at most (default: by the line's speed)."),
+    _option("--fps", type=FiniteRange(0.5, 30), help="Frames a second at most (default: by the line's speed)."),
     _option("--low-bandwidth", is_flag=True, help="256 colours, no mouse, fewer frames (set under ssh)."),
     _option("--color", type=click.Choice(["auto", "truecolor", "256", "16", "none"]), default="auto"),
     _option("--ascii", is_flag=True, help="Draw with ASCII alone."),

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from moetui.cli.common import FILE, Common, common_options
-from moetui.cli.options import CONSOLE, SCREEN, grouped
+from moetui.cli.options import CONSOLE, SCREEN, FiniteRange, grouped
 
 
 @click.command("replay")
 @click.argument("trace", type=FILE)
-@click.option("--speed", type=click.FloatRange(0.25, 64), default=1.0, show_default=True, help="Times real time.")
+@click.option("--speed", type=FiniteRange(0.25, 64), default=1.0, show_default=True, help="Times real time.")
 @click.option("--follow", is_flag=True, help="Go on reading while the file is being written.")
 @grouped(CONSOLE, SCREEN)
 @common_options

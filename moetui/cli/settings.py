@@ -80,7 +80,7 @@ def load_settings(explicit: str | None = None) -> Settings:
         return Settings(path, False, {}, {})
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML: {error}", 'a setting is written like: theme = "dark"') from error
     keys = table.pop("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):

@@ -57,13 +57,14 @@ def prompt_of(prompt: str | None, prompt_file: str | None) -> str | None:
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file exclude each other", "give one of them")
     if prompt_file is not None:
-        path = Path(prompt_file)
-        if path.stat().st_size > _MAX_PROMPT_BYTES:
-            raise UsageError(f"{path} is too large for a prompt", "a prompt is text of a few kilobytes")
+        with Path(prompt_file).open("rb") as file:  # its size says nothing of a pipe
+            read = file.read(_MAX_PROMPT_BYTES + 1)
+        if len(read) > _MAX_PROMPT_BYTES:
+            raise UsageError(f"{prompt_file} is too large for a prompt", "a prompt is text of a few kilobytes")
         try:
-            prompt = path.read_text(encoding="utf-8")
+            prompt = read.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
-            raise UsageError(f"{path} is no UTF-8 text", "save the prompt as UTF-8") from error
+            raise UsageError(f"{prompt_file} is no UTF-8 text", "save the prompt as UTF-8") from error
     elif prompt is not None:
         prompt = typed(prompt)
     if prompt is not None and not prompt.strip():

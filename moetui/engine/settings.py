@@ -23,7 +23,9 @@ def check_settings(settings: GenerationSettings) -> None:
         if count is not None and count >= _MOST:
             raise UsageError(f"{words} must be less than 2^31, not {count}")
     if settings.temperature is not None and not 0 <= settings.temperature < float("inf"):
-        raise UsageError(f"the temperature must not be negative, not {settings.temperature}", "leave it out for greedy")
+        raise UsageError(
+            f"the temperature must be a number from 0, not {settings.temperature}", "leave it out for greedy"
+        )
     if settings.top_p is not None and not 0 < settings.top_p <= 1:
         raise UsageError(f"top-p must lie in (0, 1], not {settings.top_p}", "1 means no limit")
     if settings.top_k_sampling is not None and settings.top_k_sampling < 1:

@@ -23,7 +23,7 @@ from moetui.cli.doctor import _GPU_PROBE, _devices, _gpu, _terminal
 from moetui.cli.key_clashes import DEFAULTS
 from moetui.cli.key_names import NAMES, is_key
 from moetui.cli.options import settings
-from moetui.cli.values import interventions_of, numbers
+from moetui.cli.values import interventions_of, numbers, prompt_of
 from moetui.routing import UsageError
 from moetui.routing.interventions import BanExperts, ForceExperts, Scope, SetTopK
 from moetui.trace import open_trace
@@ -179,6 +179,8 @@ def test_a_settings_file_reaches_the_command(call: Call, tmp_path: Path) -> None
         ("ascii = 3", "ascii: '3' is not true or false"),
         ("buffer_tokens = 2.5", "buffer_tokens: '2.5' is not a whole number"),
         ("fps = true", "fps: 'True' is not a number"),
+        ("fps = nan", "fps: nan is no finite number"),
+        ("a = " + "[" * 100_000, "is no TOML"),
         ("theme = ['dark']", "theme: one value is wanted"),
         ("[keys]\nhlep = 'z'", "did you mean 'help'"),
         ("[keys]\nfollow = 'z'", "did you mean 'network.follow'"),
@@ -433,6 +435,21 @@ def test_a_prompt_is_utf_8_whatever_the_locale(tmp_path: Path, prompt: bytes, st
     else:
         with open_trace(tmp_path / "x.msgpack") as trace:
             assert trace.prompt.encode() == prompt
+
+
+def test_a_prompt_file_is_read_as_text_and_no_further_than_a_prompt_goes(tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"\xef\xbb\xbfOnce there\r\nwas")  # as editors of Windows write it
+    assert prompt_of(None, str(file)) == "Once there\nwas"
+    with pytest.raises(UsageError, match="/dev/zero is too large for a prompt"):
+        prompt_of(None, "/dev/zero")
+
+
+@pytest.mark.parametrize("option", ["--fps", "--speed"])
+def test_what_is_no_number_is_refused(call: Call, tmp_path: Path, option: str) -> None:
+    done = call("replay", tmp_path / "x.msgpack", option, "nan")
+    assert done.status == 2
+    assert "nan is no finite number" in done.err
 
 
 def test_every_key_of_the_screen_can_be_moved_by_its_name() -> None:
