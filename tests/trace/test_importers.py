@@ -11,7 +11,7 @@ import pytest
 
 from moetui.routing import TraceError
 from moetui.routing.events import BranchAdded
-from moetui.trace import TraceWriter, export, import_file, open_trace, step_from_arrays
+from moetui.trace import TraceWriter, export, import_file, open_trace, recorded_stats, step_from_arrays
 from tests.trace.trace_cases import make_info, make_steps
 
 
@@ -75,6 +75,24 @@ def log(**changes):
     }
     layer.update(changes)
     return {"config": "org/model", "num_experts": 3, "top_k": 1, "samples": [{"loss": 1.5, "layers": [layer]}]}
+
+
+def test_logits_past_the_experts_of_a_log_are_those_of_zero_experts(tmp_path, out):
+    (tmp_path / "log.json").write_text(json.dumps(log() | {"num_experts": 2}))  # and one token went to class 2
+    assert import_file(tmp_path / "log.json", out).num_experts == 2
+    with open_trace(out) as trace:
+        site = trace.info.sites[0]
+        assert (site.num_experts, site.num_classes, site.zero_experts) == (2, 3, 1)
+        assert recorded_stats(trace)["per_site"][0]["loads"] == [0, 1]
+
+
+def test_routers_of_one_layer_are_said_to_be_told_apart_by_their_order(tmp_path, out):
+    document = log()
+    document["samples"][0]["layers"] *= 2
+    (tmp_path / "log.json").write_text(json.dumps(document))
+    assert [each.kind for each in import_file(tmp_path / "log.json", out).findings] == ["import_layers_repeated"]
+    with open_trace(out) as trace:
+        assert [site.name for site in trace.info.sites] == ["L1", "L1.1"]
 
 
 def test_a_log_without_tokens_or_a_known_rule_leaves_them_unknown(tmp_path, out):

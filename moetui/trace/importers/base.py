@@ -142,6 +142,7 @@ def model_of(
     experts: int,
     top_k: int,
     *,
+    classes: int = 0,
     scoring: Scoring = "unknown",
     logits_form: LogitsForm = "unknown",
     normalised: bool | None = None,
@@ -149,12 +150,15 @@ def model_of(
 ) -> ModelInfo:
     """A model as far as a log tells it: a site for each of ``layers``, all alike, named for them or ``site_names``.
 
+    ``classes`` past the number of experts are zero-experts.
+
     Raises:
         TraceError: no layers, or more of anything than a trace can hold.
     """
     if not layers or experts < 1 or top_k < 1:
         raise TraceError("the log holds no routing", "check what wrote it")
-    if experts > MAX_EXPERTS or not Widths(len(layers), top_k, experts, 0).plausible:
+    classes = max(experts, classes)
+    if classes > MAX_EXPERTS or not Widths(len(layers), top_k, classes, 0).plausible:
         raise TraceError(
             f"{len(layers)} layers of {experts} experts, top-{top_k}, are more than a trace can hold", "check the log"
         )
@@ -170,8 +174,9 @@ def model_of(
                 "",
                 "",
                 experts,
-                experts,
+                classes,
                 top_k,
+                zero_experts=classes - experts,
                 scoring=scoring,
                 logits_form=logits_form,
                 normalised=normalised,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moetui.routing.errors import TraceError
-from moetui.routing.events import Branch
+from moetui.routing.events import Branch, Finding
 from moetui.routing.model import Site
 from moetui.routing.scores import probabilities
 from moetui.trace.arrays import Array
@@ -18,6 +18,12 @@ from moetui.trace.importers.base import COUNTED, Imported, Opening, Passage, mod
 from moetui.trace.importers.json_stream import JsonStream
 
 _CHECKED = 64  # tokens on which the scoring rule is tried
+_REPEATED = Finding(
+    "import_layers_repeated",
+    "info",
+    "the log has some layers more than once: their routers are told apart by their order, and named for it",
+    "a comparison with the recording that it was made of takes other names for other routers; CSV has their names",
+)
 
 
 @dataclass(slots=True)
@@ -25,16 +31,21 @@ class _Head:
     """What stands beside the samples, and what the first of them tells."""
 
     config: str = ""
-    experts: int = 0
-    says_experts: bool = False
+    stated: int = 0  # experts, as the log itself says; 0 where it does not
+    classes: int = 0  # that the routers choose among
+    has_logits: bool = False
     top_k: int = 0
     layers: list[int] = field(default_factory=list)
-    has_logits: bool = False
     has_weights: bool = False
     normalised: bool | None = None
     softmax: bool = False
     branches: list[Branch] = field(default_factory=list)
     tokens: int = 0
+
+    @property
+    def experts(self) -> int:
+        """How many there are. Where each class has a logit, those past the number stated are zero-experts."""
+        return self.stated if self.has_logits and 0 < self.stated < self.classes else max(self.stated, self.classes)
 
 
 def fits(opening: Opening) -> bool:
@@ -54,11 +65,16 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         TraceError: it makes no sense, or the trace cannot be written.
     """
     head = _survey(path)
+    told = (
+        *(() if head.stated or head.has_logits else (COUNTED,)),
+        *((_REPEATED,) if len(set(head.layers)) < len(head.layers) else ()),
+    )
     info = model_of(
         head.config or path.stem,
         head.layers,
         head.experts,
         head.top_k,
+        classes=head.classes,
         scoring="softmax" if head.softmax else "unknown",
         logits_form="logits" if head.softmax else "unknown",
         normalised=head.normalised,
@@ -71,7 +87,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         has_weights=head.has_weights,
         has_logits=head.has_logits,
         branches=head.branches,
-        findings=() if head.says_experts else (COUNTED,),
+        findings=told,
         overwrite=overwrite,
     )
 
@@ -82,8 +98,7 @@ def _survey(path: Path) -> _Head:
         if key == "config" and isinstance(value, str):
             head.config = value
         elif key == "num_experts" and type(value) is int:
-            head.experts = max(head.experts, value)
-            head.says_experts = True
+            head.stated = max(head.stated, value)
         elif key == "top_k" and type(value) is int:
             head.top_k = max(head.top_k, value)
         elif key == "samples":
@@ -104,12 +119,12 @@ def _survey_sample(head: _Head, sample: Any) -> None:
         experts = _experts(layer, number)
         count = len(experts)
         head.top_k = max(head.top_k, experts.shape[1])
-        head.experts = max(head.experts, int(experts.max(initial=-1)) + 1)
+        head.classes = max(head.classes, int(experts.max(initial=-1)) + 1)
         logits = _table(layer, "router_logits_sample", number)
         weights = _table(layer, "expert_weights", number)
         if logits is not None:
-            head.experts = max(head.experts, logits.shape[1])
-            head.has_logits = head.says_experts = True  # a logit for each
+            head.classes = max(head.classes, logits.shape[1])
+            head.has_logits = True
         head.has_weights |= weights is not None
         if not number and logits is not None and weights is not None and not head.softmax:
             head.softmax, head.normalised = _softmax_rule(logits, experts, weights)
@@ -132,7 +147,8 @@ def _passage(sample: Any, number: int, head: _Head, texts: dict[str, int]) -> Pa
     shape = (count, len(head.layers))
     indices = np.full((*shape, head.top_k), -1, np.int64)
     weights = np.full((*shape, head.top_k), np.nan, np.float16) if head.has_weights else None
-    logits = np.full((*shape, head.experts), np.nan, np.float16) if head.has_logits else None
+    width = max(head.experts, head.classes)
+    logits = np.full((*shape, width), np.nan, np.float16) if head.has_logits else None
     for row, layer in enumerate(layers):
         _fill(indices, row, _experts(layer, number), number)
         for target, name in ((weights, "expert_weights"), (logits, "router_logits_sample")):
@@ -141,7 +157,7 @@ def _passage(sample: Any, number: int, head: _Head, texts: dict[str, int]) -> Pa
                 _fill(target, row, values, number)
     token_id, vocabulary = _tokens(sample, count, texts)
     return Passage(
-        narrow_experts(indices, head.experts, f"sample {number}"),
+        narrow_experts(indices, width, f"sample {number}"),
         weights,
         logits,
         token_id=token_id,
