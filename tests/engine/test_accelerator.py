@@ -81,7 +81,7 @@ def test_no_hook_looks_at_values(name: str, chain: tuple[Intervention, ...], mon
     inputs = built.inputs(2, 9, padding="left")
     monkeypatch.setattr(RawStep, "on_host", False)  # gather it here, as if it lay elsewhere
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
     events: list[Event] = []
     with Capture(built.model, on_event=events.append) as capture:
         capture.set_functions(plan(chain, lambda: capture.handles).functions)
