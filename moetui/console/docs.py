@@ -51,7 +51,9 @@ def page() -> str:
     parts.append("## Queries\n")
     parts.append(
         "`find`, `break_when`, `log_when` and `watch` take the language of the filter line: terms side by side, or"
-        " joined by `and`, `or`, `not` and parentheses. A token matches if all terms hold at one of its sites. A layer,"
+        " joined by `and`, `or`, `not` and parentheses. A token matches if all terms hold at one of its sites, and"
+        " negated ones (`not expert:0`) at all of them: one term more only narrows. Terms of `layer` and `site` say"
+        " where the rest is asked: `layer:3 not expert:0` is of layer 3 alone. A layer,"
         " site, expert or branch that there is not is refused, for it would be waited for in vain; a branch may be"
         " named by its number before it is there.\n"
     )

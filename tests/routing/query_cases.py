@@ -113,8 +113,24 @@ class Slow:
         if not heavy:
             return True
         sites = [site.index for site in self.view.sites if self.passed(token, site.index)]
-        together = [all(self.holds(term, token, site) for term in heavy) for site in sites]
-        return all(together) if all(isinstance(term, tree.Not) for term in heavy) else any(together)
+        if all(isinstance(term, tree.Not) and not self._says_where(term) for term in heavy):
+            return all(self.beside(term, token, -1, sites) for term in heavy)
+        return any(self.beside(tree.And(tuple(heavy)), token, site, sites) for site in sites)
+
+    def beside(self, node: tree.Node, token: int, site: int, sites: list[int]) -> bool:
+        """Whether ``node`` holds at ``site``, and its negated terms at each of ``sites``, fewer if it says where."""
+        if isinstance(node, tree.Or):
+            return any(self.beside(term, token, site, sites) for term in node.terms)
+        if isinstance(node, tree.And):
+            where = [term for term in node.terms if self._says_where(term)]
+            sites = [other for other in sites if all(self.holds(term, token, other) for term in where)]
+            return all(self.beside(term, token, site, sites) for term in node.terms)
+        if isinstance(node, tree.Not) and self._asks_site(node) and not self._says_where(node):
+            return all(self.holds(node, token, other) for other in sites)
+        return self.holds(node, token, site) is True
+
+    def _says_where(self, node: tree.Node) -> bool:
+        return all(name in ("layer", "site") for part in tree.leaves(node) for name in tree.names(part))
 
     def _asks_site(self, node: tree.Node) -> bool:
         return any(name in _SITE for part in tree.leaves(node) for name in tree.names(part))

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from moetui.routing import NO_EXPERT, Phase, QueryError, SiteFlag, TimelineView, empty_view
@@ -275,7 +275,8 @@ def test_matching_agrees_with_the_definition(text: str, seed: int, has_logits: b
     assert query.match(view, 3, 11).tolist() == expected[3:11]
     sites = query.match_sites(view, 0, view.end)
     for token, site in np.ndindex(sites.shape):
-        holds = slow.passed(token, site) and slow.holds(query.tree, token, site) is True
+        passed = [other.index for other in view.sites if slow.passed(token, other.index)]
+        holds = site in passed and slow.beside(query.tree, token, site, passed)
         assert sites[token, site] == (holds and expected[token])
     for token in (0, 5, view.end - 1):
         told = query.explain(view, token)
@@ -334,6 +335,32 @@ def test_negated_terms_hold_at_every_site() -> None:
     assert holds("-forced", one_token(indices=np.full((1, 2, 2), NO_EXPERT)))
 
 
+def test_a_negated_term_beside_others_holds_at_every_site_that_they_are_asked_at() -> None:
+    view = one_token()
+    assert not holds("expert:2 -expert:0", view)  # expert 2 at one site, but expert 0 at the other
+    assert not holds("weight<0.3 -expert:2", view)
+    assert holds("expert:2 -expert:5", view)
+    assert holds("layer:1 expert:2 -expert:0", view)
+    assert holds("site:L1 -expert:0", view)
+    assert holds("layer != 0 -expert:0", view)
+    assert not holds("layer:0,1 -expert:0", view)
+    assert not holds("(-expert:0 or -expert:2) expert:3", view)
+
+
+@settings(max_examples=150, deadline=None)
+@given(query_cases.text, query_cases.text, st.integers(0, 3))
+@example("not expert:0", "entropy > 0.1", 0)
+@example("not expert:0 or not expert:1", "entropy > 0.1", 0)
+@example("not weight < 0.5", "expert:2", 0)
+def test_one_more_term_never_lets_more_tokens_match(text: str, added: str, seed: int) -> None:
+    fields = parse(added).fields
+    assume(not fields & {"pad", "layer", "site"})  # padding has to be asked for; a place says where the rest is asked
+    view = random_view(seed)
+    wide = parse(text).match(view, 0, view.end)
+    narrow = parse(f"({text}) {added}").match(view, 0, view.end)
+    assert not (narrow & ~wide).any()
+
+
 def test_weight_is_of_the_expert_beside_it() -> None:
     view = one_token()
     assert holds("weight<0.3", view)
@@ -341,6 +368,8 @@ def test_weight_is_of_the_expert_beside_it() -> None:
     assert holds("expert:1 weight<0.3", view)
     assert holds("0.5 < weight[2] < 0.65", view)
     assert not holds("weight[2] > 0.65", view)
+    assert not holds("expert:0 expert:1 weight<0.3", view)  # of each of them
+    assert not holds("expert:0 -weight<0.3", view)  # expert 1 has less
     assert not holds("-(weight[3] > 0.1) layer:0", view)  # expert 3 was not chosen there: unknown, not small
 
 

@@ -70,6 +70,9 @@ def find(
 ) -> Result:
     """List the tokens that match a query, the newest last.
 
+    All terms hold at one of the token's sites, negated ones at all: 'not expert:0' went there nowhere, 'layer:3 not
+    expert:0' not in layer 3.
+
     Args:
         query: in the language of the filter line.
         by: what to order them by instead, as in 'tokens'.

@@ -29,6 +29,7 @@ from moetui.routing.query.tree import (
     Text,
     Weight,
     Words,
+    is_place,
     is_site_level,
 )
 from moetui.routing.step import NO_EXPERT, Bool, SiteFlag
@@ -47,8 +48,9 @@ class Truth:
 def matching(node: Node, frame: Frame) -> Bool:
     """Which tokens match, ``[n]``.
 
-    Terms joined by *and* must hold together at one site that the token passed. If all of their site terms are negated
-    (``-forced``), they must hold at every such site. *or* chooses between conjunctions.
+    Terms of layer and site alone say where the other terms of their conjunction are asked: the negated ones
+    (``-forced``) must hold at all of these sites that the token passed, the others together at one of them. *or*
+    chooses between conjunctions.
     """
     if isinstance(node, Or):
         if sum(map(is_site_level, node.terms)) > 1:
@@ -65,26 +67,46 @@ def matching(node: Node, frame: Frame) -> Bool:
             out &= truth(term, frame).true[:, 0]
             if not out.any():
                 return out
-    heavy = [term for term in terms if is_site_level(term)]
+    heavy = tuple(term for term in terms if is_site_level(term))
     if not heavy:
         return out
     part = _selected(heavy, frame.at(out))
-    holds = truth(heavy[0], part).true
-    for term in heavy[1:]:
-        if not holds.any():
-            break
-        holds = holds & truth(term, part).true
-    if all(isinstance(term, Not) for term in heavy):
-        found = (holds | ~part.passed).all(1)
-    else:
-        found = (holds & part.passed).any(1)
-    out[out] = found
+    holds = _holding(And(heavy), part, part.passed)
+    # Negated terms alone hold of a token that passed no site, too.
+    out[out] = holds[:, 0] if all(map(_of_all_sites, heavy)) else (holds & part.passed).any(1)
     return out
 
 
 def at_sites(node: Node, frame: Frame) -> Bool:
     """At which sites that a token passed the terms hold, ``[n, m]``."""
-    return np.asarray(truth(node, frame).true & frame.passed, np.bool_)
+    return np.asarray(_holding(node, frame, frame.passed) & frame.passed, np.bool_)
+
+
+def _holding(node: Node, frame: Frame, where: Bool) -> Bool:
+    """Where a token's terms hold, ``[n, m]`` or, if it is the same at all sites, ``[n, 1]``.
+
+    A negated term is one truth of the token, that of the sites ``where`` (``[n, m]``) it is asked: a term more beside
+    it can then only take tokens away.
+    """
+    if isinstance(node, Or):
+        return reduce(operator.or_, (_holding(term, frame, where) for term in node.terms))
+    if _of_all_sites(node):
+        return np.asarray((truth(node, frame).true | ~where).all(1, keepdims=True), np.bool_)
+    if not isinstance(node, And) or is_place(node):
+        return truth(node, frame).true
+    out = np.ones((len(frame.numbers), 1), np.bool_)
+    for term in sorted(node.terms, key=is_place, reverse=True):
+        out = out & _holding(term, frame, where)
+        if not out.any():
+            break
+        if is_place(term):
+            where = where & out
+    return out
+
+
+def _of_all_sites(node: Node) -> bool:
+    """Whether ``node`` has to hold at every site that it is asked at."""
+    return isinstance(node, Not) and is_site_level(node) and not is_place(node)
 
 
 def truth(node: Node, frame: Frame) -> Truth:
@@ -213,13 +235,13 @@ def _non_finite(frame: Frame, flagged: Bool) -> tuple[Bool, Bool]:
     return nan, infinite
 
 
-def _selected(terms: list[Node], frame: Frame) -> Frame:
+def _selected(terms: tuple[Node, ...], frame: Frame) -> Frame:
     """The frame at those sites that the terms can hold at: reading one layer is cheaper than reading all of many."""
     if len(frame.numbers) * len(frame.chosen) <= _FEW:
         return frame
     sites = np.ones(len(frame.chosen), np.bool_)
     for term in terms:
-        if isinstance(term, Member | Words) and term.field in ("layer", "site"):
+        if is_place(term):
             sites &= truth(term, _headless(frame)).true[0]
     return frame if sites.all() else frame.only(sites)
 

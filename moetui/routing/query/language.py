@@ -42,11 +42,12 @@ class Query:
 
     A token matches if there is a site that it passed at which all site-level terms hold together, and all token-level
     terms hold of it: ``layer:3 expert:5 entropy>1.2`` asks for a token that at a site of layer 3 went to expert 5 with
-    that entropy. If all site-level terms are negated, they must hold at every site that it passed: ``-forced`` asks for
-    tokens that were forced nowhere, while ``layer:3 -forced`` asks for those not forced at a site of layer 3.
-    Alternatives (``or``) are judged each by itself; inside parentheses within a conjunction, at the conjunction's site.
+    that entropy. Terms of ``layer`` and ``site`` alone say where the others are asked. A negated site-level term must
+    hold at every such site that the token passed: ``-forced`` asks for tokens that were forced nowhere, ``entropy>1.2
+    -forced`` for those of them with that entropy at some site, and ``layer:3 -forced`` for those not forced in layer 3.
+    So any term but one of place can only narrow what it is added to. Alternatives (``or``) are judged each by itself.
 
-    ``weight`` alone is the weight of some chosen expert, and beside a single ``expert:5`` that expert's. What is
+    ``weight`` alone is the weight of some chosen expert, and beside ``expert:5`` that expert's. What is
     unknown matches nothing, negated or not. Padding matches only queries that mention ``pad``.
     """
 

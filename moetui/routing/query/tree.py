@@ -164,7 +164,11 @@ Node: TypeAlias = Leaf | Not | And | Or
 
 
 def both(terms: list[Node]) -> Node:
-    """``And`` with nested ones unfolded; a bare ``weight`` beside one ``expert:5`` becomes that expert's weight."""
+    """``And`` with nested ones unfolded; a bare ``weight`` beside ``expert:5`` becomes that expert's weight.
+
+    Beside several it becomes the weight of each, and in a negated term it stays that of any expert: a term more must
+    not make another one wider.
+    """
     flat: list[Node] = []
     for term in terms:
         flat.extend(term.terms if isinstance(term, And) else [term])
@@ -176,8 +180,7 @@ def both(terms: list[Node]) -> Node:
         and len(term.ranges) == 1
         and len(set(term.ranges[0])) == 1
     }
-    if len(named) == 1:
-        flat = [_weight_of(term, named.copy().pop()) for term in flat]
+    flat = [weighed for term in flat for weighed in _weighed(term, named)]
     return flat[0] if len(flat) == 1 else And(tuple(flat))
 
 
@@ -225,6 +228,12 @@ def is_site_level(node: Node) -> bool:
     return any(FIELDS[name].level == "site" for leaf in leaves(node) for name in names(leaf))
 
 
+@lru_cache(maxsize=1024)
+def is_place(node: Node) -> bool:
+    """Whether ``node`` asks about nothing but layers and sites: it says where the terms beside it are asked."""
+    return is_site_level(node) and all(name in ("layer", "site") for leaf in leaves(node) for name in names(leaf))
+
+
 def is_condition(node: Node) -> bool:
     """Whether ``node`` says anything of the values that it names."""
     return any(not isinstance(leaf, Compare) or leaf.operators for leaf in leaves(node))
@@ -251,16 +260,17 @@ def _grouped(node: Node) -> str:
     return f"({node})" if isinstance(node, And | Or) else str(node)
 
 
-def _weight_of(term: Node, expert: int) -> Node:
-    if isinstance(term, Not):
-        return Not(_weight_of(term.term, expert))
-    if not isinstance(term, Compare):
-        return term
-    operands = tuple(
-        Weight(expert) if isinstance(operand, Field) and operand.name == "weight" else operand
-        for operand in term.operands
-    )
-    return Compare(operands, term.operators)
+def _weighed(term: Node, experts: set[int]) -> list[Node]:
+    """A comparison of a bare ``weight``, once for each of ``experts``; any other term as it is."""
+    if not experts or not isinstance(term, Compare) or Field("weight") not in term.operands:
+        return [term]
+    return [
+        Compare(
+            tuple(Weight(expert) if operand == Field("weight") else operand for operand in term.operands),
+            term.operators,
+        )
+        for expert in sorted(experts)
+    ]
 
 
 @lru_cache(maxsize=1024)
