@@ -226,7 +226,7 @@ def test_a_torn_megatron_line_is_named(tmp_path, out):
 
 
 def test_experts_that_were_only_counted_are_told_of(tmp_path, out):
-    (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
+    (tmp_path / "x.csv").write_text("position,layer,expert\n0,0,5\n1,0,2\n")
     (tmp_path / "t.jsonl").write_text(json.dumps({"rank": 0, "step": 1, "layer": 0, "top_indices": [[1, 2]]}))
     (tmp_path / "ids.json").write_text(json.dumps(ids_only_log()))
     (tmp_path / "said.json").write_text(json.dumps({"num_experts": 8, **ids_only_log()}))
@@ -251,10 +251,29 @@ def ids_only_log():
 
 def test_a_bare_csv_is_one_expert_a_token(tmp_path, out):
     (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n3,1\n")
-    import_file(tmp_path / "x.csv", out)
-    indices, weights, _ = routed(out)
+    imported = import_file(tmp_path / "x.csv", out)
+    indices, weights, findings = routed(out)
     assert indices.tolist() == [[[5], [1]], [[2], [0xFFFF]]]
     assert weights is None
+    assert "import_rows_are_tokens" in {finding.kind for finding in findings}
+    assert any("taken as a token of its own" in finding.message for finding in imported.findings)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("token,layer,expert,weight\n0,0,5,.6\n0,0,2,.4\n1,0,1,.7\n1,0,3,.3\n", [[[5, 2]], [[1, 3]]]),
+        ("step,token,layer,expert\n0,0,0,5\n0,0,0,2\n0,1,0,4\n0,1,0,1\n", [[[5, 2]], [[4, 1]]]),
+        ("token,position,layer,expert\n7,0,0,5\n7,0,0,2\n7,1,0,4\n7,1,0,1\n", [[[5, 2]], [[4, 1]]]),
+        ("token,layer,expert\n7,0,5\nx,0,2\n7,0,4\n", [[[5]], [[2]], [[4]]]),
+    ],
+)
+def test_a_csv_s_column_token_of_whole_numbers_is_the_index_where_nothing_else_is(tmp_path, out, text, expected):
+    (tmp_path / "x.csv").write_text(text)
+    imported = import_file(tmp_path / "x.csv", out)
+    assert routed(out)[0].tolist() == expected
+    told = any(finding.kind == "import_rows_are_tokens" for finding in imported.findings)
+    assert told == (imported.top_k == 1)
 
 
 def test_our_csv_comes_back(tmp_path, out):

@@ -11,16 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from moetui.routing.errors import TraceError
-from moetui.routing.events import Branch
+from moetui.routing.events import Branch, Finding
 from moetui.routing.phase import Phase
 from moetui.routing.step import NO_EXPERT
 from moetui.trace.arrays import Array
 from moetui.trace.importers.base import COUNTED, MAX_EXPERTS, Imported, Opening, Passage, model_of, write_trace
 
 _TOKEN_KEYS = ("run", "branch", "step", "position", "token_index")  # what tells one token from another
+_NUMBERED = ("position", "token_index", "token_id")  # with one of these, a column token is the token's text
 _BLOCK = 4096
 _MAX_NAME = 80
 _DECODE = Phase.DECODE.label
+ROWS_ARE_TOKENS = Finding(
+    "import_rows_are_tokens",
+    "info",
+    "no column tells tokens apart: each row of a layer was taken as a token of its own (top-1)",
+    "a column position or token that is the same for a token's rows tells which belong together",
+)
 
 
 def fits(opening: Opening) -> bool:
@@ -37,8 +44,10 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
 
     Rows that agree in ``run, branch, step, position, token_index`` (those of them that are there) are one token's, the
     slots in the order of the rows; where there is a column ``slot``, one that comes again is the next sequence's.
-    Without any of them, the n-th row of a layer is the n-th token's only expert. Positions, steps, phases and branches,
-    with their numbers, are kept where they can be; a column ``site`` tells the routers of a layer apart.
+    A column ``token`` that holds whole numbers alone, in a file without positions and ids, is the token's index.
+    Without any of them, the n-th row of a layer is the n-th token's only expert, and a finding says so. Positions,
+    steps, phases and branches, with their numbers, are kept where they can be; a column ``site`` tells the routers of a
+    layer apart.
 
     Raises:
         TraceError: it makes no sense, or the trace cannot be written.
@@ -46,7 +55,9 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
     table = _Table()
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            table.read(csv.reader(stream), path.name)
+            numbered = _tokens_are_numbers(csv.reader(stream))
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+            table.read(csv.reader(stream), path.name, numbered)
     except (OSError, csv.Error) as error:
         raise TraceError(f"cannot read {path.name}: {error}", "check the file") from None
     indices, weights = table.arrays()
@@ -62,7 +73,7 @@ def read(path: Path, out: Path, overwrite: bool) -> Imported:
         has_weights=weights is not None,
         has_logits=False,
         branches=table.branches(),
-        findings=(COUNTED,),
+        findings=(COUNTED, ROWS_ARE_TOKENS) if table.rows_are_tokens else (COUNTED,),
         overwrite=overwrite,
     )
 
@@ -83,11 +94,15 @@ class _Table:
         self._token, self._site, self._expert = array("q"), array("i"), array("i")
         self._weight = array("d")
         self._has_weight = False
+        self.rows_are_tokens = False
 
-    def read(self, rows: Iterator[list[str]], name: str) -> None:
+    def read(self, rows: Iterator[list[str]], name: str, numbered: bool) -> None:
         columns = {column: place for place, column in enumerate(_names(next(rows, [])))}
+        if numbered:
+            columns["token_index"] = columns.pop("token")
         keys = [columns[key] for key in _TOKEN_KEYS if key in columns]
         self._has_weight = "weight" in columns
+        self.rows_are_tokens = not keys and "slot" not in columns
         told: dict[tuple[str | int, ...], int] = {}  # how often a layer, or a token's slot, was told of
         for number, row in enumerate(rows, 2):
             if not row:
@@ -179,6 +194,18 @@ class _Table:
         self.steps.append(_number(row, columns, "step"))
         self.decodes.append(_cell(row, columns, "phase").lower() == _DECODE)
         self.owners.append((_cell(row, columns, "run"), _cell(row, columns, "branch")))
+
+
+def _tokens_are_numbers(rows: Iterator[list[str]]) -> bool:
+    """Whether the column ``token`` is a token's index: whole numbers alone, and nothing else numbers the tokens."""
+    names = _names(next(rows, []))
+    if "token" not in names or any(name in names for name in _NUMBERED):
+        return False
+    place = names.index("token")
+    try:
+        return all(_whole(row[place]) >= 0 for row in rows if row)
+    except (ValueError, IndexError, OverflowError):
+        return False
 
 
 def _called(number: int, owner: tuple[str, str]) -> str:
