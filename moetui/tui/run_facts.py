@@ -20,8 +20,9 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
     """Tokens and rate of the last of the branches; for a recording of unknown branches, of all steps."""
     steps = view.steps()
     mine = np.flatnonzero(steps.branch == branches[-1].id) if branches else np.arange(len(steps.index))
+    others = len(branches) > 1
     if not mine.size:
-        return RunFacts()
+        return RunFacts(others=others)
     decode = mine[steps.phase[mine] == Phase.DECODE]
     whole = mine if not branches or branches[-1].parent is None else _whole(view, branches)
     written = int((steps.phase[whole] == Phase.DECODE).sum())
@@ -31,14 +32,14 @@ def run_facts(view: TimelineView, branches: Sequence[Branch]) -> RunFacts:
     mean = float(steps.num_tokens[timed].sum()) / took if took > 0 else math.nan
     last = decode[-_RATE_STEPS:]
     if last.size < 2:
-        return RunFacts(generated, whole=mean)
+        return RunFacts(generated, whole=mean, others=others)
     # Gaps between steps are the generation loop's own, except where the run was paused: then they say nothing.
     seconds = np.diff(steps.started[last])
     # Sorted: NumPy's median would load a part of NumPy for longer than a frame takes.
     usual = 4.0 * float(np.sort(seconds)[seconds.size // 2])
     spent = float(np.minimum(seconds, usual).sum())
     sequences = float(steps.num_tokens[last[1:]].sum())
-    return RunFacts(generated, sequences / spent if spent > 0 else math.nan, mean)
+    return RunFacts(generated, sequences / spent if spent > 0 else math.nan, mean, others)
 
 
 def _whole(view: TimelineView, branches: Sequence[Branch]) -> NDArray[np.int64]:

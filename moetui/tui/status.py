@@ -32,11 +32,13 @@ class RunFacts:
         generated: tokens that came out so far, the one not yet passed through the model included.
         rate: tokens a second over the last steps, with what lies between them; NaN before two decode steps.
         whole: tokens of all the run's decode steps over their time, as ``stats`` counts them; NaN before there are any.
+        others: whether there are other runs or branches, whose tokens and steps these numbers leave out.
     """
 
     generated: int = 0
     rate: float = math.nan
     whole: float = math.nan
+    others: bool = False
 
     def speed(self, state: RunState) -> tuple[float, str]:
         """Tokens a second as a person is told of them, with their unit: while it runs, those of the moment."""
@@ -102,6 +104,8 @@ def title_parts(
         right.append(Part("  nothing new", "warn", 3))
     elif not math.isnan(rate):
         right.append(Part(f"  {rate:.1f} {unit}", "", 3))
+        if run.others and session.state is not RunState.RUNNING:
+            right.append(Part(" this run", "dim", 9))
     if session.costs:
         right.append(Part(f"  capture {100 * sum(session.costs.values()):.1f}%", "dim", 10))
     if line.kilobytes >= LEAST_RATE:

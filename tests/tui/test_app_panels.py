@@ -34,6 +34,7 @@ from moetui.tui.panels.network import NetworkPanel
 from moetui.tui.panels.outline import Outline, bytes_text, count_text
 from moetui.tui.panels.outline_view import OutlineView
 from moetui.tui.panels.profile_facts import expert_loads, step_facts, stretches
+from moetui.tui.panels.profile_text import rate_rows
 from moetui.tui.panels.weights import WeightFacts
 from moetui.tui.status import LineFacts, RunFacts, title_parts
 from moetui.tui.widgets.box import Box
@@ -178,6 +179,19 @@ def test_step_facts_and_loads() -> None:
     assert loads.hits[-1] <= 1.0
     assert (np.diff(loads.hits) >= -1e-9).all()
     assert loads.balanced <= loads.even + 1e-9
+
+
+def test_rates_say_whether_they_are_of_the_run_or_of_all_runs() -> None:
+    facts = step_facts(filled(model_info()).snapshot().steps())
+
+    def said(run: RunFacts) -> list[str]:
+        return ["".join(piece.text for piece in row.pieces) for row in rate_rows(facts, run, Ink(), 40)]
+
+    alone, one_of_many = said(RunFacts(whole=40.0)), said(RunFacts(whole=40.0, others=True))
+    assert not any("run" in line for line in alone)
+    assert "40.0 tok/s this run" in one_of_many[0]
+    assert one_of_many[1].endswith("of 40, all runs")
+    assert all(len(line) <= 40 for line in (one_of_many[0], *alone))
 
 
 def test_sizes_in_words() -> None:

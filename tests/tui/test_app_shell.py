@@ -727,6 +727,17 @@ def test_no_rate_is_told_of_a_recording_of_which_nothing_comes(quiet: bool) -> N
     assert ("nothing new" in text, "tok/s" in text) == (quiet, not quiet)
 
 
+@pytest.mark.parametrize(
+    ("state", "others", "told"),
+    [(RunState.FINISHED, True, True), (RunState.FINISHED, False, False), (RunState.RUNNING, True, False)],
+)
+def test_the_titles_rate_is_said_to_be_of_the_run_where_there_are_others(state, others, told) -> None:
+    session = ScriptedSession()
+    session.state = state
+    _, right = title_parts(session, RunFacts(rate=48.1, whole=40.0, others=others), LineFacts(), 0)
+    assert ("tok/s this run" in "".join(part.text for part in right)) == told
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_title_has_the_programs_name_beside_a_running_run_on_a_slow_line(width: int) -> None:
     session = ScriptedSession()

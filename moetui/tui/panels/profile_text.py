@@ -10,7 +10,7 @@ from moetui.tui.ink import Ink
 from moetui.tui.panels.element_text import Piece, Row, Rows, percent
 from moetui.tui.panels.outline import bytes_text
 from moetui.tui.panels.profile_facts import ExpertLoads, StepFacts, Stretch
-from moetui.tui.status import LineFacts
+from moetui.tui.status import LineFacts, RunFacts
 
 _BAR = 28
 _STRETCHES = (
@@ -28,20 +28,24 @@ def nothing_rows(tokens: int, *, replayed: bool) -> Rows:
     return [Row(None, (Piece(text, "dim"),))]
 
 
-def rate_rows(facts: StepFacts, rate: float, ink: Ink, room: int) -> Rows:
+def rate_rows(facts: StepFacts, run: RunFacts, ink: Ink, room: int) -> Rows:
     """Decode rate and step times, with up to the last 24 steps as a spark.
 
     Args:
-        rate: tokens a second of all the run's decode steps; NaN while unknown.
+        run: the run last begun or gone back to, whose rate over all its decode steps is shown.
         room: cells beside the labels.
     """
     rows: Rows = []
     if facts.number:
-        mean = ink.glyphs.dash if math.isnan(rate) else f"{rate:.1f}"
-        spark = ink.glyphs.spark([float(value) for value in facts.rate], max(1, min(24, room - len(mean) - 10)), 0.0)
-        rows.append(Row("decode", (Piece(mean, "strong"), Piece(" tok/s  "), Piece(spark, "bar"))))
+        mean = ink.glyphs.dash if math.isnan(run.whole) else f"{run.whole:.1f}"
+        unit = " tok/s this run  " if run.others else " tok/s  "
+        spark = ink.glyphs.spark(
+            [float(value) for value in facts.rate], max(1, min(24, room - len(mean) - len(unit) - 2)), 0.0
+        )
+        rows.append(Row("decode", (Piece(mean, "strong"), Piece(unit), Piece(spark, "bar"))))
         times = f"{facts.median:.1f} ms median  p95 {facts.high:.1f}"
-        rows.append(Row("step", (Piece(times), Piece(f"  of {facts.number}", "dim"))))
+        of = f"  of {facts.number}, all runs" if run.others else f"  of {facts.number}"
+        rows.append(Row("step", (Piece(times), Piece(of, "dim"))))
     if not math.isnan(facts.prefill_rate):
         text = f"{facts.prefill_rate:,.0f} tokens/s"
         rows.append(Row("prefill", (Piece(text), Piece(f"  {facts.prefill_tokens} tokens", "dim"))))

@@ -120,8 +120,8 @@ class ProfilerPanel(Vertical):
         facts = step_facts(steps)
         replayed = session.playback is not None
         nothing = nothing_rows(view.end - view.first, replayed=replayed)
-        whole = run_facts(view, current_last(session)).whole
-        rates = rate_rows(facts, whole, ink, self._room("profile-rate") - _LABEL) or nothing
+        run = run_facts(view, current_last(session))
+        rates = rate_rows(facts, run, ink, self._room("profile-rate") - _LABEL) or nothing
         self._fill("profile-rate", rates, lambda: rate_shared(facts))
         rss, line, costs = memory_held(), self._line(), dict(session.costs)
         self._fill(
