@@ -61,6 +61,7 @@ class ExpertAblation:
 
     Attributes:
         positions: ``[n]`` of the tokens that used the expert and that a held token followed.
+        uses: tokens that used it, the last one included, which none follows: ``n`` or one more.
         changes: ``[n]`` log-probability of the token that followed, ablated minus original, nats: negative where the
             expert helped.
         mean: of ``changes``; NaN without any.
@@ -69,6 +70,7 @@ class ExpertAblation:
     """
 
     positions: I32
+    uses: int
     changes: F32
     mean: float
     error: float

@@ -282,6 +282,7 @@ def test_ablation(zoo_model: ZooModel, name: str) -> None:
     found = ask(on, "ablation", branch=0, site=1, expert=expert)
     used = [place for place in range(len(IDS) - 1) if dense[place, expert] != 0]
     assert found.positions.tolist() == used
+    assert found.uses == len(used) + (dense[len(IDS) - 1, expert] != 0)
     assert found.changes.any()
     # An expert whose last projection is zero adds nothing, whatever its weight.
     weights = dict(handle.block.named_parameters())

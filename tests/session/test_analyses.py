@@ -137,13 +137,13 @@ def test_what_an_expert_is_worth(live: Make) -> None:
     used = np.flatnonzero((block.indices[:-1, 2] == busiest).any(-1))
     result = console.run(f"ablation L2 {busiest} --rows 99")
     assert not result.error
-    assert result.data["uses"] == len(used)
+    assert result.data["measured"] == len(used)
     assert sorted(item["token"] for item in result.data["tokens"]) == used.tolist()
     assert result.data["mean"] == pytest.approx(np.mean([item["change"] for item in result.data["tokens"]]), abs=1e-5)
     for item in result.data["tokens"]:
         assert item["text"] == view.text(int(columns.token_id[item["token"]]))
         assert item["followed_by"] == view.text(int(columns.token_id[item["token"] + 1]))
-    assert f"E{busiest} at L2: {len(used)} uses in run 0" in drawn(result)
+    assert f"E{busiest} at L2: {len(used)} " in drawn(result)
     assert console.run(f'moe.ablation("L2", {busiest}, rows=99)').data == result.data
     as_json = console.run(f"ablation L2 {busiest} --json")
     assert json.loads(drawn(as_json))["expert"] == busiest
@@ -152,6 +152,12 @@ def test_what_an_expert_is_worth(live: Make) -> None:
         nothing = console.run(f"ablation L2 {expert}")
         assert nothing.data["mean"] is None
         assert "nothing to measure" in drawn(nothing)
+    last = int(block.indices[-1, 2, 0])
+    counted = int((block.indices[:, 2] == last).any(-1).sum())
+    told = console.run(f"ablation L2 {last}")
+    assert (told.data["uses"], told.data["measured"]) == (counted, counted - 1)
+    text = " ".join(drawn(told).split())
+    assert f"{counted - 1} of {counted} uses in run 0 (the last token has none after it)" in text
     assert console.run("ablation L2 99").error == "expert: 99 is no expert of this model"
     assert session.timeline.snapshot().end == view.end
 

@@ -284,6 +284,7 @@ def test_what_a_recording_does_not_say_of_its_model_is_left_open() -> None:
 def test_a_histogram_has_the_room_there_is(room: int, cells: int) -> None:
     facts = WeightFacts("w", 0.0, 0.041, 0.48, 10.2, -0.48, 0.45, tuple(range(24)), False)
     rows = weight_rows((facts,), Ink(), room)
+    assert f"max |w| {facts.largest:.2f}" in "".join(piece.text for row in rows for piece in row.pieces)
     low, spark, high = (piece.text for piece in rows[1].pieces)
     assert (low, len(spark), high) == ("-0.48 ", cells, " 0.45")
 

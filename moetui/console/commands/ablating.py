@@ -56,7 +56,8 @@ def ablation(
         "site": site.name,
         "expert": expert,
         "branch": own.name,
-        "uses": len(found.positions),
+        "uses": found.uses,
+        "measured": len(found.positions),
         "mean": found.mean,
         "error": found.error,
         "note": found.note,
@@ -88,9 +89,11 @@ def _tokens(console: Context, branch: Branch, found: ExpertAblation, most: int) 
 
 
 def _lines(data: dict[str, Any]) -> list[RenderableType]:
-    head = Text.assemble((f"E{data['expert']}", "bold"), text(f" at {data['site']}: {data['uses']:,} uses in "))
+    head = Text.assemble((f"E{data['expert']}", "bold"), text(f" at {data['site']}: {_uses(data)} in "))
     head.append_text(text(data["branch"]))
-    if not data["uses"]:
+    if data["uses"] > data["measured"]:
+        head.append(" (the last token has none after it)")
+    if not data["measured"]:
         return [head, text("it got no token that another followed: nothing to measure", "dim")]
     head.append(f"; without it the next token is {likelier(data['mean'], data['error'])}")
     rows = [
@@ -104,3 +107,9 @@ def _lines(data: dict[str, Any]) -> list[RenderableType]:
     ]
     heads = ("#", "token", "followed by", "nats without it")
     return [head, table(heads, rows, left=("token", "followed by")), text(data["note"], "dim")]
+
+
+def _uses(data: dict[str, Any]) -> str:
+    """How many uses there were, and of how many of them the numbers are, where that is not all."""
+    uses, measured = data["uses"], data["measured"]
+    return f"{uses:,} uses" if uses == measured else f"{measured:,} of {uses:,} uses"

@@ -46,12 +46,14 @@ def ablation(subject: Subject, branch: int, site: int, expert: int, sequence: in
     passed = before.sites.get(own.index)
     if passed is None:
         raise UnsupportedError(f"the tokens of the text did not pass {own.name}")
-    used = ((passed.indices == expert) & (passed.weights != 0)).any(-1)[:-1].cpu().numpy()
+    used = ((passed.indices == expert) & (passed.weights != 0)).any(-1).cpu().numpy()
+    followed = used[:-1]
     change = (logprobs(after.logits[:-1], ids[1:]) - logprobs(before.logits[:-1], ids[1:])).numpy()
-    changes = np.asarray(change[used], np.float32)
+    changes = np.asarray(change[followed], np.float32)
     count = len(changes)
     return ExpertAblation(
-        positions=np.flatnonzero(used).astype(np.int32),
+        positions=np.flatnonzero(followed).astype(np.int32),
+        uses=int(used.sum()),
         changes=changes,
         mean=float(changes.mean()) if count else math.nan,
         error=float(changes.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan,

@@ -72,7 +72,7 @@ def weight_shared(found: tuple[WeightFacts, ...] | str | None) -> Iterator[Fact]
     """Distributions of weights, where they are known."""
     for facts in found if isinstance(found, tuple) else ():
         name = drawable(facts.name)
-        yield from (("mean", name, facts.mean), ("sd", name, facts.std), ("max", name, facts.largest))
+        yield from (("mean", name, facts.mean), ("sd", name, facts.std), ("max |w|", name, facts.largest))
         yield from (("norm", name, facts.norm), ("from", name, facts.low), ("to", name, facts.high))
         for place, count in enumerate(facts.histogram):
             yield (f"numbers in bin {place + 1} of {len(facts.histogram)}", name, count)

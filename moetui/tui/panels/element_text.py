@@ -275,7 +275,7 @@ def weight_rows(found: tuple[WeightFacts, ...] | str | None, ink: Ink, room: int
         return [Row("weights", (Piece(drawable(found), "bad"),)), Row()]
     rows = []
     for facts in found:
-        numbers = f"mean {facts.mean:+.3f}  sd {facts.std:.3f}  max {facts.largest:.2f}  norm {facts.norm:.1f}"
+        numbers = f"mean {facts.mean:+.3f}  sd {facts.std:.3f}  max |w| {facts.largest:.2f}  norm {facts.norm:.1f}"
         sampled = "  of a sample" if facts.sampled else ""
         low, high = f"{facts.low:.2f} ", f" {facts.high:.2f}{sampled}"
         counts = list(facts.histogram)
