@@ -23,9 +23,9 @@ A line is one of three things:
 - any other Python, on `moe`, `model`, `tokenizer`, `trace` (the tokens held when the line began), `recording` (what
   `load` opened), `np`, and what was assigned before; `_` is the last value. It runs where the model may be touched,
   between two steps. Tensors, arrays and modules are summarised. On a recording there is no model. Ctrl-C interrupts it
-  between two of Python's instructions; within one that holds the interpreter, such as `sum(range(10**11))`, nothing in
-  the process can run, not even Ctrl-C in a plain `python`: only `kill -9` ends that, and a recording keeps what was
-  written up to then.
+  between two of Python's instructions, and behind a command that it calls on the model; within one that holds the
+  interpreter, such as `sum(range(10**11))`, nothing in the process can run, not even Ctrl-C in a plain `python`: only
+  `kill -9` ends that, and a recording keeps what was written up to then.
 
 `help` lists the commands and says which work now, `help NAME` (or `NAME?`) explains one. In the form with words a value
 with spaces stands in quotes, several values of an option are joined by commas or given as a range (`--layers 0,2-4`),

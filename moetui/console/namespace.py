@@ -20,7 +20,8 @@ class Bound:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Result:
         """Run it."""
-        return self._command.call(self._context, arguments, keywords)
+        with self._context.waiter.whole():
+            return self._command.call(self._context, arguments, keywords)
 
     def __repr__(self) -> str:
         return f"moe.{self._command.signature}: {self._command.doc.summary}"

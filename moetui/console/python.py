@@ -81,11 +81,12 @@ class Python:
         return Result((*shown, *outcome.shown), outcome.data, error=brief(outcome.error), hint=brief(outcome.hint))
 
     def interrupt(self) -> bool:
-        """Raise ``KeyboardInterrupt`` in the code that runs; False if none does."""
+        """Raise ``KeyboardInterrupt`` in the code that runs, behind the command that it calls; False if none runs."""
         with self._lock:
             if self._thread is None:
                 return False
-            _raise_in(self._thread, KeyboardInterrupt)
+            if not self._context.waiter.put_off():
+                _raise_in(self._thread, KeyboardInterrupt)
             return True
 
     def _job(self, source: str, given: tuple[Any, Any] | None) -> _Outcome:

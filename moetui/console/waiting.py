@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from typing import Any
 
 from moetui.routing import MoetuiError, UnsupportedError
@@ -26,6 +27,7 @@ class Waiter:
         self._changed = threading.Condition()
         self._interrupted = False
         self._model_thread: int | None = None
+        self._whole = self._put_off = False
 
     def begin(self) -> None:
         """A new line: interruptions of earlier ones are forgotten."""
@@ -41,10 +43,39 @@ class Waiter:
     def enter(self, thread: int | None) -> None:
         """The line's Python runs in this thread from now on; None: no longer."""
         self._model_thread = thread
+        self._whole = self._put_off = False
 
     def inside(self, thread: int) -> bool:
         """Whether ``thread`` is the one that would have to do the work that is waited for."""
         return thread == self._model_thread
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within it an interruption of Python in the model's thread waits for the end, where it is raised.
+
+        What a command does to the model there, it puts back behind it. Elsewhere this has no effect.
+
+        Raises:
+            KeyboardInterrupt: one came meanwhile.
+        """
+        if self._whole or not self.inside(threading.get_ident()):
+            yield
+            return
+        try:
+            self._whole = True
+            yield
+        finally:
+            with self._changed:
+                came = self._put_off
+                self._whole = self._put_off = False
+            if came:
+                raise KeyboardInterrupt
+
+    def put_off(self) -> bool:
+        """Have an interruption come later, if something is done that must be done whole; from any thread."""
+        with self._changed:
+            self._put_off = self._whole
+            return self._whole
 
     def result(self, future: Future[Any]) -> Any:
         """The future's result, or what it raised.

@@ -193,7 +193,8 @@ class LiveSession(Steering, Breaking, HoldingFiles):
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
         """Run ``function(model, tokenizer)`` in the generation thread, before the next step or at once where it waits.
 
-        Forward passes that it makes are not captured; interventions act on them.
+        Forward passes that it makes are not captured; interventions act on them. What it calls or analyses itself is
+        done at once.
         """
         return self._worker.call(function)
 

@@ -71,6 +71,7 @@ class Worker:
         self._keeper = None if options.state is None else Keeper(options.state, options.load.model)
         self._calls: set[Future[Any]] = set()
         self._calls_lock = threading.Lock()
+        self._calling: int | None = None  # the generation thread, while it is in a call
         self._before_next: Callable[[], None] | None = None
         self._coming: list[tuple[Intervention, ...]] = []
         self._watch: Watch | None = None
@@ -281,10 +282,10 @@ class Worker:
                 places = [place for place, coming in enumerate(self._coming) if coming is wanted]
                 del self._coming[: places[0] + 1 if places else 0]
 
-        self._gate.submit(put)
+        self._submit(put)
 
     def call(self, function: Callable[[Any, Any], Any]) -> Future[Any]:
-        """See ``LiveSession.call``."""
+        """See ``LiveSession.call``. From within a call it is done at once: its thread would wait for itself."""
         future: Future[Any] = Future()
         with self._calls_lock:
             if self._gate.control.quitting:
@@ -292,8 +293,15 @@ class Worker:
                 return future
             self._calls.add(future)
         future.add_done_callback(self._forget_call)
-        self._gate.submit(lambda: self._do_call(function, future))
+        self._submit(lambda: self._do_call(function, future))
         return future
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done by the generation thread between two steps, where a call stands, too."""
+        if self._calling == threading.get_ident():
+            work()
+        else:
+            self._gate.submit(work)
 
     def analyze(self, analysis: Analysis, arguments: Mapping[str, Any]) -> Future[Any]:
         """See ``LiveSession.analyze``."""
@@ -358,17 +366,23 @@ class Worker:
         try:
             debugger = self._loaded()
             with ExitStack() as stack:
-                stack.enter_context(debugger.muted())
-                if self._gate.control.active:
-                    # A sampled run goes on afterwards as if nothing had been in between.
-                    from moetui.engine.rewind import kept_generators
-
-                    stack.enter_context(kept_generators())
+                if self._calling is None:  # else a call does it for those within it
+                    self._enter_call(stack, debugger)
                 result = function(debugger.model, debugger.tokenizer)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
             future.set_exception(error)
         else:
             future.set_result(result)
+
+    def _enter_call(self, stack: ExitStack, debugger: MoEDebugger) -> None:
+        stack.enter_context(debugger.muted())
+        if self._gate.control.active:
+            # A sampled run goes on afterwards as if nothing had been in between.
+            from moetui.engine.rewind import kept_generators
+
+            stack.enter_context(kept_generators())
+        self._calling = threading.get_ident()
+        stack.callback(setattr, self, "_calling", None)
 
     def _forget_call(self, future: Future[Any]) -> None:
         with self._calls_lock:

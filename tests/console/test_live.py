@@ -404,6 +404,50 @@ def test_a_run_cannot_be_awaited_by_the_thread_that_would_do_it(live: Console, s
     assert session.wait(30)
 
 
+def test_commands_that_run_the_model_are_used_within_python(live: Console, session: LiveSession) -> None:
+    script(live, "break_when phase:decode --once", f"generate {PROMPT} -n 4")
+    assert session.state is RunState.PAUSED
+    share = live.run('moe.profile()["parts"]["experts"]')
+    assert not share.error
+    assert share.data > 0
+    alone = live.run('moe.ablation("L1", 3)').data
+    block = "found = moe.ablation('L1', 3)\nmeans = []\nfor expert in range(3, 5):\n    means.append("
+    assert not live.run(block + "moe.ablation('L1', expert)['mean'])").error
+    assert live.run("found['mean']").data == alone["mean"]
+    assert live.run("means").data == live.run("[moe.ablation('L1', e)['mean'] for e in range(3, 5)]").data
+    assert live.run("session.call(lambda m, t: session.call(lambda m, t: 3).result()).result()").data == 3
+    assert session.state is RunState.PAUSED
+    session.resume()
+    assert session.wait(30)
+    assert session.state is RunState.FINISHED
+
+
+def test_an_intervention_is_in_force_for_what_python_runs_behind_it(live: Console) -> None:
+    script(live, f"generate {PROMPT} -n 4")
+    apart = (live.run("ban_experts 0,1,2 --layers 1"), live.run("ablation L1 0"))[1].data["uses"]
+    assert apart == 0
+    script(live, "undo")
+    assert live.run('moe.ablation("L1", 0)').data["uses"] > 0
+    together = live.run('moe.ban_experts([0, 1, 2], layers=[1])\nmoe.ablation("L1", 0)["uses"]')
+    assert (together.error, together.data) == ("", 0)
+
+
+def test_an_interruption_waits_for_the_command_that_python_calls(live: Console, session: LiveSession) -> None:
+    script(live, f"generate {PROMPT} -n 4", "finished = []")
+    running = threading.Event()
+    live._python.names.update(running=running)
+    done: list[str] = []
+    endless = "while True:\n    running.set()\n    moe.ablation('L1', 3)\n    finished.append(1)"
+    thread = threading.Thread(target=lambda: done.append(live.run(endless).error), daemon=True)
+    thread.start()
+    assert running.wait(30)
+    live.interrupt()
+    thread.join(30)
+    assert done == ["interrupted"]
+    assert not live.run("moe.ablation('L1', 3)['mean']").error
+    script(live, f"generate {PROMPT} -n 4")
+
+
 def test_a_line_in_the_models_thread_can_be_given_up(live: Console, session: LiveSession) -> None:
     started = threading.Event()
     live.run("x = 0")
