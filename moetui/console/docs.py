@@ -29,10 +29,11 @@ A line is one of three things:
 
 `help` lists the commands and says which work now, `help NAME` (or `NAME?`) explains one. In the form with words a value
 with spaces stands in quotes, several values of an option are joined by commas or given as a range (`--layers 0,2-4`),
-and `--json` shows the answer as data; in Python an answer is used like that data: `moe.stats()["fairness_index"]`. What
-changes the routing can be taken back with `undo`. Lines are remembered across sessions, except those that begin with a
-space. `moetui run MODEL --exec FILE` and `moetui record MODEL --exec FILE` run a script of such lines and stop at the
-first that fails; there, `generate` waits until its run is over. With `--no-python` commands are all that runs.
+and `--json` shows the answer as data; in Python an answer is used like that data: `moe.stats()["fairness_index"]`,
+`dict(moe.stats())`. What changes the routing can be taken back with `undo`. Lines are remembered across sessions,
+except those that begin with a space. `moetui run MODEL --exec FILE` and `moetui record MODEL --exec FILE` run a script
+of such lines and stop at the first that fails; there, `generate` waits until its run is over. With `--no-python`
+commands are all that runs.
 
 Experts, layers, sites, tokens and branches are counted from 0. A run is called by the number of its branch, which is
 also that of files: `run 2` is branch 2 (`--branch 2`, `branch:2`), and `run 2 @9`, forked from it at position 9, is a

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rich.console import RenderableType
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a line came to.
+    """What a line came to; it can be used as its data: a list, or a mapping, also in ``dict(...)`` and ``**``.
 
     Attributes:
         renderables: what to show, safe to draw.
@@ -38,6 +38,22 @@ class Result:
 
     def __len__(self) -> int:
         return 0 if self.data is None else len(self.data)
+
+    def keys(self) -> KeysView[str]:
+        """Of data that are a mapping; like the three below, an ``AttributeError`` for others."""
+        return cast("dict[str, Any]", self.data).keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values."""
+        return cast("dict[str, Any]", self.data).values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """The keys with their values."""
+        return cast("dict[str, Any]", self.data).items()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of ``key``, or ``default`` where there is none."""
+        return self.data.get(key, default)
 
     def __bool__(self) -> bool:
         return not self.error

@@ -102,6 +102,12 @@ def test_what_follows_a_list_is_not_taken_for_more_of_it(console: Console) -> No
 def test_answers_are_used_as_data_in_python(console: Console) -> None:
     fairness = console.run("stats").data["fairness_index"]
     assert console.run("moe.stats()['fairness_index']").data == fairness
+    whole = console.run("stats").data
+    assert console.run("dict(moe.stats())").data == console.run("dict(**moe.stats())").data == whole
+    assert console.run("moe.stats().get('fairness_index'), moe.stats().get('no such', 3)").data == [fairness, 3]
+    assert console.run("list(moe.stats().keys()) == [key for key, _ in moe.stats().items()]").data is True
+    assert console.run("len(moe.stats().values())").data == len(whole)
+    assert "AttributeError" in console.run("moe.tokens().keys()").error
     assert console.run("[len(moe.find(f'layer:{i} index:0-4')) for i in range(3)]").data == [5, 5, 5]
     assert console.run("bool(moe.stats()), len(moe.tokens(rows=3))").data == [True, 3]
 
