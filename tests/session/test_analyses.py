@@ -110,8 +110,11 @@ def test_console_commands_on_the_demo_model(live: Make) -> None:
     assert item["impact"]["divergence"] >= 0
     assert len(item["impact"]["sites"]) == len(view.sites)
     assert 0 < sum(share for _, share in item["impact"]["before"]) <= 1.0001
-    text = drawn(console.run(f"why {token} --site L3"))
-    assert " over E" in text
+    result = console.run(f"why {token} --site L3")
+    text, (item,) = drawn(result), result.data["sites"]
+    chosen, other = item["experts"], item["runners_up"][0]["expert"]
+    heads = next(line for line in text.splitlines() if " over E" in line)
+    assert heads.split("part")[1].split() == " ".join(f"E{one} over E{other}" for one in chosen[::-1]).split()
     assert "cannot be taken apart" not in text
     for how in ("weights", "outputs"):
         alike = console.run(f"similarity L2 --by {how}")

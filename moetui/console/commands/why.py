@@ -29,7 +29,8 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
     """Why a token went to its experts: what the router made of each, who was next, and how narrow it was.
 
     Where the run stands within a step, and no token is named: of that step's last token, as far as it has come.
-    With --site the whole distribution there; live, also which parts of the residual stream pushed the chosen experts.
+    With --site the whole distribution there; live, also which parts of the residual stream pushed each chosen
+    expert above the first runner-up, the last chosen first.
 
     Args:
         token: its number, or its text (the newest occurrence); the one that a breakpoint stopped at, or the newest.
@@ -157,7 +158,7 @@ def _distribution(
 def _decomposed(
     console: Context, view: TimelineView, token: int, site: Site, choice: dict[str, Any]
 ) -> list[RenderableType]:
-    """What pushed the first choice above the first runner-up, where the session can tell."""
+    """What pushed each chosen expert above the first runner-up, where the session can tell; the last chosen first."""
     session = console.session
     if not isinstance(session, Analysing) or "router_decomposition" not in session.analyses:
         return []
@@ -176,8 +177,8 @@ def _decomposed(
         )
     except MoetuiError as error:  # the choice itself is known all the same
         return [text(error.message, "dim")]
-    first, other = choice["experts"][0], choice["runners_up"][0]["expert"]
-    push = found.contributions[:, first] - found.contributions[:, other]
-    order = np.argsort(-np.abs(push), kind="stable")[:_PARTS]
-    rows = [(text(found.parts[row]), number(float(push[row]), 3)) for row in order.tolist()]
-    return [table(("part", f"E{first} over E{other}"), rows, left=("part",))]
+    chosen, other = choice["experts"][::-1], choice["runners_up"][0]["expert"]
+    push = found.contributions[:, chosen] - found.contributions[:, [other]]
+    order = np.argsort(-np.abs(push[:, 0]), kind="stable")[:_PARTS]
+    rows = [(text(found.parts[row]), *(number(value, 3) for value in push[row].tolist())) for row in order.tolist()]
+    return [table(("part", *(f"E{expert} over E{other}" for expert in chosen)), rows, left=("part",))]
