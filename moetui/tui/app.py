@@ -292,7 +292,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     def _visible(self) -> Iterable[str]:
         yield self.tab
-        if self.tab != "console" and self.screen.has_class("-drawer"):
+        if self.tab != "console" and self.default_screen.has_class("-drawer"):
             yield "console"
 
     # ------------------------------------------------------------------ tabs and the drawer
@@ -315,8 +315,9 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         shown = set(self._visible())
         for name, panel in self._panels.items():
             panel.display = name in shown
-        self.screen.set_class(self.tab == "console", "-console-tab")
-        prompt_used = self.screen.focused is not None and self.screen.focused.id == "prompt"
+        self.default_screen.set_class(self.tab == "console", "-console-tab")
+        focused = self.default_screen.focused
+        prompt_used = focused is not None and focused.id == "prompt"
         if not prompt_used or self.tab == "console":
             self._focus_panel(self.tab)
         self._dirty.update(shown)
@@ -338,19 +339,16 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
 
     def _focus_panel(self, name: str) -> None:
         panel = self._panels.get(name)
-        if panel is None:
-            self.screen.set_focus(None)
-            return
-        inside = [panel, *panel.query("*").results(Widget)] if panel.can_focus else panel.query("*").results(Widget)
+        inside = [] if panel is None else [panel] * panel.can_focus + list(panel.query("*").results(Widget))
         target = next((widget for widget in inside if widget.focusable), None)
-        self.screen.set_focus(target)
+        self.default_screen.set_focus(target)  # the panel's own: a dialog over it keeps its keys
 
     async def action_drawer(self) -> None:
         """Open the console under the tab, or close it."""
         if self.session.info is None or self.tab == "console":
             return
-        opened = not self.screen.has_class("-drawer")
-        self.screen.set_class(opened, "-drawer")
+        opened = not self.default_screen.has_class("-drawer")
+        self.default_screen.set_class(opened, "-drawer")
         if opened:
             await self._ensure("console")
         self._panels["console"].display = opened

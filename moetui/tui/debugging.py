@@ -209,7 +209,7 @@ class Debugging(_Base):
 
     async def on_console_requested(self, event: ConsoleRequested) -> None:
         """Open the console and type a line there, or run it."""
-        if self.tab != "console" and not self.screen.has_class("-drawer"):
+        if self.tab != "console" and not self.default_screen.has_class("-drawer"):
             await self.action_drawer()
         panel: Any = self._panels.get("console")
         if panel is not None and event.line:

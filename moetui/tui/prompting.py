@@ -41,7 +41,7 @@ class Prompting(_Base):
 
     async def _run_script(self) -> None:
         if self._script:
-            if self.tab != "console" and not self.screen.has_class("-drawer"):
+            if self.tab != "console" and not self.default_screen.has_class("-drawer"):
                 await self.action_drawer()
             panel: Any = self._panels["console"]
             panel.run_script(self.options.script_name, self._script, self._script_done)
