@@ -153,6 +153,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         self._reader = asyncio.create_task(self._guarded(self._read_events()), name="moetui-events")
         self._painter = asyncio.create_task(self._guarded(self.ticker.run()), name="moetui-ticker")
         self.session.open()
+        if self.tab == "console":  # asked for before there was anything to type for
+            self.call_later(self._show_tab)
 
     async def on_unmount(self) -> None:
         """Stop reading and painting."""
@@ -183,8 +185,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 await self._show_model()
             case RunStateChanged(state, reason, hint):
                 self._state_changed(state, reason, hint)
-                if state is RunState.READY:
-                    await self._run_script()
+                await self._console_follows(state)
             case BranchAdded(branch, settings):
                 self._limit = self._limits[branch.id] = settings.max_new_tokens
                 if not self.replaying:
@@ -232,6 +233,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             loading = self.query(LoadingView)
             if loading:
                 loading.first().fail(reason, hint)
+                self.call_later(self._show_tab)
                 for line in self.query(PromptLine):  # there will be nothing to prompt: keys are to do what is said
                     line.display = False
             else:
@@ -271,7 +273,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
                 if isinstance(panel, MarksStops):
                     panel.show_stop(None if self.replaying else self._stops.at(view))
                 cast(Panel, panel).refresh_from(view, self.session)
-                if not self._viewed and not self.replaying:
+                if not self._viewed and not self.replaying and self.session.info is not None:
                     self._viewed = True
                     self.call_after_refresh(self._run_pending)
 
@@ -309,17 +311,19 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
         await self.action_tab(TABS[(TABS.index(self.tab) + by) % len(TABS)])
 
     async def _show_tab(self) -> None:
-        if self.session.info is None:
-            return
-        await self._ensure(self.tab)
-        shown = set(self._visible())
+        there = self.session.info is not None or (self.tab == "console" and self.console_waits())
+        if there:
+            await self._ensure(self.tab)
+        shown = set(self._visible()) if there else set()
         for name, panel in self._panels.items():
             panel.display = name in shown
+        for view in self.query(LoadingView):
+            view.display = not there
         self.default_screen.set_class(self.tab == "console", "-console-tab")
         focused = self.default_screen.focused
         prompt_used = focused is not None and focused.id == "prompt"
         if not prompt_used or self.tab == "console":
-            self._focus_panel(self.tab)
+            self._focus_panel(self.tab if there else "")
         self._dirty.update(shown)
         self.refresh_bindings()
         self.ticker.mark(soon=True)
@@ -383,12 +387,6 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
     def shared_part(self) -> Shared | None:
         """What the focus is in; with the focus at the prompt, the tab that is shown."""
         return super().shared_part() or nearest_shared(self._panels.get(self.tab))
-
-    def action_findings(self) -> None:
-        """List what the diagnostics found."""
-        from moetui.tui.findings import FindingsScreen
-
-        self.push_screen(FindingsScreen(self.session.findings))
 
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small for anything."""

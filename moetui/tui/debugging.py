@@ -157,6 +157,12 @@ class Debugging(_Base):
 
             self.push_screen(BreakpointsScreen(self.session))
 
+    def action_findings(self) -> None:
+        """List what the diagnostics found."""
+        from moetui.tui.findings import FindingsScreen
+
+        self.push_screen(FindingsScreen(self.session.findings))
+
     def action_fork(self) -> None:
         """A branch from before the selected token; it waits there where the run is paused."""
         session = self.session

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from moetui.routing import MoetuiError, drawable
-from moetui.session import Session
+from moetui.routing.events import RunState
+from moetui.session import ComingSession, Session
 from moetui.tui.controls import IDLE
 from moetui.tui.options import ScreenOptions
 from moetui.tui.prompt import PromptLine, on_one_line
@@ -39,12 +40,24 @@ class Prompting(_Base):
     _viewed: bool  # whether the model's first view is painted: what runs before that is not seen
     _refused: MoetuiError | None  # what the command line's prompt was refused with, until anything runs
 
-    async def _run_script(self) -> None:
-        if self._script:
+    def console_waits(self) -> bool:
+        """Whether the console takes lines that run when the model is there."""
+        return self.session.state is RunState.LOADING and not isinstance(self.session, ComingSession)
+
+    async def _console_follows(self, state: RunState) -> None:
+        """Run the script, then what was typed at the console, once there is a model."""
+        if self._script and state is RunState.READY:
             if self.tab != "console" and not self.default_screen.has_class("-drawer"):
                 await self.action_drawer()
             panel: Any = self._panels["console"]
             panel.run_script(self.options.script_name, self._script, self._script_done)
+        console: Any = self._panels.get("console")
+        if console is not None and state not in (RunState.LOADING, RunState.FAILED):
+            console.begin()
+
+    def on_console_panel_idle(self) -> None:
+        """What was typed at the console before there was a model has run: now the prompts."""
+        self._run_pending()
 
     def _script_done(self, ok: bool) -> None:
         self._script = ()
@@ -54,7 +67,9 @@ class Prompting(_Base):
 
     def _run_pending(self) -> None:
         """Run what was asked for before it could run, unless something still goes on."""
-        if self._script or not self._viewed or self.session.state not in IDLE:
+        console = self._panels.get("console")
+        busy = console is not None and getattr(console, "busy", False)
+        if self._script or busy or not self._viewed or self.session.state not in IDLE:
             return
         given, self._given = self._given, ""
         if given and self._begin_run(given, given=True):

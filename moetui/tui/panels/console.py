@@ -15,6 +15,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 
 from moetui.console import Console, History, Result, history_path
 from moetui.console.tables import Tabular, tables_of
@@ -57,6 +58,9 @@ class ConsolePanel(Vertical):
         & .say--dim { color: $foreground-muted; }
     }
     """
+
+    class Idle(Message):
+        """No line runs or waits any more."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -109,6 +113,8 @@ class ConsolePanel(Vertical):
         python = runs_python(options, os.environ) and not self.app.is_web
         self._moe = Console(session, python=python, history=history, ascii_only=self._ascii)
         self._thread = ConsoleThread(self._moe, echo=self._echo, show=self._show, changed=self._changed)
+        if session.state is not RunState.LOADING:
+            self._thread.begin()
         self.input.attach(self._moe)
         dim = styles_of(self, "say")("dim")
         self.log_view.put(Text("help lists the commands; tab completes, ctrl+r searches earlier lines", dim))
@@ -131,8 +137,14 @@ class ConsolePanel(Vertical):
             self.input.move_cursor(self.input.location_of(at))
         self.input.focus()
 
+    def begin(self) -> None:
+        """There is a model: run the lines that waited for it."""
+        if self._thread is not None:
+            self._thread.begin()
+            self._say()
+
     def run_line(self, line: str) -> None:
-        """Run a line as if it had been typed."""
+        """Run a line as if it had been typed, once there is a model."""
         if self._thread is not None:
             self._thread.run(line)
 
@@ -240,6 +252,7 @@ class ConsolePanel(Vertical):
             if not self.busy:
                 self.ended = time.monotonic()
                 self._say()
+                self.post_message(self.Idle())
 
     def _say(self) -> None:
         """Say in the line over the input what there is to say, or nothing."""
@@ -260,6 +273,11 @@ class ConsolePanel(Vertical):
                 Part(f"{found}{drawable(line.search.needle)}", "bad" if line.search.failed else "strong"),
                 Part("   ctrl+r older  enter run  right edit  esc back", "dim", 1),
             ]
+        if self._thread is not None and self._thread.held and not line.text:
+            count = self._thread.busy
+            what = f"{count} waiting: they run" if count > 1 else "1 waiting: it runs" if count else "a line runs"
+            give_up = [Part("   ctrl+c gives up", "dim", 1)] if count else []
+            return [Part(f"the model is loading, {what} when it is ready", "warn"), *give_up]
         if self.busy and not line.text:
             waiting = f", {self._thread.busy - 1} waiting" if self._thread and self._thread.busy > 1 else ""
             return [Part(f"running{waiting}", "warn"), Part("   ctrl+c gives it up", "dim", 1)]

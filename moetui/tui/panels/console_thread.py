@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
@@ -18,7 +19,9 @@ Job = Callable[[Later], None]
 
 
 class ConsoleThread:
-    """Runs lines and scripts on a console. All callbacks are called on the event loop that ``put`` was called on.
+    """Runs lines and scripts on a console, from ``begin`` on: what comes before it is held.
+
+    All callbacks are called on the event loop that ``begin`` was called on.
 
     Args:
         console: what they run on.
@@ -38,24 +41,39 @@ class ConsoleThread:
         self._console = console
         self._echo, self._show, self._changed = echo, show, changed
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._early: deque[Job] | None = deque()  # until the thread may begin
         self._thread: threading.Thread | None = None
         self.busy = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether lines are held until ``begin``."""
+        return self._early is not None
+
+    def begin(self) -> None:
+        """Run what was held, and from now on whatever comes; no effect the second time."""
+        early, self._early = self._early, None
+        for job in early or ():
+            self._hand_on(job)
 
     def run(self, line: str) -> None:
         """Run one line."""
         self._put(partial(self._run_line, line))
 
     def run_script(self, name: str, lines: Sequence[str], done: Callable[[bool], None]) -> None:
-        """Run the lines of a script one after the other, up to the first that fails.
+        """Run the lines of a script one after the other, up to the first that fails, before all lines that are held.
 
         Args:
             name: of its file, for the error.
             done: told whether all went well.
         """
-        self._put(partial(self._run_lines, name, tuple(lines), done))
+        self._put(partial(self._run_lines, name, tuple(lines), done), first=True)
 
     def interrupt(self) -> None:
         """Give up the line that runs, and those that wait."""
+        if self._early is not None:
+            self.busy -= len(self._early)
+            self._early.clear()
         while True:
             try:
                 self._jobs.get_nowait()
@@ -69,9 +87,17 @@ class ConsoleThread:
         """Let the thread end; it is a daemon, should a line never return."""
         self._jobs.put(None)
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: Job, *, first: bool = False) -> None:
         self.busy += 1
         self._changed()
+        if self._early is None:
+            self._hand_on(job)
+        elif first:
+            self._early.appendleft(job)
+        else:
+            self._early.append(job)
+
+    def _hand_on(self, job: Job) -> None:
         if self._thread is None:
             loop = asyncio.get_running_loop()
             arguments = (loop, copy_context())
