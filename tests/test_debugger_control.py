@@ -87,11 +87,11 @@ def test_it_is_paused_stepped_and_goes_on_unchanged(built: BuiltModel, debugger:
     debugger.control.step()  # while the model is still at the first
     debugger.control.step_layer()
     assert debugger.control.wait(PATIENCE)
-    assert (tokens(debugger), debugger.control.reason) == (before + PROMPT + 4, f"before L0 · token {PROMPT + 4}")
+    assert (tokens(debugger), debugger.control.reason) == (before + PROMPT + 4, f"before L0 · position {PROMPT + 4}")
     for site in ("L1", "L2"):
         debugger.control.step_layer()
         assert debugger.control.wait(PATIENCE)
-        assert debugger.control.reason == f"before {site} · token {PROMPT + 4}"
+        assert debugger.control.reason == f"before {site} · position {PROMPT + 4}"
     debugger.control.resume()
     assert torch.equal(own.join(), plain)
     assert not debugger.control.paused

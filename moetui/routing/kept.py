@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from moetui.routing.branches import BranchTree
+from moetui.routing.branches import BranchTree, Line, line_rows
 from moetui.routing.model import Site
 from moetui.routing.phase import Phase
 from moetui.routing.step import Bool
@@ -122,11 +122,16 @@ class KeptTimeline:
         return gone
 
 
-def newest_token(view: TimelineView) -> int | None:
-    """The newest token that is no padding; None if there is none."""
+def newest_token(view: TimelineView, line: Line | None = None) -> int | None:
+    """The newest token that is no padding; None if there is none.
+
+    Args:
+        line: of a branch, of whose sequence it is to be; None for any.
+    """
     for stop in range(view.end, view.first, -_BLOCK):
         start = max(view.first, stop - _BLOCK)
-        rows = np.flatnonzero(~view.tokens(start, stop).pad)
+        columns = view.tokens(start, stop)
+        rows = np.flatnonzero(~columns.pad if line is None else ~columns.pad & line_rows(columns, line, view.stacks))
         if rows.size:
             return start + int(rows[-1])
     return None

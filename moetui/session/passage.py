@@ -293,7 +293,8 @@ class Passage:
         before = self._gate.waited
         self.underway = self._look(context)
         try:
-            self._gate.before_site(context.place, self._debugger.keep)
+            place = context.place if self.underway is None else _place(context.site.name, self.underway)
+            self._gate.before_site(place, self._debugger.keep)
         finally:
             self.underway = None
         waited = self._gate.waited - before
@@ -371,3 +372,9 @@ def _how_it_ended(new: int, settings: GenerationSettings) -> str:
     if new >= settings.max_new_tokens:
         return f"{new} tokens"
     return "end of text" if new else "prompt only"
+
+
+def _place(site: str, underway: Underway) -> str:
+    """Which tokens stand before a site, in words, by the numbers that they will have: ``L1 · token 24``."""
+    first, last = underway.first, underway.first + underway.view.end - 1
+    return f"{site} · token {first}" if first == last else f"{site} · tokens {first} to {last}"

@@ -271,7 +271,7 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             if panel is not None and name in self._dirty:
                 self._dirty.discard(name)
                 if isinstance(panel, MarksStops):
-                    panel.show_stop(None if self.replaying else self._stops.at(view))
+                    panel.show_stop(self.stop_now(view))
                 cast(Panel, panel).refresh_from(view, self.session)
                 if not self._viewed and not self.replaying and self.session.info is not None:
                     self._viewed = True

@@ -15,7 +15,7 @@ from moetui.session import Branched, Breakable, Halting, Rewindable, Session
 from moetui.tui.keys import key_now
 from moetui.tui.lines import Part
 from moetui.tui.logged import LoggedHits
-from moetui.tui.messages import ConsoleRequested, Selection
+from moetui.tui.messages import ConsoleRequested, Selection, Stop
 from moetui.tui.status import hit_parts
 from moetui.tui.stops import Stops
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
     from textual.widget import Widget
 
+    from moetui.routing import TimelineView
     from moetui.tui.controls import RunControls
 
     class _Base(RunControls, App[int]):
@@ -118,6 +119,14 @@ class Debugging(_Base):
         lines = found.text.split("\n")
         cut = ["…"] if len(lines) > _LINES_OF_A_RUN else []
         self._write_log([*lines[:_LINES_OF_A_RUN], *cut, found.note])
+
+    def stop_now(self, view: TimelineView) -> Stop | None:
+        """Where a live run stands still, if it does."""
+        session = self.session
+        if session.playback is not None:
+            return None
+        tree = session.tree if isinstance(session, Branched) else None
+        return self._stops.at(view, None if tree is None or tree.current is None else tree.line(tree.current))
 
     def open_log(self) -> None:
         """The console is there: write into its log what came before."""

@@ -11,6 +11,7 @@ from moetui.tui.messages import Stop
 
 if TYPE_CHECKING:
     from moetui.routing import TimelineView
+    from moetui.routing.branches import Line
 
 
 class Stops:
@@ -39,14 +40,27 @@ class Stops:
             self._hit = self._now = None
         self._paused = paused
 
-    def at(self, view: TimelineView) -> Stop | None:
-        """Where the run stands now; None while it does not, or before its first token."""
+    def at(self, view: TimelineView, line: Line | None = None) -> Stop | None:
+        """Where the run stands now; None while it does not, or before its first token.
+
+        Args:
+            line: of the branch that it is on; None if that is not known.
+        """
         from moetui.routing.kept import newest_token  # it brings NumPy, which a first picture does not wait for
 
-        newest = newest_token(view) if self._paused else None
+        newest = newest_token(view, line) if self._paused else None
         if newest is None:
             return None
-        token, site = self._hit if self._hit is not None else (newest, None)
+        hit = self._hit
+        if hit is not None and line is not None and not _lies_on(view, line, hit[0]):
+            hit = None  # the run was taken back before it
+        token, site = hit if hit is not None else (newest, None)
         last = self._last if self._last is not None and self._last >= view.first else None
         self._now = Stop(token, site, last if last != token else None)
         return self._now
+
+
+def _lies_on(view: TimelineView, line: Line, token: int) -> bool:
+    from moetui.routing.branches import line_rows
+
+    return bool(line_rows(view.tokens(token, token + 1), line, view.stacks).any())

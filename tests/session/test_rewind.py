@@ -43,6 +43,25 @@ def own(session: Live, number: int) -> list[int]:
 
 
 class TestRewind:
+    def test_what_stands_within_a_step_is_told_by_the_number_that_it_will_have(self, live: Make) -> None:
+        session = live(PROMPT)
+        end = session.timeline.snapshot().end
+        session.rewind(end - 3)
+        session.settle()
+        session.step_layer()
+        session.settle()
+        assert session.reason == f"before L0 · token {end}"
+        assert session.underway is not None
+        assert session.underway.first == end
+        session.step(2)
+        session.settle()
+        begin = session.timeline.snapshot().end
+        session.rewind(0)
+        session.settle()
+        session.step_layer()
+        session.settle()
+        assert session.reason == f"before L0 · tokens {begin} to {begin + length_of_prompt(session) - 1}"
+
     @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
     @pytest.mark.parametrize("model", ["random:mixtral", "random:qwen3_next"])
     def test_going_on_unchanged_repeats_the_run(self, live: Make, model: str, settings: GenerationSettings) -> None:

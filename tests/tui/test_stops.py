@@ -46,6 +46,18 @@ def test_stops_follow_the_run() -> None:
     assert stops.at(empty) is None
 
 
+def test_a_run_that_was_taken_back_stands_on_its_own_branch() -> None:
+    view = make_timeline(INFO, prompt=4, decode=6).snapshot()
+    whole, back, anew = ((0, None),), ((0, 7), (1, None)), ((2, None),)
+    stops = Stops()
+    stops.hit(BreakpointHit(1, "entropy < 0.4", 9, 2, "entropy = 0.3", 1))
+    stops.state(RunState.PAUSED)
+    assert stops.at(view, whole) == Stop(9, 2)
+    stops.state(RunState.PAUSED)
+    assert stops.at(view, back) == Stop(6)
+    assert stops.at(view, anew) is None
+
+
 def test_changes_are_those_that_can_be_seen() -> None:
     view = make_timeline(INFO, prompt=4, decode=6).snapshot()
     one, other = token_facts(view, 6), token_facts(view, 7)

@@ -153,7 +153,10 @@ class SiteContext:
 
     @property
     def place(self) -> str:
-        """Which tokens stand before which site, in words: ``L1 · token 24``. Waits for the device."""
+        """Where in their sequence those tokens are that stand before the site: ``L1 · position 24``.
+
+        Waits for the device.
+        """
         name, hidden = self.site.name, self.hidden
         if self.step is None or hidden is None:
             return name
@@ -163,7 +166,7 @@ class SiteContext:
         if not len(known):
             return name
         first, last = int(known.min()), int(known.max())
-        return f"{name} · token {first}" if first == last else f"{name} · tokens {first} to {last}"
+        return f"{name} · position {first}" if first == last else f"{name} · positions {first} to {last}"
 
 
 class Watch:
