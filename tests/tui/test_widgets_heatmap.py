@@ -14,11 +14,13 @@ from rich.style import Style
 
 from moetui.routing import NO_EXPERT, Timeline
 from moetui.tui.cells import Line
+from moetui.tui.glyphs import UNICODE
 from moetui.tui.ink import Ink
 from moetui.tui.messages import SiteSelected
 from moetui.tui.ramps import LEVELS
 from moetui.tui.widgets.heat_cells import HeatCells, number_in_cell
 from moetui.tui.widgets.heat_grid import ZOOMS, keep_in_view, plan_grid
+from moetui.tui.widgets.heat_numbers import beside_row
 from moetui.tui.widgets.heat_source import HeatSource
 from moetui.tui.widgets.heat_values import (
     ABSENT,
@@ -338,6 +340,16 @@ async def test_a_long_name_of_a_site_leaves_room_for_the_value():
         heatmap.show(picture_of(make_timeline(info, decode=20)))
         await pilot.pause()
         assert re.match(r"部decoder\.block… E0  [0-9.]+×  \d+ of \d+ ", lines_of(heatmap)[-1]), lines_of(heatmap)[-1]
+
+
+def test_the_course_beside_a_line_of_two_sites_is_of_both_as_its_numbers_are():
+    picture = picture_of(make_timeline(prompt=4, decode=20))
+    trail = np.full((4, 6), np.nan)
+    trail[:, 0], trail[:, 1], trail[1:, 2] = 0.0, (0.0, 0.5, 1.0, np.nan), 1.0
+    picture = replace(picture, trail=trail)
+    assert beside_row(picture, 0, 2, UNICODE, (0.0, 1.0))[2].strip() == "▁▃▅▁"
+    assert beside_row(picture, 2, 2, UNICODE, (0.0, 1.0))[2] == "     ███"
+    assert beside_row(picture, 1, 1, UNICODE, (0.0, 1.0))[2] == "    ▁▅█ "
 
 
 async def test_zooming_in_scrolls():

@@ -13,9 +13,10 @@ from moetui.tui.widgets.heat_values import ABSENT, UNKNOWN, ZERO, HeatPicture, L
 def beside_row(
     picture: HeatPicture, row: int, stacked: int, glyphs: Glyphs, trail_span: tuple[float, float] | None
 ) -> tuple[str, str, str]:
-    """Entropy, fairness and the entropy's course of the sites on a line, the course only where its span is given."""
+    """Entropy, fairness and the entropy's course, the mean over a line's sites; the course where its span is given."""
     until = row + stacked
-    spark = "" if trail_span is None else glyphs.spark(picture.trail[:, row].tolist(), 8, *trail_span)
+    course = [] if trail_span is None else [_mean(values) for values in picture.trail[:, row:until]]
+    spark = "" if trail_span is None else glyphs.spark(course, 8, *trail_span)
     return (
         number(_mean(picture.entropy[row:until]), 2, glyphs.dash),
         number(_mean(picture.fairness[row:until]), 2, glyphs.dash),
