@@ -1,10 +1,10 @@
-"""What the first passes teach of a model: each site's scoring rule, and which sites stay silent."""
+"""What the first passes teach of a model: how each site scores and chooses, and which sites stay silent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,20 @@ from torch.utils.hooks import RemovableHandle
 
 from moetui.engine.adapters.base import SiteHandle, rows
 from moetui.engine.adapters.current import Current
+from moetui.engine.adapters.traits import selection_traits
 from moetui.engine.gather import Gathered, SiteTensors
 from moetui.engine.raw import ProbeRows
 from moetui.engine.scoring import Rule, expert_scale, find_form, find_rule, with_rule
-from moetui.routing import ModelInfo, Site
+from moetui.engine.selection import ENOUGH_TOKENS, find_selection
+from moetui.routing import ModelInfo, Selection, Site
 from moetui.routing.diagnostics import OTHER_INPUT, serves_other_input
 from moetui.routing.events import Event, Finding, FindingRaised, ModelChanged
 
 _SAMPLE = 64  # tokens looked at
+_MORE = 1.2  # times the tokens that did not tell what chooses: looking costs more than what one more could tell
 _ATTEMPTS = 8  # passes after which a rule that cannot be told stays unknown
+
+_Sample: TypeAlias = tuple[Tensor, Tensor, Tensor]  # logits, indices and weights of some tokens
 
 
 class Study:
@@ -43,15 +48,28 @@ class Study:
     ) -> None:
         self._handles, self._info, self._on_event = handles, info, on_event
         self._probes = {handle.site.index: Probe(handle, current) for handle in handles}
-        self._samples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._samples: dict[int, list[_Sample]] = {}
         self._attempts = dict.fromkeys(self._probes, 0)
         self._open = self._watched = set(self._probes)
+        self._rules: dict[int, Rule] = {}
+        self._tried: dict[int, int] = {}
+        self._traits = {handle.site.index: selection_traits(handle) for handle in handles}
         self._learned: set[int] = set()
         self._unheard = {handle.site.stack for handle in handles}
 
     def watch(self, numbers: set[int], *, logits: bool) -> None:
-        """Expect to hear of these sites alone; without logits there is no rule to be found."""
+        """Expect to hear of these sites alone; without logits there is no rule to be found.
+
+        What chooses is found anew where the selection bias is another than before.
+        """
         self._watched = numbers
+        for number in numbers:
+            before, (bias, _) = self._traits[number], selection_traits(self._handles[number])
+            if bias is not None and (before[0] is None or not bias.equal(before[0])):
+                self._traits[number] = bias, before[1]
+                self._learned.discard(number)
+                self._samples.pop(number, None)
+                self._tried.pop(number, None)
         self._open = numbers - self._learned if logits else set()
 
     @property
@@ -66,7 +84,7 @@ class Study:
 
     def attach(self) -> None:
         """Put probes on the routers that are not understood yet."""
-        for number in self._open:
+        for number in self._open - self._rules.keys():
             self._probes[number].attach()
 
     def detach(self) -> None:
@@ -92,27 +110,54 @@ class Study:
             self._on_event(ModelChanged(self._info))
 
     def _learn(self, passed: SiteTensors, kept: ProbeRows | None) -> Site | None:
+        """The site with what its tokens so far teach; None if that is nothing new."""
         number = passed.number
-        if passed.logits is None or passed.logits.shape[0] != passed.indices.shape[0]:
-            return None
-        handle, probe = self._handles[number], self._probes[number]
         indices = passed.indices if passed.before_indices is None else passed.before_indices
         weights = passed.weights if passed.before_weights is None else passed.before_weights
-        self._samples.setdefault(number, []).append((passed.logits[:_SAMPLE], indices[:_SAMPLE], weights[:_SAMPLE]))
-        logits, indices, weights = (torch.cat(parts) for parts in zip(*self._samples[number]))
+        if passed.logits is None or passed.logits.shape[0] != indices.shape[0]:
+            return None
+        samples = self._samples.setdefault(number, [])
+        if samples and samples[0][1].shape[1] != indices.shape[1]:
+            samples.clear()  # the model's own top-k was changed
+        samples.append((passed.logits[:ENOUGH_TOKENS], indices[:ENOUGH_TOKENS], weights[:ENOUGH_TOKENS]))
+        before = site = self._info.sites[number]
+        if number not in self._rules:
+            site = self._with_rule(site, samples, passed.logits, kept)
+        if number in self._rules:
+            site = self._with_selection(site, samples)
+        return None if site == before else site
+
+    def _with_rule(self, site: Site, samples: list[_Sample], output: Tensor, kept: ProbeRows | None) -> Site:
+        number = site.index
+        first = [[each[:_SAMPLE] for each in parts] for parts in samples]
+        logits, indices, weights = (torch.cat(parts) for parts in zip(*first))
+        probe, scale = self._probes[number], expert_scale(self._handles[number].router)
         # An expert found by a pair of keys has no logit of its own that its weight could follow from.
-        keys = handle.site.kind == "product_key"
-        scale = expert_scale(handle.router)
-        rule = Rule() if keys else find_rule(logits, indices, weights, scale)
+        rule = Rule() if site.kind == "product_key" else find_rule(logits, indices, weights, scale)
         self._attempts[number] += 1
         if rule is None and self._attempts[number] < _ATTEMPTS:
-            return None
-        form = find_form(*probe.compare(passed.logits, kept))
-        self._open = self._open - {number}
-        self._learned.add(number)
-        self._samples.pop(number)
+            return site
+        self._rules[number] = rule or Rule()
+        form = find_form(*probe.compare(output, kept))
         probe.detach()
-        return with_rule(handle.site, rule or Rule(), form, by_expert=scale is not None)
+        return with_rule(site, self._rules[number], form, by_expert=scale is not None)
+
+    def _with_selection(self, site: Site, samples: list[_Sample]) -> Site:
+        rows = sum(len(parts[0]) for parts in samples)
+        if rows < min(ENOUGH_TOKENS, _MORE * self._tried.get(site.index, 0)):
+            return site
+        self._tried[site.index] = rows
+        logits, indices, _ = (torch.cat(parts) for parts in zip(*samples))
+        if site.kind == "product_key":
+            found: Site | None = replace(site, selection=Selection())
+        else:
+            found = find_selection(site, self._rules[site.index].scoring, logits, indices, *self._traits[site.index])
+        if found is None:
+            return replace(site, selection=None)
+        self._open = self._open - {site.index}
+        self._learned.add(site.index)
+        self._samples.pop(site.index, None)
+        return found
 
     def _report_silent(self, gathered: Gathered) -> None:
         """Name the sites that a pass over their stack's tokens did not reach."""

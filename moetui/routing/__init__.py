@@ -16,7 +16,7 @@ from moetui.routing.errors import (
     UnsupportedError,
     UsageError,
 )
-from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Site
+from moetui.routing.model import ModelInfo, ModuleNode, ParameterInfo, Selection, Site
 from moetui.routing.phase import Phase
 from moetui.routing.text import drawable
 
@@ -42,6 +42,7 @@ __all__ = [
     "Phase",
     "QueryError",
     "RoutingBlock",
+    "Selection",
     "Site",
     "SiteFlag",
     "Step",

@@ -15,6 +15,9 @@ Scoring = Literal["softmax", "sigmoid", "sqrt_softplus", "softmax_top_k", "ident
 ``softmax_top_k`` is a softmax over the chosen experts' logits alone (equal to a renormalised softmax).
 """
 
+GroupScore = Literal["max", "top2", "unknown"]
+"""How a group of experts is scored: by its best selection score, or by the sum of its two best."""
+
 LogitsForm = Literal["logits", "scaled", "soft_capped", "probabilities", "unknown"]
 """What the router's first output is, compared with its weight applied to its input."""
 
@@ -34,6 +37,30 @@ ModuleRole = Literal[
 
 TensorKind = Literal["parameter", "buffer", "shared"]
 """A parameter of a module's own; a buffer; a tensor that a module before it in the tree has as well (tied weights)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What decides a choice that is no plain top-k of the router's logits: the k largest selection scores.
+
+    Selection scores are ``s(logits) + bias``; with groups, of the experts in the ``eligible`` best groups alone
+    (DeepSeek-V2, arXiv:2405.04434, 2.1.2: "max"; DeepSeek-V3, arXiv:2412.19437, 2.1.2: the bias, and "top2").
+
+    Attributes:
+        scoring: s, without any normalisation but softmax's own; ``identity``: the bias is added to the logits
+            themselves; ``unknown``: no rule that is tried chooses what this router chooses.
+        bias: one for each class of the router, in the units of ``s(logits)``; None where none is added. Where training
+            moves it, that at the start of the recording.
+        groups: equally many neighbouring classes each (1: no limit).
+        eligible: groups that a token's experts are chosen from.
+        group_score: what makes a group one of the best; of no meaning without groups.
+    """
+
+    scoring: Scoring = "unknown"
+    bias: tuple[float, ...] | None = None
+    groups: int = 1
+    eligible: int = 1
+    group_score: GroupScore = "max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +84,8 @@ class Site:
         shared_experts: experts that every token passes besides the routed ones.
         zero_experts: classes past ``num_experts`` that do nothing or skip.
         note: what a person should know of this site, one line.
+        selection: what decides the choice, where that is not the logits' order. None at other sites, and at those with
+            ``selection_bias`` or ``groups`` as long as it is not known.
     """
 
     index: int
@@ -78,6 +107,12 @@ class Site:
     shared_experts: int = 0
     zero_experts: int = 0
     note: str = ""
+    selection: Selection | None = None
+
+    @property
+    def plain_choice(self) -> bool:
+        """Whether the experts are those with the largest logits, for all that is known."""
+        return self.selection is None and not self.selection_bias and self.groups == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.routing.model import Site
+from moetui.routing.selection import expert_scores, selection_key, selections
 from moetui.routing.step import F16, F32, NO_EXPERT, U8, U16, Bool, SiteFlag, Step, TokenScores
 from moetui.routing.steps import Steps
 
@@ -39,10 +40,8 @@ def probabilities(logits: NDArray[Any], site: Site) -> F32:
             scores: F32 = np.clip(values, 0.0, None)
         elif site.scoring in _SOFTMAX:
             scores = np.asarray(np.exp(values - values.max(-1, keepdims=True)), np.float32)
-        elif site.scoring == "sigmoid":
-            scores = np.asarray(1.0 / (1.0 + np.exp(-values)), np.float32)
-        elif site.scoring == "sqrt_softplus":
-            scores = np.asarray(np.sqrt(np.logaddexp(0.0, values)), np.float32)
+        elif site.scoring in ("sigmoid", "sqrt_softplus"):
+            scores = expert_scores(values, site.scoring)
         else:
             return np.full_like(values, np.nan)
         total = sum_last(scores)[..., None]
@@ -62,8 +61,7 @@ def entropy(distribution: NDArray[Any]) -> F32:
 def margins(logits: NDArray[Any], k: int) -> F32:
     """The k-th minus the (k+1)-th largest score over the last axis; NaN where there is no (k+1)-th or a NaN.
 
-    Scores are the router's own output, without a selection bias: at sites with one this is the router's margin, not
-    the choice's. Over a masked class (minus infinity) the margin is infinite.
+    Over a masked class (minus infinity) the margin is infinite. ``router_margin`` takes the scores that choose.
     """
     values = widen(logits)
     if k < 1 or k >= values.shape[-1]:
@@ -121,17 +119,42 @@ def site_entropy(logits: NDArray[Any] | None, sites: Sequence[Site], count: int 
     Returns:
         ``[n, S]`` nats, NaN where unknown.
     """
-    return _by_site(logits, sites, count, lambda block, site: router_entropy(block, site, roughly=roughly))
+    return _by_site(logits, sites, count, lambda block, alike: router_entropy(block, alike[0], roughly=roughly))
 
 
 def site_confidence(logits: NDArray[Any] | None, sites: Sequence[Site], count: int = 0) -> F32:
     """The largest probability of each token's full router distribution, ``[n, S]``, NaN where unknown."""
-    return _by_site(logits, sites, count, router_confidence)
+    return _by_site(logits, sites, count, lambda block, alike: router_confidence(block, alike[0]))
 
 
 def site_margin(logits: NDArray[Any] | None, sites: Sequence[Site], count: int = 0) -> F32:
-    """The k-th minus the (k+1)-th score at each site, ``[n, S]``, NaN where unknown; see ``margins``."""
-    return _by_site(logits, sites, count, lambda block, site: margins(block, site.top_k))
+    """The k-th minus the (k+1)-th score at each site, ``[n, S]``, NaN where unknown; see ``router_margin``."""
+    return _by_site(logits, sites, count, _margins)
+
+
+def router_margin(logits: NDArray[Any], site: Site) -> F32:
+    """By how much the router preferred its k-th expert to the one that would have come next, ``[..., E]`` to ``[...]``.
+
+    The k-th minus the (k+1)-th of the scores that choose: of the logits, or where a bias or a group limit takes part,
+    of the selection scores (``Site.selection``) among the eligible experts, in their units. Where logits are held as
+    half floats, scores so close that these round them alike are told apart no better.
+
+    Returns:
+        NaN where a logit is, where what chooses is not known, and where no eligible expert is left to come next.
+    """
+    return _margins(widen(logits[..., : site.num_classes]), (site,))
+
+
+def _margins(logits: NDArray[Any], alike: Sequence[Site]) -> F32:
+    """``router_margin`` of sites that one formula fits: one, or ``[n, s, C]`` of s of them."""
+    site, selection = alike[0], alike[0].selection
+    if site.plain_choice:
+        return margins(logits, site.top_k)
+    scores, left_out = selections(widen(logits), alike)
+    margin = margins(np.where(left_out, -np.inf, scores), site.top_k)
+    if selection is not None and selection.groups > 1:  # over an expert that is left out it would be infinite
+        margin[np.sum(~left_out, -1) <= site.top_k] = np.nan
+    return margin
 
 
 def router_entropy(
@@ -186,11 +209,11 @@ def routing_scores(
         return TokenScores(unknown, unknown, unknown)
     per_site = np.full((3, count, len(sites)), np.nan, np.float32)
     if logits is not None:
-        for site, columns in _groups(sites):
+        for alike, columns in _groups(sites):
             rows = max(1, _BLOCK // max(1, logits[0:1, columns].size))
             for start in range(0, count, rows):
                 part = slice(start, start + rows)
-                per_site[:, part, columns] = _three(logits[part, columns, : site.num_classes], site)
+                per_site[:, part, columns] = _three(logits[part, columns, : alike[0].num_classes], alike)
     certainty = per_site[1]
     unsure = np.isnan(certainty)
     if unsure.any():
@@ -198,16 +221,16 @@ def routing_scores(
     return TokenScores(*_rounded(_mean_over_sites(per_site, passed(indices, flags))))
 
 
-def _three(logits: NDArray[Any], site: Site) -> tuple[F32, F32, F32]:
+def _three(logits: NDArray[Any], alike: Sequence[Site]) -> tuple[F32, F32, F32]:
     """Router entropy, confidence and margin, ``[n, S, E]`` to ``[n, S]``; what two of them share is worked out once."""
-    values = widen(logits)
+    values, site = widen(logits), alike[0]
     exponentials = (
         None if site.logits_form == "probabilities" or site.scoring not in _SOFTMAX else _exponentials(values)
     )
     return (
         router_entropy(values, site, exponentials),
         router_confidence(values, site, exponentials),
-        margins(values, site.top_k),
+        _margins(values, alike),
     )
 
 
@@ -235,28 +258,29 @@ def _by_site(
     logits: NDArray[Any] | None,
     sites: Sequence[Site],
     count: int,
-    measure: Callable[[NDArray[Any], Site], F32],
+    measure: Callable[[NDArray[Any], Sequence[Site]], F32],
 ) -> F32:
     if logits is None:
         return np.full((count, len(sites)), np.nan, np.float32)
     out = np.full((logits.shape[0], len(sites)), np.nan, np.float32)
-    for site, columns in _groups(sites):
-        block = logits[:, columns, : site.num_classes]
+    for alike, columns in _groups(sites):
+        block = logits[:, columns, : alike[0].num_classes]
         rows = max(1, _BLOCK // max(1, block.shape[1] * block.shape[2]))
         for start in range(0, block.shape[0], rows):
-            out[start : start + rows, columns] = measure(block[start : start + rows], site)
+            out[start : start + rows, columns] = measure(block[start : start + rows], alike)
     return out
 
 
-def _groups(sites: Sequence[Site]) -> Iterator[tuple[Site, slice | list[int]]]:
+def _groups(sites: Sequence[Site]) -> Iterator[tuple[list[Site], slice | list[int]]]:
     """Sites that one formula fits, with their columns; a slice where they stand in a row, as that copies nothing."""
     found: dict[tuple[object, ...], list[Site]] = {}
     for site in sites:
-        found.setdefault((site.scoring, site.logits_form, site.num_classes, site.top_k), []).append(site)
+        key = site.scoring, site.logits_form, site.num_classes, site.top_k, selection_key(site)
+        found.setdefault(key, []).append(site)
     for group in found.values():
         columns = [site.index for site in group]
         first, last = columns[0], columns[-1]
-        yield group[0], slice(first, last + 1) if last - first + 1 == len(columns) else columns
+        yield group, slice(first, last + 1) if last - first + 1 == len(columns) else columns
 
 
 def _first_share(indices: U16, weights: F16 | None) -> F32:

@@ -140,6 +140,9 @@ def info_to_plain(info: ModelInfo, *, modules: bool = True) -> dict[str, Any]:
     """A model as ``{"model", "sites", "modules"}``; the module tree as rows, as it may have many."""
     plain = to_plain(replace(info, name=last_component(info.name), modules=()))
     sites = plain.pop("sites")
+    for site in sites:
+        if site["selection"] is None:
+            del site["selection"]
     del plain["modules"]
     out = {"model": plain, "sites": sites}
     if modules:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moetui.routing import Phase, Step, Timeline, TraceError
+from moetui.routing import Phase, Selection, Step, Timeline, TraceError
 from moetui.routing.events import (
     Branch,
     BranchAdded,
@@ -24,7 +24,10 @@ from moetui.routing.events import (
     StepCaptured,
 )
 from moetui.routing.interventions import BanExperts, ReplayRouting, Scope, SetTopK
+from moetui.routing.metrics import router_margin
 from moetui.trace import TraceWriter, open_trace
+from moetui.trace.plain import MisfitError
+from moetui.trace.values import info_from_plain, info_to_plain
 from tests.trace.trace_cases import assert_same_view, joined, make_info, make_site, make_step, make_steps
 
 
@@ -80,6 +83,30 @@ def test_tokens_that_are_not_those_of_whole_steps_are_refused(tmp_path, info):
     uneven = replace(joined(make_steps(info, 1, 3)[1:]), index=np.arange(2, dtype=np.int32))
     with TraceWriter(tmp_path / "a.msgpack", info) as writer, pytest.raises(ValueError, match="not those of 2 steps"):
         writer.write_steps(uneven)
+
+
+def test_what_decides_a_choice_comes_back_and_is_left_out_where_nothing_is_known(tmp_path, info, steps):
+    bias = tuple(float(value) for value in np.random.default_rng(3).normal(size=info.num_experts).astype(np.float32))
+    rules = [Selection("sigmoid", bias, 2, 1, "top2"), Selection(), *[None] * (len(info.sites) - 2)]
+    sites = tuple(replace(site, selection=rule) for site, rule in zip(info.sites, rules, strict=True))
+    told = replace(info, sites=sites)
+    with TraceWriter(tmp_path / "x.msgpack", info) as writer:
+        writer.write_event(ModelChanged(told))
+        for step in steps:
+            writer.write_step(step)
+    with open_trace(tmp_path / "x.msgpack") as trace:
+        assert trace.info == told
+        assert trace.findings == ()
+    assert all("selection" not in site for site in info_to_plain(info)["sites"])
+    plain = info_to_plain(told)
+    assert ["selection" in site for site in plain["sites"]] == [rule is not None for rule in rules]
+    plain["sites"][0]["selection"] |= {"group_score": "median", "more": 1}  # of a later version
+    read = info_from_plain(plain).sites[0]
+    assert read.selection == replace(rules[0], group_score="unknown")
+    assert np.isnan(router_margin(np.arange(info.num_experts, dtype=np.float32), read))
+    plain["sites"][0]["selection"]["bias"] = ["0.1"]
+    with pytest.raises(MisfitError):
+        info_from_plain(plain)
 
 
 @st.composite

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from moetui.routing import NO_EXPERT, Timeline, drawable, query
+from moetui.routing import NO_EXPERT, Selection, Timeline, drawable, query
 from moetui.tui.ink import Ink
 from moetui.tui.messages import SiteSelected, TokenSelected
 from moetui.tui.widgets.balance import BalanceStrip, balance_gauges
@@ -399,6 +400,30 @@ def test_facts_are_ordered_by_weight_and_name_the_runners_up():
         assert chances == sorted(chances, reverse=True)
         assert one.margin >= 0
     assert token_facts(view, 99) is None
+
+
+def test_runners_up_are_those_that_would_have_come_next():
+    info = make_info()
+    size = info.sites[0].num_experts
+    bias = tuple(np.random.default_rng(5).normal(0, 3, size).tolist())
+    rule = Selection("identity", bias, 2, 1, "max")
+    plain, biased, unknown = info.sites[0], replace(info.sites[1], selection=rule), info.sites[2]
+    unknown = replace(unknown, selection_bias=True)
+    info = replace(info, sites=(plain, biased, unknown, *info.sites[3:]))
+    view = make_timeline(info, decode=10).snapshot()
+    facts = token_facts(view, 8)
+    logits = view.routing(8, 9).logits[0, 1, :size].astype(np.float32)
+    scores = logits + np.array(bias, np.float32)
+    first = scores[: size // 2].max() > scores[size // 2 :].max()
+    eligible = range(size // 2) if first else range(size // 2, size)
+    taken = {choice.expert for choice in facts.sites[1].choices}
+    order = sorted(eligible, key=lambda expert: -scores[expert])
+    shown = [choice.expert for choice in facts.sites[1].runners_up]
+    assert shown
+    assert shown == [expert for expert in order if expert not in taken][: len(shown)]
+    assert facts.sites[2].runners_up == ()
+    assert math.isnan(facts.sites[2].margin)
+    assert facts.sites[0] == token_facts(make_timeline(make_info(), decode=10).snapshot(), 8).sites[0]
 
 
 async def test_the_detail_of_a_token():

@@ -17,11 +17,12 @@ from moetui.console.plain import plain
 from moetui.console.registry import command
 from moetui.console.result import Result
 from moetui.routing import MoetuiError, Site, SiteFlag, TimelineView, UsageError
-from moetui.routing.metrics import NEAR_TIE, probabilities, site_entropy, site_margin
+from moetui.routing.metrics import NEAR_TIE, probabilities, selection_scores, site_entropy, site_margin
 from moetui.session import Analysing
 
 GROUP = "tokens"
 _PARTS = 6
+_LISTED = 32  # experts of a distribution
 
 
 @command(GROUP)
@@ -31,6 +32,7 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
     Where the run stands within a step, and no token is named: of that step's last token, as far as it has come.
     With --site the whole distribution there; live, also which parts of the residual stream pushed each chosen
     expert above the first runner-up, the last chosen first.
+    Where a bias or a group limit takes part in the choice, the margin and who was next are by the scores that choose.
 
     Args:
         token: its number, or its text (the newest occurrence); the one that a breakpoint stopped at, or the newest.
@@ -69,7 +71,7 @@ def why(console: Context, token: MaybePlace = None, *, site: MaybeSite = None, r
         shown.append(_overview(data, console.ascii))
     else:
         shown += [
-            _distribution(view, number_, site, data[0], console.ascii),
+            *_distribution(view, number_, site, data[0], console.ascii),
             *_decomposed(console, view, number_, site, data[0]),
         ]
     if any(item["forced"] for item in data):
@@ -95,7 +97,12 @@ def _choice(view: TimelineView, token: int, site: Site, most: int) -> dict[str, 
     if block.logits is not None:
         share = probabilities(block.logits[0, site.index][None], site)[0]
     order = [] if share is None or np.isnan(share).any() else np.argsort(-share, kind="stable").tolist()
-    next_ = [expert for expert in order if expert not in chosen][:most]
+    left_out: list[int] = []
+    if block.logits is not None and not site.plain_choice:
+        scores, out = selection_scores(block.logits[0, site.index], site)
+        left_out = np.flatnonzero(out).tolist()
+        order = [] if np.isnan(scores).any() else np.argsort(-scores, kind="stable").tolist()
+    next_ = [expert for expert in order if expert not in chosen and expert not in left_out][:most]
     return {
         "site": site.name,
         "experts": chosen,
@@ -104,6 +111,7 @@ def _choice(view: TimelineView, token: int, site: Site, most: int) -> dict[str, 
         "runners_up": [
             {"expert": expert, "probability": float(share[expert])} for expert in next_ if share is not None
         ],
+        "left_out": left_out,
         "entropy": float(site_entropy(block.logits, view.sites, 1)[0, site.index]),
         "margin": float(site_margin(block.logits, view.sites, 1)[0, site.index]),
         "forced": bool(flags & SiteFlag.FORCED),
@@ -139,20 +147,31 @@ def _overview(data: list[dict[str, Any]], ascii_only: bool) -> RenderableType:
 
 def _distribution(
     view: TimelineView, token: int, site: Site, choice: dict[str, Any], ascii_only: bool
-) -> RenderableType:
+) -> list[RenderableType]:
+    """The experts in the order in which the router takes them, where that is known; else by their logits."""
     logits = view.routing(token, token + 1).logits
     if logits is None:
-        return text("the router's logits were not kept: only the choice is known", "dim")
+        return [text("the router's logits were not kept: only the choice is known", "dim")]
     own = logits[0, site.index, : site.num_classes].astype(float)
     share = probabilities(logits[0, site.index][None], site)[0]
+    scores = None if site.plain_choice else selection_scores(logits[0, site.index], site)[0]
+    by = own if scores is None or np.isnan(scores).any() else scores
+    order = np.argsort(-by, kind="stable").tolist()
     rows = []
-    for expert in np.argsort(-own, kind="stable")[:32].tolist():
+    for expert in [*order[:_LISTED], *(each for each in order[_LISTED:] if each in choice["experts"])]:
         place = choice["experts"].index(expert) if expert in choice["experts"] else None
         weight = "" if place is None or choice["weights"] is None else number(choice["weights"][place])
-        what = "chosen" if place is not None else "skip" if expert >= site.num_experts else ""
+        what = "skip" if expert >= site.num_experts else "group left out" if expert in choice["left_out"] else ""
         bar_ = bar(float(share[expert]), 16, ascii_only=ascii_only)
-        rows.append((f"E{expert}", number(own[expert]), percent(share[expert], 1), bar_, weight, what))
-    return table(("expert", site.logits_form, "probability", "", "weight", " "), rows, left=("expert", "", " "))
+        chooses = () if scores is None else (number(scores[expert]),)
+        which = what if place is None else "chosen"
+        rows.append((f"E{expert}", number(own[expert]), percent(share[expert], 1), bar_, *chooses, weight, which))
+    chooses = () if scores is None else ("score",)
+    heads = ("expert", site.logits_form, "probability", "", *chooses, "weight", " ")
+    known = table(heads, rows, left=("expert", "", " "))
+    if by is own and scores is not None and not np.isnan(own).any():
+        return [text("by which scores this router chooses is not known", "dim"), known]
+    return [known]
 
 
 def _decomposed(

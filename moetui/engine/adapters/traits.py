@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from moetui.engine.adapters.base import FoundSite, join_path, module_at, parent_path
+from moetui.engine.adapters.base import FoundSite, SiteHandle, join_path, module_at, parent_path
 
 TOP_K = ("top_k", "num_experts_per_tok", "moe_top_k", "moe_topk", "top_k_experts", "moe_k")
 _ROUTERS = ("gate", "router")
@@ -62,6 +62,23 @@ def describe_router(
         shared_experts=_shared_experts(model, block_path),
         note=note or _hash_note(router),
     )
+
+
+def selection_traits(handle: SiteHandle) -> tuple[Tensor | None, int]:
+    """A site's selection bias ``[C]`` as it is now, on the host, and how many groups stay eligible.
+
+    The bias is None where there is none, or none with a number for each class that can be read.
+    """
+    owners = (handle.router, handle.block, handle.experts)
+    eligible = first_int(owners, _ELIGIBLE) or 1
+    for owner in (getattr(owner, name, None) for owner in owners for name in _BIASES):
+        tensors = [owner] if isinstance(owner, Tensor) else []
+        if isinstance(owner, nn.Module):
+            tensors = [*owner.parameters(), *owner.buffers()]
+        for tensor in tensors:
+            if tensor.numel() == handle.site.num_classes and not tensor.is_meta:
+                return tensor.detach().flatten().float().cpu().clone(), eligible
+    return None, eligible
 
 
 def count_experts(experts: nn.Module) -> list[int]:

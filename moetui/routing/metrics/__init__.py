@@ -47,10 +47,12 @@ from moetui.routing.scores import (
     passed,
     probabilities,
     router_entropy,
+    router_margin,
     site_confidence,
     site_entropy,
     site_margin,
 )
+from moetui.routing.selection import selection_scores
 
 __all__ = [
     "NEAR_TIE",
@@ -86,7 +88,9 @@ __all__ = [
     "repetition",
     "repetition_chance",
     "router_entropy",
+    "router_margin",
     "saturation",
+    "selection_scores",
     "set_sizes",
     "shares",
     "site_confidence",

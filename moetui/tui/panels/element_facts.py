@@ -15,10 +15,10 @@ from moetui.routing.metrics import (
     gate_mass,
     jain_fairness,
     loads,
-    margins,
     passed,
     ranked,
     router_entropy,
+    router_margin,
 )
 
 WINDOW = 4096  # tokens looked at: enough for favourites, little enough to count at every repaint
@@ -165,7 +165,7 @@ def router_facts(seen: Recent, site: Site) -> RouterFacts:
     entropies = gaps = unknown
     if seen.block.logits is not None:
         logits = seen.block.logits[rows, site.index, : site.num_classes]
-        entropies, gaps = router_entropy(logits, site), margins(logits, site.top_k)
+        entropies, gaps = router_entropy(logits, site), router_margin(logits, site)
     mean_margin = _mean(gaps)
     spans = np.array_split(entropies, min(_HISTORY, max(1, rows.size)))
     known = gaps[np.isfinite(gaps)]

@@ -9,7 +9,8 @@ import numpy as np
 
 from moetui.routing.model import Site
 from moetui.routing.scores import passed, site_entropy, site_margin
-from moetui.routing.step import NO_EXPERT, SiteFlag
+from moetui.routing.selection import selection_scores
+from moetui.routing.step import F16, F32, NO_EXPERT, SiteFlag
 from moetui.routing.timeline import RoutingBlock, TimelineView
 from moetui.tui.widgets.sums import router_spread
 
@@ -28,7 +29,8 @@ class SiteFacts:
 
     Attributes:
         choices: experts by falling weight, in slot order where weights are unknown.
-        runners_up: the likeliest experts not chosen, with their router probability.
+        runners_up: the experts that would have come next, with their router probability; none where what chooses is not
+            known, and none of a group that was left out.
         entropy: nats; NaN where unknown. margin: k-th minus (k+1)-th score; NaN where unknown.
         passed: the token came by this site at all.
     """
@@ -108,6 +110,18 @@ class _Scores:
         values = np.take_along_axis(chances[0], order, -1)
         for row, (experts, likely) in enumerate(zip(order.tolist(), values.tolist())):
             self.likeliest[row] = [Choice(e, p) for e, p in zip(experts, likely) if not math.isnan(p)]
+        for row, site in enumerate(sites):
+            if not site.plain_choice:
+                self.likeliest[row] = _by_selection(block.logits[0, row], site, chances[0, row], keep)
+
+
+def _by_selection(logits: F16, site: Site, chances: F32, keep: int) -> list[Choice]:
+    """The first ``keep`` experts in the order in which the site takes them; none where that is not known."""
+    scores, left_out = selection_scores(logits, site)
+    if np.isnan(scores).any():
+        return []
+    order = np.argsort(np.where(left_out, np.inf, -scores), kind="stable")[: min(keep, int((~left_out).sum()))]
+    return [Choice(expert, float(chances[expert])) for expert in order.tolist()]
 
 
 def _site_facts(site: Site, block: RoutingBlock, scores: _Scores) -> SiteFacts:
