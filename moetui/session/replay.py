@@ -10,6 +10,7 @@ from typing import Literal
 
 from moetui.routing import ModelInfo, TimelineView
 from moetui.routing.branches import BranchTree
+from moetui.routing.diagnostics import DIAGNOSTICS
 from moetui.routing.events import (
     Branch,
     Event,
@@ -20,9 +21,11 @@ from moetui.routing.events import (
     Notice,
     RunState,
     RunStateChanged,
+    StepCaptured,
 )
 from moetui.routing.interventions import Intervention
 from moetui.routing.kept import KeptTimeline
+from moetui.session.diagnosis import Diagnosis
 from moetui.session.filing import TraceFiles
 from moetui.session.history import History, Standing
 from moetui.session.mailbox import Mailbox
@@ -34,6 +37,7 @@ from moetui.session.transport import Transport, check_speed
 from moetui.trace import Trace, open_trace
 
 _FOLLOW_SECONDS = 0.25
+_FINDINGS_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 """A run that is recorded is in its file within a second; of a slow one, or of a writer that is gone, nothing comes."""
 
@@ -74,6 +78,8 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         self._head = Playhead(speed)
         self._kept = KeptTimeline(lambda: self._trace.timeline.clip(self._head.position), lambda: self.tree)
         self._history = History()
+        self._diagnosis = Diagnosis()
+        self._looked_for = 0.0  # when findings were looked for last, by the monotonic clock
         self._marked: tuple[object, tuple[Mark, ...]] = (None, ())
         self._passed = 0  # events
         self._shown = 0  # tokens
@@ -144,8 +150,12 @@ class ReplaySession(Transport, NoModel, TraceFiles):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """What is wrong with the file, and what was found up to the cursor."""
-        return (*self._of_file, *self._standing.findings)
+        """What is wrong with the file, what recording it raised, and what the diagnostics find up to the cursor.
+
+        The last is counted in the clock's thread, and may come a moment later.
+        """
+        recorded = (finding for finding in self._standing.findings if finding.kind not in DIAGNOSTICS)
+        return (*self._of_file, *recorded, *self._diagnosis.found)
 
     @property
     def interventions(self) -> Sequence[Intervention]:
@@ -193,6 +203,11 @@ class ReplaySession(Transport, NoModel, TraceFiles):
         with self._changed:
             return self._changed.wait_for(lambda: self._closed or not self._head.playing, timeout)
 
+    def diagnosed(self, timeout: float | None = None) -> bool:
+        """Block until ``findings`` are those of the tokens shown; False if ``timeout`` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or self._diagnosis.is_of(self.snapshot()), timeout)
+
     def flush(self, timeout: float | None = None) -> bool:
         """What is shown is in the timeline already."""
         return True
@@ -213,8 +228,10 @@ class ReplaySession(Transport, NoModel, TraceFiles):
 
     def _run(self) -> None:
         looked = time.monotonic()
-        with self._changed:
-            while not self._closed:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
                 now = time.monotonic()
                 if self._follow and now - looked >= _FOLLOW_SECONDS:
                     looked = now
@@ -224,10 +241,27 @@ class ReplaySession(Transport, NoModel, TraceFiles):
                 self._tell_findings()
                 if self._head.playing and self._head.at_end and self._head.loop is None and not self._follow:
                     self._rest("")
-                wait = self._head.wait(time.monotonic())
-                if self._follow:
-                    wait = _FOLLOW_SECONDS if wait is None else min(wait, _FOLLOW_SECONDS)
-                self._changed.wait(wait)
+                view = self._undiagnosed(now)
+                if view is None:
+                    wait = self._head.wait(time.monotonic())
+                    if self._follow:
+                        wait = _FOLLOW_SECONDS if wait is None else min(wait, _FOLLOW_SECONDS)
+                    self._changed.wait(wait)
+                    continue
+            others = self._diagnosis.follow(view)  # without the lock: whoever asks where it stands waits for no file
+            with self._changed:
+                if self._diagnosis.is_of(view):
+                    self._looked_for = time.monotonic()
+                    self._changed.notify_all()
+                if others:
+                    self._mailbox.put(StepCaptured(self._shown))
+
+    def _undiagnosed(self, now: float) -> TimelineView | None:
+        """The tokens shown, if findings are to be looked for in them now: while it plays, seldom."""
+        if self._head.playing and now - self._looked_for < _FINDINGS_SECONDS:
+            return None
+        view = self.snapshot()
+        return None if self._diagnosis.is_of(view) else view
 
     def _look(self) -> None:
         """Read what was appended to the file."""

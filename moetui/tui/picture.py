@@ -50,6 +50,8 @@ def network_svg(trace: Path, size: tuple[int, int] = SIZE) -> str:
     session = ReplaySession(trace, start="end", paused=True)
     given_up = threading.Event()
     try:
+        session.open()
+        session.diagnosed()
         # A thread of its own, because the caller's may have an event loop already.
         with ThreadPoolExecutor(1, "moetui-picture") as thread:
             try:

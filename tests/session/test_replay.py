@@ -31,12 +31,13 @@ from moetui.trace import TraceWriter, open_trace
 from moetui.trace.view import LazyBlock
 from tests.trace.trace_cases import assert_same_view, make_info, make_step, make_steps
 
+PATIENCE = 30.0  # s
 MAIN = BranchAdded(Branch(0, 0, "main", prompt="Once"), GenerationSettings(max_new_tokens=9))
 FORK = BranchAdded(Branch(1, 0, "fork", 0, 8, 10), GenerationSettings(temperature=0.5))
 BAN = InterventionsChanged((BanExperts((1,)),), 8)
 NONE = InterventionsChanged((), 11)
 HIT = BreakpointHit(1, "entropy < 1", 9, 0, "entropy = 0.9", 1)
-DEAD = FindingRaised(Finding("dead_expert", "warning", "expert 3 is dead", "", "L1"))
+OWN = FindingRaised(Finding("spiky", "warning", "expert 3 is spiky", "", "L1"))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def path(tmp_path):
     """Seven prompt tokens, then five single ones, 50 ms apart, with something happening before most of them."""
     info = make_info()
     with TraceWriter(tmp_path / "x.msgpack", info) as writer:
-        happened = {0: [MAIN], 7: [], 8: [BAN], 10: [HIT, FORK], 11: [NONE, DEAD]}
+        happened = {0: [MAIN], 7: [], 8: [BAN], 10: [HIT, FORK], 11: [NONE, OWN]}
         tokens = 0
         for step in make_steps(info):
             for event in happened.get(tokens, []):
@@ -84,7 +85,7 @@ async def test_playing_tells_what_happened_in_order(opened):
     events = await rest(session)
     assert isinstance(events[0], ModelChanged)
     told = [event for event in events if not isinstance(event, (ModelChanged, StepCaptured, RunStateChanged))]
-    assert told == [MAIN, BAN, HIT, FORK, NONE, DEAD, Notice("recorded: finished: 9 tokens")]
+    assert told == [MAIN, BAN, HIT, FORK, NONE, OWN, Notice("recorded: finished: 9 tokens")]
     ends = [event.end for event in events if isinstance(event, StepCaptured)]
     assert ends == sorted(ends)
     assert ends[-1] == 12
@@ -111,7 +112,7 @@ def test_what_is_so_is_derived_from_the_cursor_in_both_directions(opened):
     assert session.findings == ()
     session.seek(11)
     assert session.interventions == ()
-    assert session.findings == (DEAD.finding,)
+    assert session.findings == (OWN.finding,)
     session.seek(7)
     assert session.interventions == BAN.interventions
     assert session.settings == MAIN.settings
@@ -121,6 +122,57 @@ def test_what_is_so_is_derived_from_the_cursor_in_both_directions(opened):
     assert session.findings == ()
 
 
+@pytest.fixture
+def dead_for_a_while(tmp_path):
+    """No token of the first 60 goes to expert 0 of L1, of those after it half; the finding is recorded behind them."""
+    info = make_info()
+    step = make_step(info, np.random.default_rng(0), 0, 120, Phase.PREFILL, 0, 0.0)
+    indices = step.indices.copy()
+    indices[:60, 1] = (1, 2)
+    indices[60:90, 1], indices[90:, 1] = (0, 3), (2, 1)
+    with TraceWriter(tmp_path / "dead.msgpack", info) as writer:
+        writer.write_step(cut(replace(step, indices=indices), 0, 60))
+        writer.write_event(FindingRaised(Finding("dead_expert", "warning", "experts 0, 3 got none of 60", "", "L1")))
+        writer.write_event(OWN)
+        writer.write_step(cut(replace(step, indices=indices), 60, 120))
+    return tmp_path / "dead.msgpack"
+
+
+def cut(step, start, stop):
+    """Some of a step's tokens as a step."""
+    tokens = ("sequence", "position", "token_id", "pad", "logprob", "indices", "weights", "logits", "flags")
+    tokens += ("candidate_ids", "candidate_logprobs")
+    return replace(step, index=start, **{name: getattr(step, name)[start:stop] for name in tokens})
+
+
+def test_what_the_diagnostics_found_is_there_for_as_long_as_they_find_it(opened, dead_for_a_while):
+    session = opened(dead_for_a_while, paused=True)
+
+    def dead():
+        assert session.diagnosed(PATIENCE)
+        return [finding for finding in session.findings if finding.kind == "dead_expert"]
+
+    assert dead() == []
+    session.seek(59)
+    (first,) = dead()
+    assert "of 60 tokens" in first.message
+    assert OWN.finding in session.findings
+    session.seek(119)
+    assert dead() == []
+    assert OWN.finding in session.findings, "what is not found by counting stays"
+    session.seek(59)
+    assert dead() == [first]
+
+
+async def test_that_findings_are_others_is_told(opened, dead_for_a_while):
+    session = opened(dead_for_a_while, speed=64)
+    async for event in session.events():
+        if isinstance(event, StepCaptured) and event.end == 120 and OWN.finding in session.findings:
+            break
+    assert await asyncio.to_thread(session.diagnosed, PATIENCE)
+    assert [finding.kind for finding in session.findings] == ["spiky"]
+
+
 async def test_seeking_tells_what_is_so_not_all_that_passed(opened):
     session = opened(paused=True)
     session.seek(11)
@@ -128,7 +180,7 @@ async def test_seeking_tells_what_is_so_not_all_that_passed(opened):
     events = await rest(session)
     assert HIT not in events
     assert FORK in events
-    assert DEAD in events
+    assert OWN in events
     assert [e.interventions for e in events if isinstance(e, InterventionsChanged)] == []  # none at 0, none at the end
     assert [e.end for e in events if isinstance(e, StepCaptured)][-1] == 1
 
@@ -239,7 +291,6 @@ def test_where_a_branch_parts_from_its_parent_can_be_jumped_to(opened, tmp_path)
 
 
 def test_where_a_branch_is_routed_otherwise_though_its_text_is_the_same_can_be_jumped_to(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(LazyBlock, "logits", property(lambda _: pytest.fail("logits were read")))
     info = make_info()
     names = [site.name for site in info.sites]
 
@@ -261,6 +312,13 @@ def test_where_a_branch_is_routed_otherwise_though_its_text_is_the_same_can_be_j
         for number, token_id in ((10, 77), (11, 5)):
             writer.write_step(one(number, number - 6, 2, token_id, (0, 1)))
     session = opened(tmp_path / "fork.msgpack", paused=True)
+    logits = LazyBlock.logits
+
+    def read(block):
+        assert threading.current_thread() is not threading.main_thread(), "logits were read"
+        return logits.fget(block)
+
+    monkeypatch.setattr(LazyBlock, "logits", property(read))
     parted = [(mark.token, mark.text) for mark in session.marks if mark.kind == "divergence"]
     assert parted == [
         (7, f"routing: forced unlike main at {names[1]}"),
@@ -329,7 +387,7 @@ def test_a_cut_off_file_is_told_of(path):
     path.write_bytes(path.read_bytes()[:-40])
     session = ReplaySession(path, start="end")
     session.open()
-    assert [finding.kind for finding in session.findings] == ["trace_incomplete", "dead_expert"]
+    assert [finding.kind for finding in session.findings] == ["trace_incomplete", "spiky"]
     session.close()
 
 
