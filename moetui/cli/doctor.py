@@ -26,7 +26,7 @@ _GPU_PROBE = (
     "import sys\n"
     "sys.path[:] = [entry for entry in sys.path if entry]\n"
     "import torch\n"
-    "on = torch.accelerator.is_available()\n"  # torch 2.6 raises where another is asked for that is not there
+    "on = torch.accelerator.is_available()\n"
     "found = torch.accelerator.current_accelerator() if on else None\n"
     "print(torch.version.cuda or torch.version.hip or '', found.type if on else '', sep='|')\n"
     "module = torch.get_device_module(found) if on else None\n"

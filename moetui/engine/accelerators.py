@@ -7,5 +7,4 @@ import torch
 
 def accelerator() -> torch.device | None:
     """Its kind, whichever it is: ``cuda``, ``xpu``, ``mps`` ...; None where there is none, or none that works."""
-    # In this order: torch 2.6 raises where one is asked for that is not there.
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
