@@ -337,6 +337,8 @@ class MoetuiApp(Debugging, Prompting, RunControls, Frame, Shell):
             # The console stays the last, so that it is a drawer under the others.
             await self.query_one("#body").mount(panel, before=self._panels.get("console"))
             self._panels[name] = panel  # from here on it can be painted
+            if not self.is_running:  # left meanwhile: what the panel is made of is going, or gone
+                return
             cast(Panel, panel).select(self.selection)
             if name == "console":
                 self.open_log()

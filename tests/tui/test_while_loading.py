@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -126,3 +127,16 @@ async def test_the_console_asked_for_before_the_session_is_made_comes_with_it() 
     app.tab = "console"
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.focused is not None and app.focused.id == "console-input")
+
+
+async def test_leaving_while_the_panels_are_built_is_no_crash() -> None:
+    for rounds in range(0, 24, 2):  # each somewhere else between the model's coming and the panels' first picture
+        session = ScriptedSession(loads=False)
+        app = MoetuiApp(session, ScreenOptions(), LOOK)
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.pause()
+            session.finish_loading()
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            app.exit()
+        assert app.crash is None, f"after {rounds} rounds"
