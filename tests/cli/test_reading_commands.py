@@ -365,11 +365,12 @@ def test_an_import_says_what_its_log_lacks(call: Call, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("layer,expert\n0,5\n0,2\n")
     done = call("import", tmp_path / "x.csv", "-o", tmp_path / "x.msgpack")
     assert (done.status, done.out) == (0, "")
-    first, second = done.err.splitlines()
+    first, second, third = done.err.splitlines()
     assert first.endswith(
         "2 tokens, 1 site × 6 experts, top-1, from a CSV of layers and experts; unknown: weights, entropy, times"
     )
     assert second.startswith("info: the log does not say how many experts there are")
+    assert third.startswith("info: no column tells tokens apart")
 
 
 def test_an_import_to_standard_output_is_the_recording_alone(tmp_path: Path) -> None:

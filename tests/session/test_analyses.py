@@ -124,7 +124,7 @@ def test_console_commands_on_the_demo_model(live: Make) -> None:
 
 
 def test_why_still_answers_where_logits_cannot_be_taken_apart(live: Make) -> None:
-    session = live(PROMPT, 2, model="random:zaya")
+    session = live(PROMPT, 2, model="random:dbrx")
     result = Console(session).run("why 3 --site L1")
     assert not result.error
     assert result.data["sites"][0]["experts"]
